@@ -1,0 +1,93 @@
+"""Configs: small frozen pydantic models, parsed from mappings with errors that suggest the right key."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+
+class Config(BaseModel):
+    """Base of every config: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+C = TypeVar("C", bound=Config)
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """The end of an error sentence: the nearest known name, or all of them."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
+
+
+def parse(kind: type[C], values: Mapping[str, Any]) -> C:
+    """Builds a config from a mapping.
+
+    Raises ``ValueError`` with one sentence that names the key, what was expected and what was given.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise ValueError(_sentence(kind, error)) from None
+
+
+def override(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of ``values`` with dotted names replaced: ``{"stages.0.depth": 4}``.
+
+    Every name on the way must exist (a list takes an index), so a misspelt key is an error that suggests the right one.
+    """
+    changed: Any = _copy(values)
+    for name, value in changes.items():
+        place, parts = changed, name.split(".")
+        for depth, part in enumerate(parts):
+            key = _key(place, part, ".".join(parts[:depth]))
+            if depth == len(parts) - 1:
+                place[key] = _copy(value)
+            else:
+                place = place[key]
+    return dict(changed)
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _copy(inner) for key, inner in value.items()}
+    return [_copy(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def _key(place: Any, part: str, where: str) -> str | int:
+    inside = f" in {where!r}" if where else ""
+    if isinstance(place, dict):
+        if part not in place:
+            raise ValueError(f"unknown key {part!r}{inside}: {suggest(part, place)}")
+        return part
+    if isinstance(place, list):
+        if not part.isdigit() or int(part) >= len(place):
+            raise ValueError(f"{part!r} is no index{inside}: expected 0 to {len(place) - 1}")
+        return int(part)
+    raise ValueError(f"{where!r} holds {place!r}, so it has no key {part!r}: set {where!r} itself")
+
+
+def _sentence(kind: type[BaseModel], error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        parent = _model_at(kind, first["loc"][:-1])
+        return f"unknown key {where!r}: {suggest(str(first['loc'][-1]), parent.model_fields)}"
+    if first["type"] == "missing":
+        return f"{where!r} is missing: {kind.__name__} needs it"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{where!r}: {message}, got {first['input']!r}" if where else message
+
+
+def _model_at(kind: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel]:
+    for part in path:
+        field = kind.model_fields.get(str(part))
+        nested = field.annotation if field else None
+        if isinstance(nested, type) and issubclass(nested, BaseModel):
+            kind = nested
+    return kind

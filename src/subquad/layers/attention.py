@@ -1,0 +1,172 @@
+"""Causal self-attention: softmax(q k^T / sqrt(d)) v over H heads of d channels, with rotary positions if asked.
+
+Over the whole past it costs T^2; over a window w, T * w; over segments of P with lookback r (MEGABYTE's local model), T * (P + r).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from subquad.layers.mixer import Mixer, MixerConfig
+from subquad.layers.state import State
+from subquad.ops.attention import attend, causal_attention, sees
+from subquad.ops.rotary import rotary_table, rotate
+from subquad.ops.rows import put_rows, run_index, take_rows
+
+
+class AttentionConfig(MixerConfig):
+    """``head_dim`` defaults to dim / heads; ``window`` counts the position itself."""
+
+    kind: Literal["attention"] = "attention"
+    heads: int = Field(gt=0)
+    head_dim: int | None = Field(None, gt=0)
+    rotary: bool = True
+    rotary_base: float = Field(10_000.0, gt=1)
+    window: int | None = Field(None, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+    def build(self, dim: int, segment: int | None = None, lookback: int = 0) -> Attention:
+        return Attention(self, dim, segment, lookback)
+
+
+@dataclass
+class KeyValues(State):
+    """Rotated keys and values of the positions that later ones can see.
+
+    Over the whole past, slot s holds position s. Over blocks of ``block`` positions (a segment or a window), slot s holds position
+    ``base + s``, where base is the start of the newest position's block less ``back``: everything visible lies side by side.
+    """
+
+    cache: Tensor  # (B, slots, 2, H, d)
+    lengths: list[int]
+    block: int | None
+    back: int
+
+    def base(self, position: int) -> int:
+        """The position in slot 0 while ``position`` is the newest."""
+        return 0 if self.block is None else max(position, 0) // self.block * self.block - self.back
+
+    def append(self, new: Tensor, counts: Sequence[int]) -> tuple[Tensor, list[int]]:
+        """Adds (B, n, 2, H, d), of which row b keeps ``counts[b]``.
+
+        Returns a buffer (B, m, 2, H, d) and its first position in each row: all that the new positions may see.
+        """
+        starts, n = self.lengths, new.shape[1]
+        self.lengths = [start + count for start, count in zip(starts, counts, strict=True)]
+        if self.block is None:
+            if max(self.lengths) > self.cache.shape[1]:
+                raise ValueError(f"the decoding state holds {self.cache.shape[1]} positions and is full: give init_state a larger max_len")
+            put_rows(self.cache, starts, new)
+            return self.cache[:, : max(starts) + n], [0] * len(starts)
+        if n == 1 and min(counts) == 1 and len(set(starts)) == 1:
+            return self._append_one(new, starts[0], self.block)
+        bases = [self.base(start - 1) for start in starts]
+        buffer = F.pad(self.cache, (0, 0, 0, 0, 0, 0, 0, n + self.block))
+        put_rows(buffer, [start - base for start, base in zip(starts, bases, strict=True)], new)
+        moved = [self.base(end - 1) - base for end, base in zip(self.lengths, bases, strict=True)]
+        self.cache = take_rows(buffer, moved, self.cache.shape[1]).clone()
+        return buffer[:, : self.cache.shape[1] + n], bases
+
+    def _append_one(self, new: Tensor, position: int, block: int) -> tuple[Tensor, list[int]]:
+        if position and position % block == 0 and self.back:
+            self.cache[:, : self.back] = self.cache[:, block : block + self.back].clone()
+        base = self.base(position)
+        self.cache[:, position - base] = new[:, 0]
+        return self.cache[:, : position - base + 1], [base] * len(self.lengths)
+
+
+class Attention(Mixer):
+    """See the module's docstring. Raises ``ValueError`` when heads do not divide the width or a window meets a segment."""
+
+    def __init__(self, config: AttentionConfig, dim: int, segment: int | None = None, lookback: int = 0) -> None:
+        super().__init__()
+        if config.head_dim is None and dim % config.heads:
+            raise ValueError(f"dim {dim} is no multiple of {config.heads} heads: change one of them, or set head_dim")
+        self.head_dim = config.head_dim or dim // config.heads
+        if config.rotary and self.head_dim % 2:
+            raise ValueError(f"rotary positions turn pairs of channels, but head_dim is {self.head_dim}: make it even or set rotary=false")
+        if segment is not None and config.window is not None:
+            raise ValueError(f"a window of {config.window} inside segments of {segment} is not supported: set window=null")
+        if segment is not None and lookback > segment:
+            raise ValueError(f"lookback {lookback} reaches past the segment before, which has {segment} positions: use at most {segment}")
+        self.config, self.segment, self.lookback = config, segment, lookback
+        inner = config.heads * self.head_dim
+        self.qkv = nn.Linear(dim, 3 * inner)
+        self.out = nn.Linear(inner, dim)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        q, k, v = self._project(x, [0]).unbind(2)
+        dropout = self.config.dropout if self.training else 0.0
+        y = self.out(self._causal(q, k, v, mask, dropout).flatten(2))
+        return y if mask is None else y * mask.unsqueeze(-1)
+
+    def init_state(self, batch: int, max_len: int) -> KeyValues:
+        block = self.segment or self.config.window
+        back = self.lookback if self.segment else (self.config.window or 1) - 1
+        weight = self.out.weight
+        slots = max_len if block is None else block + back
+        cache = torch.zeros(batch, slots, 2, self.config.heads, self.head_dim, dtype=weight.dtype, device=weight.device)
+        return KeyValues(cache, [0] * batch, block, back)
+
+    def prefill(self, x: Tensor, state: State, lengths: Sequence[int] | None = None) -> Tensor:
+        assert isinstance(state, KeyValues)
+        n, starts = x.shape[1], state.lengths
+        counts = [n] * x.shape[0] if lengths is None else list(lengths)
+        together = len(set(starts)) == 1
+        piece = 4 * state.cache.shape[1]
+        if not together and state.block is not None and n > piece:  # keeps the masked form linear in n
+            head = self.prefill(x[:, :piece], state, [min(count, piece) for count in counts])
+            return torch.cat((head, self.prefill(x[:, piece:], state, [max(count - piece, 0) for count in counts])), 1)
+        qkv = self._project(x, starts)
+        q = qkv[:, :, 0]
+        buffer, bases = state.append(qkv[:, :, 1:].to(state.cache.dtype), counts)
+        if together and n == 1:
+            y = self._newest(q, buffer, starts[0] - bases[0], starts[0] + 1)
+        elif together and (state.block is not None or starts[0] <= n):
+            y = self._aligned(q, buffer, starts[0], bases[0], state.block)
+        else:
+            y = self._masked(q, buffer, starts, bases)
+        return self.out(y.flatten(2))
+
+    def _project(self, x: Tensor, starts: Sequence[int]) -> Tensor:
+        """Queries, keys and values of positions from ``starts`` on: (B, n, 3, H, d), the first two rotated."""
+        qkv = self.qkv(x).unflatten(-1, (3, self.config.heads, self.head_dim))
+        if not self.config.rotary:
+            return qkv
+        positions = run_index(starts, x.shape[1], x.device)
+        dtype = torch.promote_types(qkv.dtype, torch.float32)
+        cos, sin = rotary_table(positions, self.head_dim, self.config.rotary_base, dtype)
+        return torch.cat((rotate(qkv[:, :, :2], cos[..., None, None, :], sin[..., None, None, :]), qkv[:, :, 2:]), 2)
+
+    def _causal(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
+        window, segment = self.config.window, self.segment
+        return causal_attention(q, k, v, window=window, segment=segment, lookback=self.lookback, mask=mask, dropout=dropout)
+
+    def _newest(self, q: Tensor, buffer: Tensor, slot: int, seen: int) -> Tensor:
+        """One position for all rows: what it sees is a slice that ends at its own slot."""
+        reach = self.config.window or (slot + 1)
+        keys, values = buffer[:, max(slot + 1 - min(reach, seen), 0) : slot + 1].unbind(2)
+        return attend(q, keys, values, None)
+
+    def _aligned(self, q: Tensor, buffer: Tensor, start: int, base: int, block: int | None) -> Tensor:
+        """Many positions, all rows at one offset: the parallel form from the start of the block before, whose queries are dummies."""
+        origin = 0 if block is None else max(start // block - 1, 0) * block
+        lead = start - origin
+        buffer = F.pad(buffer, (0, 0, 0, 0, 0, 0, max(base - origin, 0), 0))[:, max(origin - base, 0) :][:, : lead + q.shape[1]]
+        keys, values = buffer.unbind(2)
+        return self._causal(F.pad(q, (0, 0, 0, 0, lead, 0)), keys, values, None, 0.0)[:, lead:]
+
+    def _masked(self, q: Tensor, buffer: Tensor, starts: Sequence[int], bases: Sequence[int]) -> Tensor:
+        """Rows at offsets of their own: one mask for each."""
+        keys, values = buffer.unbind(2)
+        query = torch.tensor(starts, device=q.device)[:, None] + torch.arange(q.shape[1], device=q.device)
+        key = torch.tensor(bases, device=q.device)[:, None] + torch.arange(keys.shape[1], device=q.device)
+        seen = sees(query.unsqueeze(2), key.unsqueeze(1), self.config.window, self.segment, self.lookback)
+        return attend(q, keys, values, seen.unsqueeze(1))

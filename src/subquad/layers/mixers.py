@@ -1,0 +1,28 @@
+"""The table of mixers. A new mixer is one file beside this one and one line here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, SerializeAsAny
+
+from subquad.config import parse, suggest
+from subquad.layers.attention import AttentionConfig
+from subquad.layers.mixer import MixerConfig
+
+MIXERS: dict[str, type[MixerConfig]] = {
+    "attention": AttentionConfig,
+}
+
+
+def _choose(value: Any) -> Any:
+    """A mapping becomes the config that its ``kind`` names."""
+    if not isinstance(value, dict):
+        return value
+    kind = str(value.get("kind", "attention"))
+    if kind not in MIXERS:
+        raise ValueError(f"unknown mixer {kind!r}: {suggest(kind, MIXERS)}")
+    return parse(MIXERS[kind], value)
+
+
+AnyMixerConfig = Annotated[SerializeAsAny[MixerConfig], BeforeValidator(_choose)]

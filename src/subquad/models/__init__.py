@@ -1,0 +1,41 @@
+"""Whole models. A new model is one file beside this one and one line in each table here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from subquad.config import parse, suggest
+from subquad.models import language_model, megabyte
+from subquad.models.model import ModelConfig
+
+MODELS: dict[str, type[ModelConfig]] = {
+    "language_model": language_model.LanguageModelConfig,
+    "megabyte": megabyte.MegabyteConfig,
+}
+PRESETS: dict[str, ModelConfig] = {**language_model.PRESETS, **megabyte.PRESETS}
+
+
+def presets() -> dict[str, ModelConfig]:
+    """Every preset: name -> config."""
+    return dict(PRESETS)
+
+
+def parse_model(values: Mapping[str, Any] | str) -> ModelConfig:
+    """A preset's name, or a mapping with ``kind`` and the fields of that model's config. Raises ``ValueError`` in words."""
+    if isinstance(values, str):
+        if values not in PRESETS:
+            raise ValueError(f"unknown preset {values!r}: {suggest(values, PRESETS)}")
+        return PRESETS[values]
+    kind = str(values.get("kind"))
+    if kind not in MODELS:
+        raise ValueError(f"a model config needs 'kind', got {values.get('kind')!r}: {suggest(kind, MODELS)}")
+    return parse(MODELS[kind], values)
+
+
+def build_model(values: Mapping[str, Any] | ModelConfig | str) -> nn.Module:
+    """A freshly initialised model of a config, a mapping or a preset's name."""
+    config = values if isinstance(values, ModelConfig) else parse_model(values)
+    return config.build()

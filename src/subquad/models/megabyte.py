@@ -1,0 +1,322 @@
+"""MEGABYTE (arXiv 2305.07185): a large model over patches of bytes and a small one inside each patch.
+
+Stage 0 (the global model) reads one position a patch of P bytes, the lossless concatenation of P byte embeddings, shifted by one patch;
+its output, cut into P slices, tells the local model about everything before the patch. The local model predicts the patch byte by byte:
+
+    g[k]    = flatten(E_ge[x] + E_pos)[patch k - 1],  g[0] = learned pad
+    l[k, p] = w_GL stack_0(g)[k][slice p] + (E_le[x[kP + p - 1]], or a learned pad where p = 0)
+    logits  = E_le stack_1(l)
+
+Applied recursively it has any number of stages: stage s has one position every ``unit`` bytes, in groups of P positions under one
+position of the stage above. The attention part costs (T / P)^2 + T P (plus T r with cross-patch attention) instead of T^2.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from subquad.layers.attention import AttentionConfig
+from subquad.layers.short_conv import ConvEncoder, ConvEncoderState
+from subquad.layers.stack import Stack, StackConfig, StackState, init_weights
+from subquad.layers.state import State
+from subquad.models.language_model import last_logits
+from subquad.models.model import CausalModel, ModelConfig, ModelState
+from subquad.ops.rows import put_rows, run_index, take_rows
+
+
+class MegabyteConfig(ModelConfig):
+    """``stages`` from the global model down to the local one; ``patch_size`` is P, or for more than two stages one number for each stage
+    but the last: how many positions of the stage below one position holds.
+
+    ``cross_patch`` is r, how many positions of the previous patch a stage below the first sees (default: all P; 0: none).
+    ``conv_kernels`` puts causal convolutions before patching ((3, 5, 7) in the paper). ``without`` is the paper's ablation: without the
+    local model the bytes of a patch are predicted from the global output alone; without the global model, patches see only their
+    neighbour.
+    """
+
+    kind: Literal["megabyte"] = "megabyte"
+    patch_size: int | tuple[int, ...] = 8
+    stages: tuple[StackConfig, ...]
+    cross_patch: int | None = Field(None, ge=0)
+    conv_kernels: tuple[int, ...] = ()
+    without: Literal["local", "global"] | None = None
+
+    @property
+    def patches(self) -> tuple[int, ...]:
+        """Positions of the stage below in one position, for each stage but the last."""
+        return (self.patch_size,) if isinstance(self.patch_size, int) else self.patch_size
+
+    @property
+    def width(self) -> int:
+        return max(stage.dim for stage in self.stages)
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> MegabyteConfig:
+        if min(self.patches, default=0) < 1:
+            raise ValueError(f"patch_size must be at least 1, got {self.patch_size}")
+        if len(self.stages) != len(self.patches) + 1:
+            raise ValueError(f"{len(self.stages)} stages need {len(self.stages) - 1} patch sizes, got {list(self.patches)}")
+        for index, stage in enumerate(self.stages):
+            unit = math.prod(self.patches[index:])
+            if stage.dim % unit:
+                raise ValueError(f"patch_size {unit} does not divide the width {stage.dim} of stage {index}: a patch is the concatenation of its bytes")
+        if self.max_len % math.prod(self.patches):
+            raise ValueError(f"a patch of {math.prod(self.patches)} bytes does not divide max_len {self.max_len}: make max_len a multiple")
+        if self.cross_patch is not None and self.cross_patch > min(self.patches):
+            raise ValueError(f"cross_patch {self.cross_patch} reaches past the previous patch: use at most {min(self.patches)}")
+        if any(kernel < 1 for kernel in self.conv_kernels):
+            raise ValueError(f"conv_kernels must be positive, got {list(self.conv_kernels)}")
+        return self
+
+    def build(self) -> Megabyte:
+        return Megabyte(self)
+
+
+@dataclass
+class StageState(State):
+    """``slices`` (B, P, D below) is the newest output, projected for the P positions below; the last stage has none."""
+
+    stack: StackState
+    conv: ConvEncoderState | None
+    slices: Tensor | None = None
+
+
+@dataclass
+class MegabyteState(ModelState):
+    """``open_bytes`` (B, bytes of the largest patch) holds the ids of each row's patch that is still open."""
+
+    open_bytes: Tensor
+    stages: list[StageState]
+
+
+class Stage(nn.Module):
+    """One scale: embeds units of ``unit`` bytes, adds what the stage above says, mixes.
+
+    ``group`` positions lie under one position of the stage above (None: there is no such limit); each group starts from the pad vector.
+    """
+
+    def __init__(self, config: MegabyteConfig, index: int) -> None:
+        super().__init__()
+        stack, patches = config.stages[index], config.patches
+        self.unit = math.prod(patches[index:])
+        self.group = patches[index - 1] if index else None
+        self.blind = config.without == "local" and index == len(patches)
+        if self.blind:
+            stack = stack.model_copy(update={"depth": 0})
+        lookback = 0 if self.group is None else self.group if config.cross_patch is None else config.cross_patch
+        self.embedding = nn.Embedding(config.vocab, stack.dim // self.unit)
+        self.pad = nn.Parameter(torch.empty(stack.dim))
+        self.positions = nn.Embedding(config.max_len, stack.dim // self.unit) if index == 0 else None
+        self.conv = ConvEncoder(stack.dim // self.unit, config.conv_kernels) if index == 0 and config.conv_kernels else None
+        alone = index == 0 or (index == 1 and config.without == "global")
+        self.above = None if alone else nn.Linear(config.stages[index - 1].dim // patches[index - 1], stack.dim, bias=False)
+        self.stack = Stack(stack, self.group, lookback)
+
+    def embed(self, ids: Tensor, starts: Sequence[int], conv: ConvEncoderState | None = None, counts: Sequence[int] | None = None) -> Tensor:
+        """Units of bytes: (B, n * unit), the first at byte ``starts[b]`` -> (B, n, D)."""
+        x = self.embedding(ids)
+        if self.conv is not None:
+            x = self.conv(x) if conv is None else self.conv.prefill(x, conv, counts)
+        if self.positions is not None:
+            index = run_index(starts, ids.shape[1], ids.device).clamp(max=self.positions.num_embeddings - 1)
+            x = x + self.positions(index)
+        return x.reshape(x.shape[0], -1, x.shape[2] * self.unit)
+
+    def shift(self, x: Tensor) -> Tensor:
+        """Moves units one position on, in each group; the pad vector comes first: (B, n, D) -> (B, n, D), whole groups."""
+        groups = x if self.group is None else x.reshape(-1, self.group, x.shape[2])
+        return torch.cat((self.pad.expand(groups.shape[0], 1, -1).to(x.dtype), groups[:, :-1]), 1).reshape(x.shape)
+
+    def enter(self, x: Tensor, slices: Tensor | None) -> Tensor:
+        """Adds what the stage above says; without the local model that is all there is."""
+        if slices is None:
+            return x
+        return slices if self.blind else x + slices
+
+    def project(self, y: Tensor) -> Tensor:
+        """Output of the stage above, (B, n, D above) -> for each of its slices an input of this stage, (B, n * group, D)."""
+        assert self.above is not None and self.group is not None
+        return self.above(y.reshape(y.shape[0], y.shape[1] * self.group, -1))
+
+
+class Megabyte(CausalModel):
+    """See the module's docstring. Ids past the end that only fill up a patch come after all others and so touch nothing."""
+
+    def __init__(self, config: MegabyteConfig) -> None:
+        super().__init__()
+        self.config: MegabyteConfig = config
+        first = 1 if config.without == "global" else 0
+        self.stages = nn.ModuleList(Stage(config, index) for index in range(first, len(config.stages)))
+        self.patch_size = config.patches[-1]
+        self.span = math.prod(config.patches)  # bytes after which every stage begins a group
+        init_weights(self, config.init_std)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        batch, length = ids.shape
+        self._check_length(length)
+        if length == 0:
+            return self._last.embedding.weight.new_zeros(batch, 0, self.config.vocab)
+        ids = F.pad(ids, (0, -length % self.span))
+        y: Tensor | None = None
+        for stage in self.stages:
+            slices = None if y is None else stage.project(y)
+            y = stage.stack(stage.enter(stage.shift(stage.embed(ids, [0])), slices))
+        assert y is not None
+        return self._logits(y[:, :length])
+
+    def init_state(self, batch: int, max_len: int | None = None) -> MegabyteState:
+        room = self._room(max_len)
+        open_bytes = torch.zeros(batch, self.span, dtype=torch.long, device=self._last.embedding.weight.device)
+        states: list[StageState] = []
+        y: Tensor | None = None
+        for stage in self.stages:
+            slices = None
+            if y is not None:
+                slices = states[-1].slices = stage.project(y)
+            conv = None if stage.conv is None else stage.conv.init_state(batch)
+            states.append(StageState(stage.stack.init_state(batch, room // stage.unit + 1), conv))
+            x = stage.enter(stage.pad.expand(batch, 1, -1), None if slices is None else slices[:, :1])
+            y = stage.stack.prefill(x, states[-1].stack)
+        assert y is not None
+        return MegabyteState(self._logits(y[:, 0]), [0] * batch, room, open_bytes, states)
+
+    def prefill(self, ids: Tensor, state: ModelState, lengths: Sequence[int] | None = None) -> Tensor:
+        assert isinstance(state, MegabyteState)
+        batch, n = ids.shape
+        counts = [n] * batch if lengths is None else list(lengths)
+        state.admit(counts)
+        if max(counts, default=0) == 0:
+            return state.logits.new_zeros(batch, n, self.config.vocab)
+        filled = [length % self.span for length in state.lengths]
+        recent = F.pad(state.open_bytes, (0, n))  # from the start of each row's open patch
+        put_rows(recent, filled, ids)
+        y = self._advance(recent, filled, counts, state)
+        logits = self._logits(y)
+        ends = [fill + count for fill, count in zip(filled, counts, strict=True)]
+        state.open_bytes = take_rows(F.pad(recent, (0, self.span)), [end // self.span * self.span for end in ends], self.span).clone()
+        state.logits = last_logits(logits, counts, state.logits)
+        state.lengths = [length + count for length, count in zip(state.lengths, counts, strict=True)]
+        return logits
+
+    def _advance(self, recent: Tensor, filled: list[int], counts: list[int], state: MegabyteState) -> Tensor:
+        """Runs each stage over the units that the new bytes complete; returns the last stage's output (B, n, D).
+
+        Units count from the start of each row's open patch. The input of unit j is the unit before it, j - 1.
+        """
+        y: Tensor | None = None
+        slices: Tensor | None = None  # what the stage above says, from its newest position of before on
+        above = [0] * len(filled)  # that position, in this stage's units
+        origins = [length - fill for length, fill in zip(state.lengths, filled, strict=True)]
+        for index, (stage, held) in enumerate(zip(self.stages, state.stages, strict=True)):
+            done = [fill // stage.unit for fill in filled]
+            new = [(fill + count) // stage.unit - d for fill, count, d in zip(filled, counts, done, strict=True)]
+            most = max(new)
+            if most:
+                starts = [d * stage.unit for d in done]
+                unit_bytes = take_rows(recent, starts, most * stage.unit)
+                at = [origin + start for origin, start in zip(origins, starts, strict=True)]
+                x = stage.embed(unit_bytes, at, held.conv, [count * stage.unit for count in new])
+                x = self._pad_first(stage, x, [d + 1 for d in done])
+                if slices is not None:
+                    first = [d + 1 - place for d, place in zip(done, above, strict=True)]
+                    x = stage.enter(x, take_rows(slices, first, most))
+                y = stage.stack.prefill(x, held.stack, new)
+            if index + 1 < len(self.stages):
+                below = self.stages[index + 1]
+                assert held.slices is not None and below.group is not None
+                slices = held.slices
+                if most:
+                    assert y is not None
+                    slices = torch.cat((slices, below.project(y)), 1)
+                    held.slices = take_rows(slices, [count * below.group for count in new], below.group).clone()
+                above = [d * below.group for d in done]
+        assert y is not None
+        return y
+
+    @staticmethod
+    def _pad_first(stage: Stage, x: Tensor, units: list[int]) -> Tensor:
+        """Puts the pad vector at the units that begin a group."""
+        if stage.group is None:
+            return x
+        if x.shape[1] == 1 and len(set(units)) == 1:
+            return stage.pad.expand_as(x) if units[0] % stage.group == 0 else x
+        begins = run_index(units, x.shape[1], x.device) % stage.group == 0
+        return torch.where(begins.unsqueeze(-1), stage.pad.to(x.dtype), x)
+
+    @property
+    def _last(self) -> Stage:
+        stage = self.stages[-1]
+        assert isinstance(stage, Stage)
+        return stage
+
+    def _logits(self, y: Tensor) -> Tensor:
+        return F.linear(y, self._last.embedding.weight)
+
+
+def megabyte(
+    wide: tuple[int, int, int], narrow: tuple[int, int, int], patch_size: int, max_len: int, init_std: float = 0.006
+) -> MegabyteConfig:
+    """Two stages, each (dim, depth, heads): global positions are learned (per byte), local ones rotary."""
+    stages = (
+        StackConfig(dim=wide[0], depth=wide[1], mixer=AttentionConfig(heads=wide[2], head_dim=max(wide[0] // wide[2], 1), rotary=False)),
+        StackConfig(dim=narrow[0], depth=narrow[1], mixer=AttentionConfig(heads=narrow[2])),
+    )
+    return MegabyteConfig(max_len=max_len, patch_size=patch_size, stages=stages, init_std=init_std)
+
+
+def _paper() -> dict[str, MegabyteConfig]:
+    """Table 15: (dim, depth, heads) of the global and the local model; heads and what is not printed come from Table 14.
+
+    A width that is no multiple of P cannot be cut into P slices; the nearest multiple stands in (2048 -> 2052 and 2560 -> 2556 for
+    P = 12, 4096 -> 4080 for P = 48), with the heads as printed. The rows that cannot be resolved are listed in docs/megabyte.md.
+    """
+    arxiv = megabyte((2048, 14, 32), (1024, 18, 16), 8, 8192)
+    image256 = megabyte((768, 12, 12), (768, 12, 12), 192, 196_608)
+    audio = megabyte((1024, 24, 16), (768, 12, 12), 32, 524_288)
+    return {
+        "megabyte-1.3b": megabyte((2048, 24, 32), (1024, 15, 16), 8, 8192),
+        "megabyte-arxiv": arxiv,
+        "megabyte-arxiv-without-local": _without("local", megabyte((2560, 20, 32), (1024, 18, 16), 4, 8192)),
+        "megabyte-arxiv-without-global": _without("global", megabyte((2048, 14, 32), (1024, 24, 16), 8, 8192)),
+        "megabyte-arxiv-without-cross-patch": _unlinked(megabyte((2048, 17, 32), (1024, 24, 16), 8, 8192)),
+        "megabyte-arxiv-conv": _convolved(megabyte((2048, 13, 32), (1024, 18, 16), 8, 8192)),
+        "megabyte-image64": megabyte((2052, 24, 32), (2048, 24, 32), 12, 12_288),
+        "megabyte-image64-sota": megabyte((2556, 32, 32), (1024, 24, 16), 12, 12_288),
+        "megabyte-image256": image256,
+        "megabyte-image256-without-local": _without("local", megabyte((4080, 32, 32), (768, 12, 12), 48, 196_608)),
+        "megabyte-image256-without-global": _without("global", image256),
+        "megabyte-image256-conv": _convolved(image256),
+        "megabyte-image640": megabyte((768, 12, 12), (768, 8, 12), 192, 1_228_800),
+        "megabyte-audio": audio,
+        "megabyte-audio-without-local": _without("local", megabyte((4096, 32, 32), (768, 12, 12), 32, 524_288)),
+        "megabyte-audio-without-global": _without("global", audio),
+        "megabyte-audio-without-cross-patch": _unlinked(megabyte((1024, 24, 16), (768, 14, 12), 32, 524_288)),
+        "megabyte-audio-conv": _convolved(audio),
+    }
+
+
+def _without(part: Literal["local", "global"], config: MegabyteConfig) -> MegabyteConfig:
+    return config.model_copy(update={"without": part})
+
+
+def _unlinked(config: MegabyteConfig) -> MegabyteConfig:
+    return config.model_copy(update={"cross_patch": 0})
+
+
+def _convolved(config: MegabyteConfig) -> MegabyteConfig:
+    return config.model_copy(update={"conv_kernels": (3, 5, 7)})
+
+
+PRESETS: dict[str, MegabyteConfig] = {
+    "megabyte-tiny": megabyte((256, 4, 4), (128, 2, 4), 4, 1024, init_std=0.02),
+    "megabyte-small": megabyte((512, 4, 8), (256, 3, 4), 4, 1024, init_std=0.02),
+    **_paper(),
+}

@@ -1,0 +1,81 @@
+"""The contract of a causal model on ids, obeyed by every model that predicts the next byte or token.
+
+Position t is predicted from positions before t alone; the first one from a learned start vector, so no id is reserved for it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from subquad.config import Config
+from subquad.layers.state import State
+
+
+class ModelConfig(Config, ABC):
+    """Base of the models' configs. ``kind`` is the model's name in the table of ``models/__init__.py``."""
+
+    kind: str
+    vocab: int = Field(256, gt=0)
+    max_len: int = Field(gt=0)
+    init_std: float = Field(0.006, gt=0)
+
+    @property
+    @abstractmethod
+    def width(self) -> int:
+        """The widest residual stream, from which a default learning rate is taken."""
+
+    @abstractmethod
+    def build(self) -> nn.Module:
+        """A freshly initialised model. Raises ``ValueError`` when sizes do not fit."""
+
+
+@dataclass
+class ModelState(State):
+    """Where the rows of a batch stand: the next position's logits and how many ids each row has taken."""
+
+    logits: Tensor  # (B, V)
+    lengths: list[int]
+    max_len: int
+
+    def admit(self, counts: Sequence[int]) -> None:
+        """Raises ``ValueError`` when a row would take more ids than the state has room for."""
+        most = max((length + count for length, count in zip(self.lengths, counts, strict=True)), default=0)
+        if most > self.max_len:
+            raise ValueError(f"{most} ids do not fit a context of {self.max_len}: prefill at most what is left, or start a new state")
+
+
+class CausalModel(nn.Module, ABC):
+    """Base of the causal models. B batch, T ids, V vocabulary."""
+
+    config: ModelConfig
+    patch_size: int = 1
+
+    @abstractmethod
+    def forward(self, ids: Tensor) -> Tensor:
+        """(B, T) -> logits (B, T, V), where ``logits[:, t]`` predicts position t. Raises ``ValueError`` when T exceeds max_len."""
+
+    @abstractmethod
+    def init_state(self, batch: int, max_len: int | None = None) -> ModelState:
+        """The state before the first id, with room for ``max_len`` ids (default: the whole context)."""
+
+    @abstractmethod
+    def prefill(self, ids: Tensor, state: ModelState, lengths: Sequence[int] | None = None) -> Tensor:
+        """Takes ids (B, n), of which row b uses the first ``lengths[b]``; returns the logits after each, (B, n, V)."""
+
+    def step(self, ids: Tensor, state: ModelState) -> Tensor:
+        """Takes one id a row, (B,), and returns the logits of the next, (B, V)."""
+        return self.prefill(ids.unsqueeze(1), state).squeeze(1)
+
+    def _check_length(self, length: int) -> None:
+        if length > self.config.max_len:
+            raise ValueError(f"{length} ids exceed the context of {self.config.max_len}: cut them into windows or raise max_len")
+
+    def _room(self, max_len: int | None) -> int:
+        room = self.config.max_len if max_len is None else max_len
+        self._check_length(room)
+        return room

@@ -1,0 +1,1 @@
+"""Functions on tensors, without parameters. Letters: B batch, T time, D channels, H heads, P patch, V vocabulary."""

@@ -1,0 +1,45 @@
+"""Runs of positions that start at a place of their own in every row of a batch.
+
+Rows of a batch may stand at different offsets while decoding. Offsets are plain integers on the host, so equal rows, by far the
+commonest case, cost a slice instead of a gather and nothing ever waits for a device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def run_index(starts: Sequence[int], count: int, device: torch.device) -> Tensor:
+    """``starts[b] + 0 .. count - 1``: (count,) when all rows start together, else (B, count)."""
+    run = torch.arange(count, device=device)
+    if len(set(starts)) == 1:
+        return run + starts[0]
+    return torch.tensor(starts, device=device).unsqueeze(1) + run
+
+
+def take_rows(x: Tensor, starts: Sequence[int], count: int) -> Tensor:
+    """(B, N, ...) -> (B, count, ...): row b holds ``x[b, starts[b] : starts[b] + count]``.
+
+    Where rows differ, what lies beyond N repeats the last entry; the caller ignores it.
+    """
+    if len(set(starts)) == 1:
+        return x.narrow(1, starts[0], count)
+    index = run_index(starts, count, x.device).clamp(max=x.shape[1] - 1)
+    return x[torch.arange(x.shape[0], device=x.device).unsqueeze(1), index]
+
+
+def put_rows(x: Tensor, starts: Sequence[int], new: Tensor) -> None:
+    """Writes ``new`` (B, n, ...) in place at ``x[b, starts[b] : starts[b] + n]``; what lies beyond N is dropped."""
+    size, count = x.shape[1], new.shape[1]
+    if len(set(starts)) == 1:
+        fits = min(count, size - starts[0])
+        if fits > 0:
+            x.narrow(1, starts[0], fits).copy_(new[:, :fits])
+        return
+    index = run_index(starts, count, x.device)
+    rows = torch.arange(x.shape[0], device=x.device).unsqueeze(1).expand_as(index)
+    inside = index < size
+    x[rows[inside], index[inside]] = new[inside]
