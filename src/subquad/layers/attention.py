@@ -102,7 +102,7 @@ class Attention(Mixer):
         self.out = nn.Linear(inner, dim)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        q, k, v = self._project(x, [0]).unbind(2)
+        q, k, v = self._project(x, [0])
         dropout = self.config.dropout if self.training else 0.0
         y = self.out(self._causal(q, k, v, mask, dropout).flatten(2))
         return y if mask is None else y * mask.unsqueeze(-1)
@@ -124,9 +124,8 @@ class Attention(Mixer):
         if not together and state.block is not None and n > piece:  # keeps the masked form linear in n
             head = self.prefill(x[:, :piece], state, [min(count, piece) for count in counts])
             return torch.cat((head, self.prefill(x[:, piece:], state, [max(count - piece, 0) for count in counts])), 1)
-        qkv = self._project(x, starts)
-        q = qkv[:, :, 0]
-        buffer, bases = state.append(qkv[:, :, 1:].to(state.cache.dtype), counts)
+        q, k, v = self._project(x, starts)
+        buffer, bases = state.append(torch.stack((k, v), 2).to(state.cache.dtype), counts)
         if together and n == 1:
             y = self._newest(q, buffer, starts[0] - bases[0], starts[0] + 1)
         elif together and (state.block is not None or starts[0] <= n):
@@ -135,15 +134,17 @@ class Attention(Mixer):
             y = self._masked(q, buffer, starts, bases)
         return self.out(y.flatten(2))
 
-    def _project(self, x: Tensor, starts: Sequence[int]) -> Tensor:
-        """Queries, keys and values of positions from ``starts`` on: (B, n, 3, H, d), the first two rotated."""
+    def _project(self, x: Tensor, starts: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Rotated queries, rotated keys and values of positions from ``starts`` on, each (B, n, H, d)."""
         qkv = self.qkv(x).unflatten(-1, (3, self.config.heads, self.head_dim))
+        q, k, v = qkv.unbind(2)
         if not self.config.rotary:
-            return qkv
+            return q, k, v
         positions = run_index(starts, x.shape[1], x.device)
         dtype = torch.promote_types(qkv.dtype, torch.float32)
         cos, sin = rotary_table(positions, self.head_dim, self.config.rotary_base, dtype)
-        return torch.cat((rotate(qkv[:, :, :2], cos[..., None, None, :], sin[..., None, None, :]), qkv[:, :, 2:]), 2)
+        q, k = rotate(qkv[:, :, :2], cos[..., None, None, :], sin[..., None, None, :]).unbind(2)
+        return q, k, v
 
     def _causal(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
         window, segment = self.config.window, self.segment

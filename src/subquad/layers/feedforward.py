@@ -33,5 +33,5 @@ class FeedForward(nn.Module):
         hidden = self.up(x)
         if self.activation == "gelu":
             return self.down(F.gelu(hidden))
-        hidden = F.relu(hidden, inplace=True)
+        hidden = F.relu(hidden)
         return self.down(hidden if self.activation == "relu" else hidden.square())

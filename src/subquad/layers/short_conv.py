@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -65,7 +66,8 @@ class ConvEncoder(nn.Module):
 
     def __init__(self, dim: int, kernels: Sequence[int]) -> None:
         super().__init__()
-        self.convs = nn.ModuleList(ShortConv(dim, kernel) for kernel in kernels)
+        convs = nn.ModuleList(ShortConv(dim, kernel) for kernel in kernels)
+        self.convs = cast("Sequence[ShortConv]", convs)
 
     def forward(self, x: Tensor) -> Tensor:
         for conv in self.convs:

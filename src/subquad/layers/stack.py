@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -65,7 +66,8 @@ class Stack(nn.Module):
 
     def __init__(self, config: StackConfig, segment: int | None = None, lookback: int = 0) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(Block(config, segment, lookback) for _ in range(config.depth))
+        blocks = nn.ModuleList(Block(config, segment, lookback) for _ in range(config.depth))
+        self.blocks = cast("Sequence[Block]", blocks)
         self.norm = nn.LayerNorm(config.dim)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -67,7 +67,10 @@ class MegabyteConfig(ModelConfig):
         for index, stage in enumerate(self.stages):
             unit = math.prod(self.patches[index:])
             if stage.dim % unit:
-                raise ValueError(f"patch_size {unit} does not divide the width {stage.dim} of stage {index}: a patch is the concatenation of its bytes")
+                raise ValueError(
+                    f"patch_size {unit} does not divide the width {stage.dim} of stage {index}, and a patch is the concatenation of its "
+                    f"bytes: change stages.{index}.dim or patch_size"
+                )
         if self.max_len % math.prod(self.patches):
             raise ValueError(f"a patch of {math.prod(self.patches)} bytes does not divide max_len {self.max_len}: make max_len a multiple")
         if self.cross_patch is not None and self.cross_patch > min(self.patches):
@@ -120,7 +123,9 @@ class Stage(nn.Module):
         self.above = None if alone else nn.Linear(config.stages[index - 1].dim // patches[index - 1], stack.dim, bias=False)
         self.stack = Stack(stack, self.group, lookback)
 
-    def embed(self, ids: Tensor, starts: Sequence[int], conv: ConvEncoderState | None = None, counts: Sequence[int] | None = None) -> Tensor:
+    def embed(
+        self, ids: Tensor, starts: Sequence[int], conv: ConvEncoderState | None = None, counts: Sequence[int] | None = None
+    ) -> Tensor:
         """Units of bytes: (B, n * unit), the first at byte ``starts[b]`` -> (B, n, D)."""
         x = self.embedding(ids)
         if self.conv is not None:
@@ -154,7 +159,8 @@ class Megabyte(CausalModel):
         super().__init__()
         self.config: MegabyteConfig = config
         first = 1 if config.without == "global" else 0
-        self.stages = nn.ModuleList(Stage(config, index) for index in range(first, len(config.stages)))
+        stages = nn.ModuleList(Stage(config, index) for index in range(first, len(config.stages)))
+        self.stages = cast("Sequence[Stage]", stages)
         self.patch_size = config.patches[-1]
         self.span = math.prod(config.patches)  # bytes after which every stage begins a group
         init_weights(self, config.init_std)
@@ -253,9 +259,7 @@ class Megabyte(CausalModel):
 
     @property
     def _last(self) -> Stage:
-        stage = self.stages[-1]
-        assert isinstance(stage, Stage)
-        return stage
+        return self.stages[-1]
 
     def _logits(self, y: Tensor) -> Tensor:
         return F.linear(y, self._last.embedding.weight)

@@ -1,0 +1,7 @@
+"""``python -m subquad`` is the command ``subquad``."""
+
+import sys
+
+from subquad.cli import main
+
+sys.exit(main())

@@ -1,0 +1,342 @@
+"""A run folder on disk: config.json, model.safetensors, and manifest.json with the sha256 of its files, checked on load.
+
+Every file is written under a temporary name and renamed. A file that the manifest already covers is replaced in three steps: the
+manifest admits the new hash beside the old one (key "replacing"), the file is renamed, the manifest forgets the old hash. So the folder
+loads whatever moment the process is killed. The header of model.safetensors repeats the config, for a kill between the two renames of a
+``save`` that changes both. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from subquad import models
+from subquad.config import Config
+from subquad.errors import RunError
+
+CONFIG, WEIGHTS, TRAIN, MANIFEST = "config.json", "model.safetensors", "train.yaml", "manifest.json"
+
+Shape = tuple[int, ...]
+Content = bytes | Callable[[Path], None]
+
+
+class Manifest(NamedTuple):
+    """The sha256, in hex, of a folder's files by name, and of those that are about to take the place of one."""
+
+    files: dict[str, str]
+    replacing: dict[str, str]
+
+    def admits(self, name: str, digest: str) -> bool:
+        """Whether a file of that name may have that hash."""
+        return digest in (self.files.get(name), self.replacing.get(name))
+
+
+def save(model: nn.Module, path: str | Path) -> None:
+    """Writes config.json, model.safetensors and manifest.json into a folder, made if need be; what was there loads until the new does.
+
+    Raises ``ValueError`` for a module that has no ``config``, ``OSError`` when the disk refuses.
+    """
+    folder = Path(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = json.dumps(_config_of(model))
+    tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
+    replace(folder, {WEIGHTS: tensor_file(tensors, {"format": "pt", "config": config}), CONFIG: as_json(json.loads(config))})
+
+
+def load(path: str | Path, device: str | torch.device = "cpu", verify: bool = True) -> nn.Module:
+    """The model of a run folder, or of a Hugging Face repo id "org/name" when there is no such folder, in eval mode.
+
+    ``verify`` compares config.json, model.safetensors and train.yaml with the manifest. Weights keep the type they were saved in.
+    Raises ``RunError``, in one sentence, for a folder that is no run, a damaged file, or weights that do not fit the config.
+    """
+    folder = _folder(path)
+    if verify:
+        check(folder, [CONFIG, WEIGHTS, *([TRAIN] if (folder / TRAIN).exists() and TRAIN in read_manifest(folder).files else [])])
+    config = read_config(folder)
+    try:
+        with torch.device("meta"):
+            model: nn.Module = models.build_model(config)
+    except (ValueError, TypeError) as error:
+        raise RunError(f"{folder / CONFIG} does not describe a model of this version: {error}") from error
+    tensors = read_tensors(folder / WEIGHTS, shapes_of(model), device)
+    model.load_state_dict(tensors, assign=True)
+    assert not any(tensor.is_meta for tensor in model.state_dict().values())
+    return model.eval()
+
+
+def load_weights(model: nn.Module, path: str | Path, verify: bool = True) -> None:
+    """Copies the weights of a run folder into a model of the same shapes, in place; raises ``RunError`` like ``load``."""
+    folder = _folder(path)
+    if verify:
+        check(folder, [WEIGHTS])
+    model.load_state_dict(read_tensors(folder / WEIGHTS, shapes_of(model)))
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The model config of a run folder as a mapping; raises ``RunError`` when it cannot be read."""
+    if _is_replacing(folder, CONFIG):
+        with _opened(folder / WEIGHTS) as file:
+            if "config" in (metadata := file.metadata() or {}):
+                return _mapping(metadata["config"], folder / WEIGHTS)
+    return _mapping(_text(folder / CONFIG), folder / CONFIG)
+
+
+def replace(folder: Path, contents: Mapping[str, Content]) -> None:
+    """Writes files of a folder so that, killed at any moment, each is the old or the new one and the manifest admits it."""
+    known = _settled(folder)
+    temporary = {name: _temporary(folder / name) for name in contents}
+    try:
+        for name, content in contents.items():
+            _write(temporary[name], content)
+        new = {name: sha256(path) for name, path in temporary.items()}
+        _write_manifest(folder, Manifest(known, new))
+        for name, path in temporary.items():
+            path.replace(folder / name)
+    except BaseException:
+        for path in temporary.values():
+            path.unlink(missing_ok=True)
+        raise
+    _sync(folder)
+    _write_manifest(folder, Manifest(known | new, {}))
+
+
+def seal(folder: str | Path, names: Iterable[str] | None = None) -> None:
+    """Makes the manifest cover exactly the files named, or every file of the folder: what nothing will change from here on.
+
+    Hashes that it already holds for the files named are kept, so a file damaged since it was written is not blessed; without names
+    all are computed anew, except those of config.json, model.safetensors and train.yaml.
+    """
+    folder = Path(folder)
+    known = _settled(folder)
+    kept = known if names is not None else {name: known[name] for name in (CONFIG, WEIGHTS, TRAIN) if name in known}
+    covered = _files(folder) if names is None else [name for name in names if (folder / name).is_file()]
+    _write_manifest(folder, Manifest({name: kept.get(name) or sha256(folder / name) for name in covered}, {}))
+
+
+def check(folder: Path, names: Iterable[str] | None = None) -> None:
+    """Compares files with the manifest, all of its files without ``names``; raises ``RunError`` that names what is damaged."""
+    names = None if names is None else list(names)
+    while True:
+        manifest = read_manifest(folder)
+        damaged = [name for name in names or manifest.files if not manifest.admits(name, _digest(folder / name))]
+        # A run that is still training may have replaced a file after its manifest was read: then the manifest has changed too.
+        if not damaged or read_manifest(folder) == manifest:
+            break
+    if damaged:
+        raise RunError(
+            f"{', '.join(str(folder / name) for name in damaged)} is damaged: its sha256 is not the one in {MANIFEST}; "
+            "restore it from a copy, or pass verify=False to load it as it is"
+        )
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a folder; raises ``RunError`` when it is missing or unreadable."""
+    path = folder / MANIFEST
+    if not path.exists():
+        raise RunError(f"{folder} has no {MANIFEST}, so its files cannot be checked: pass verify=False to load without the check")
+    values = _mapping(_text(path), path)
+    files, replacing = values.get("files"), values.get("replacing", {})
+    if not isinstance(files, dict) or not isinstance(replacing, dict):
+        raise RunError(f"{path} is damaged: expected an object 'files' of names and sha256; pass verify=False to load without the check")
+    return Manifest(files, replacing)
+
+
+def read_tensors(path: Path, expected: Mapping[str, Shape] | None = None, device: str | torch.device = "cpu") -> dict[str, Tensor]:
+    """All tensors of a safetensors file; names and shapes are compared with those expected before any is read.
+
+    Raises ``RunError`` for a truncated file and for unknown, missing or misshapen tensors, which it lists.
+    """
+    with _opened(path) as file:
+        found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        if expected is not None:
+            _compare(path, found, expected)
+        # Mapped memory starts where the file says; a copy has torch's own alignment, on which the last bits of a product may depend.
+        return {name: file.get_tensor(name).clone().to(device) for name in found}
+
+
+def shapes_of(model: nn.Module) -> dict[str, Shape]:
+    """Names and shapes of what a checkpoint of the model holds."""
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+
+def tensor_file(tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> Content:
+    """What ``write_atomically`` and ``replace`` take to write a safetensors file; a failing disk is an ``OSError``."""
+
+    def write(path: Path) -> None:
+        try:
+            save_file(tensors, path, metadata)
+        except SafetensorError as error:
+            number = re.search(r"os error (\d+)", str(error))
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) if number else OSError(str(error)) from error
+
+    return write
+
+
+def as_json(value: object) -> bytes:
+    """A JSON file, indented, with a final newline."""
+    return (json.dumps(value, indent=2) + "\n").encode("utf-8")
+
+
+def write_atomically(path: Path, content: Content) -> None:
+    """Writes a file under a temporary name in the same folder and renames it; after a crash the old or the new one is there, whole."""
+    temporary = _temporary(path)
+    try:
+        _write(temporary, content)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync(path.parent)
+
+
+def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
+    """Fills a folder under a temporary name and renames it, in place of one that was there; an error leaves nothing behind."""
+    temporary, old = _temporary(path), path.with_name(f".{path.name}.old")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir(parents=True)
+        fill(temporary)
+        _sync(temporary)
+        if path.exists():
+            path.replace(old)
+        temporary.replace(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    _sync(path.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def sha256(path: Path) -> str:
+    """The sha256 of a file in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write(path: Path, content: Content) -> None:
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        content(path)
+    _sync(path)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _temporary(path: Path) -> Path:
+    # One name for each file: what a killed process left is overwritten, not piled up. A run has one writer.
+    return path.with_name(f".{path.name}.tmp")
+
+
+def _write_manifest(folder: Path, manifest: Manifest) -> None:
+    values = {"files": dict(sorted(manifest.files.items()))}
+    if manifest.replacing:
+        values["replacing"] = dict(sorted(manifest.replacing.items()))
+    write_atomically(folder / MANIFEST, as_json(values))
+
+
+def _settled(folder: Path) -> dict[str, str]:
+    """The hashes of the manifest, with a replacement that a killed process left open decided by what is on disk."""
+    if not (folder / MANIFEST).exists():
+        return {}
+    manifest = read_manifest(folder)
+    done = {name: digest for name, digest in manifest.replacing.items() if _digest(folder / name) == digest}
+    return manifest.files | done
+
+
+def _is_replacing(folder: Path, name: str) -> bool:
+    try:
+        return name in read_manifest(folder).replacing
+    except RunError:  # a folder that is loaded without the check may have no manifest, or a damaged one
+        return False
+
+
+def _digest(path: Path) -> str:
+    return sha256(path) if path.is_file() else "missing"
+
+
+def _files(folder: Path) -> list[str]:
+    """Every file below a folder by its relative name, without its own manifest and without temporary ones."""
+    names = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]
+    return [name.as_posix() for name in names if name.as_posix() != MANIFEST and not any(part.startswith(".") for part in name.parts)]
+
+
+def _config_of(model: nn.Module) -> dict[str, Any]:
+    config = getattr(model, "config", None)
+    if not isinstance(config, Config):
+        raise ValueError(f"expected a model of this library, which has a config, got {type(model).__name__}")
+    return config.model_dump(mode="json")
+
+
+def _folder(path: str | Path) -> Path:
+    folder = Path(path)
+    if not folder.exists() and isinstance(path, str) and re.fullmatch(r"[\w.-]+/[\w.-]+", path) and not folder.parent.exists():
+        return _fetched(path)
+    missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
+    if missing:
+        what = f"it has no {' and no '.join(missing)}" if folder.is_dir() else "there is no such folder"
+        raise RunError(f"{folder} is not a run folder: {what}; give the folder that `subquad train --out` wrote")
+    return folder
+
+
+def _fetched(repo: str) -> Path:
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise RunError(f"there is no folder {repo}; to fetch it from Hugging Face: pip install 'subquad[hf]'") from error
+    try:
+        return Path(snapshot_download(repo, allow_patterns=[CONFIG, WEIGHTS, TRAIN, MANIFEST]))
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise RunError(f"{repo} is no folder here and could not be fetched from Hugging Face: {reason}") from error
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return safe_open(path, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise RunError(f"{path} is truncated or damaged ({error}): restore it from a copy") from error
+
+
+def _compare(path: Path, found: Mapping[str, Shape], expected: Mapping[str, Shape]) -> None:
+    wrong = [f"missing {name}" for name in expected if name not in found]
+    wrong += [f"unknown {name}" for name in found if name not in expected]
+    wrong += [f"{name} has shape {found[name]}, expected {shape}" for name, shape in expected.items() if found.get(name, shape) != shape]
+    if wrong:
+        shown = "; ".join(wrong[:20]) + (f"; and {len(wrong) - 20} more" if len(wrong) > 20 else "")
+        raise RunError(f"{path} does not fit the model that its config describes: {shown}")
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(f"{path} cannot be read: {error}") from error
+
+
+def _mapping(text: str, path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise RunError(f"{path} is no JSON ({error}): restore it from a copy") from error
+    if not isinstance(values, dict):
+        raise RunError(f"{path} holds a {type(values).__name__}, expected an object")
+    return values

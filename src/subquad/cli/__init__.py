@@ -1,0 +1,97 @@
+"""The command line, ``subquad VERB``: one file here for each verb, imported, and torch with it, only when it runs.
+
+Exit status: 0, or 1 when the run failed, 2 when the request was wrong, 130 when interrupted, 141 when the reader of our output left.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from subquad.errors import RunError
+
+VERBS = {
+    "train": "train a model on files of any kind",
+    "generate": "continue a prompt",
+    "score": "bits per byte of files",
+    "info": "what a run is, how it was trained, its scores",
+    "models": "the presets: parameters, FLOPs per byte, context",
+}
+
+FAILED, WRONG, INTERRUPTED, READER_LEFT = 1, 2, 130, 141
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit status; never lets an exception out."""
+    try:
+        status = _run_verb(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+    except SystemExit as left:
+        status = left.code if isinstance(left.code, int) else 0 if left.code is None else _complain(str(left.code), FAILED)
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    except BrokenPipeError:
+        _silence_stdout()
+        status = READER_LEFT
+    except RunError as error:
+        status = _complain(str(error), FAILED)
+    except OSError as error:
+        status = _complain(f"{error.filename}: {error.strerror}" if error.filename else str(error), FAILED)
+    except ValueError as error:
+        status = _complain(str(error), WRONG)
+    except Exception as error:
+        message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        status = _complain(f"internal error: {message} (set SUBQUAD_DEBUG=1 for the traceback)", FAILED)
+    return status
+
+
+def _run_verb(arguments: list[str]) -> int:
+    if not arguments:
+        print(_help(), file=sys.stderr)
+        return WRONG
+    verb, *rest = arguments
+    if verb in ("-h", "--help", "help"):
+        print(_help())
+    elif verb == "--version":
+        from subquad import __version__
+
+        print(f"subquad {__version__}")
+    elif verb not in VERBS:
+        from subquad.config import suggest  # pydantic takes a tenth of a second, which --help need not pay
+
+        raise ValueError(f"unknown verb {verb!r}: {suggest(verb, VERBS)}")
+    else:
+        importlib.import_module(f"subquad.cli.{verb}").main(rest)
+    return 0
+
+
+def _help() -> str:
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {name:{width}}  {what}" for name, what in VERBS.items())
+    return (
+        "usage: subquad VERB ...\n\n"
+        "Sequence models on bytes: train them on any file, then generate and score.\n\n"
+        f"{verbs}\n\n"
+        "subquad VERB --help shows a verb's options with an example; subquad --version the version."
+    )
+
+
+def _complain(message: str, status: int) -> int:
+    if os.environ.get("SUBQUAD_DEBUG"):
+        traceback.print_exc()
+    # A write to a full disk fails a second time when the interpreter flushes on its way out, with a traceback of its own.
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _silence_stdout()
+    print(f"subquad: {' '.join(message.split())}", file=sys.stderr)
+    return status
+
+
+def _silence_stdout() -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)

@@ -1,0 +1,76 @@
+"""What the verbs share in writing results: JSON, columns of text, and files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+
+def print_json(value: Any) -> None:
+    """One JSON document; what JSON lacks, such as a path, becomes a text."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def print_columns(rows: Sequence[Sequence[str]]) -> None:
+    """Rows of texts, the first row the head: the first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for first, *others in rows:
+        cells = [f"{cell:>{width}}" for cell, width in zip(others, widths[1:], strict=True)]
+        print("  ".join([f"{first:<{widths[0]}}", *cells]).rstrip())
+
+
+def print_tree(values: Mapping[str, Any], indent: str = "") -> None:
+    """``name: value`` lines, what lies in a mapping indented below its name."""
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            print(f"{indent}{name}:")
+            print_tree(value, indent + "  ")
+        else:
+            print(f"{indent}{name}: {_plain(value)}")
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_plain, value)) or "-"
+    return str(value)
+
+
+def short(count: float | None) -> str:
+    """A count in three digits: 1.23M; "-" for None."""
+    if count is None:
+        return "-"
+    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= size:
+            return f"{count / size:.3g}{unit}"
+    return f"{count:g}"
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write under a temporary name beside ``path``, renamed to it at the end and removed if the writing fails."""
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+        # mkstemp makes files that only their owner may read.
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

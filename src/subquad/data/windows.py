@@ -1,0 +1,127 @@
+"""Windows: the fixed-length samples that training and validation read from spans of documents.
+
+A document of n bytes gives ceil(n / length) windows an epoch. In epoch 0 window j starts at j * length; in later epochs all windows of
+a document are shifted by one keyed phase in [-length / 2, length / 2), so the model meets the same bytes at other positions. Starts are
+kept inside the document, so a window is short only when its whole document is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from subquad.data.order import Integers, Order, keyed
+from subquad.data.sources import Bytes, Document
+
+_PHASES = 0x7068617365  # keeps the phases' random words apart from the order's
+
+
+class Span(NamedTuple):
+    """Bytes start..stop-1 of a document."""
+
+    document: Document
+    start: int
+    stop: int
+
+    @property
+    def size(self) -> int:
+        """Its number of bytes."""
+        return self.stop - self.start
+
+    def read(self, start: int, stop: int) -> Bytes:
+        """Bytes start..stop-1, counted from the beginning of the span."""
+        return self.document.read(self.start + start, self.start + stop)
+
+
+class Joined:
+    """Spans one after another as one source."""
+
+    def __init__(self, spans: Sequence[Span]) -> None:
+        self._spans = spans
+        self._ends = np.cumsum([span.size for span in spans])
+
+    def read(self, start: int, stop: int) -> Bytes:
+        """Bytes start..stop-1 of the concatenation."""
+        pieces = []
+        index = int(np.searchsorted(self._ends, start, side="right"))
+        while start < stop:
+            end = int(self._ends[index])
+            span, upto = self._spans[index], min(stop, end)
+            before = end - span.size
+            pieces.append(span.read(start - before, upto - before))
+            start, index = upto, index + 1
+        return np.concatenate(pieces) if pieces else np.empty(0, dtype=np.uint8)
+
+
+class Windows:
+    """Windows of ``length`` bytes over spans, in an endless shuffled order or plainly one after another.
+
+    ``count`` is the number of windows an epoch, ``bytes`` the number of bytes in the spans. A window never holds two documents unless
+    ``pack`` joins all spans into one. ``shift=False`` keeps every epoch's windows where epoch 0 has them. Everything is a pure function
+    of the sample's number and the seed.
+    """
+
+    def __init__(self, spans: Sequence[Span], length: int, seed: int, pack: bool = False, shift: bool = True) -> None:
+        spans = [span for span in spans if span.size]
+        if length < 1:
+            raise ValueError(f"expected a window of at least 1 byte, got {length}")
+        if not spans:
+            raise ValueError("expected bytes to cut windows from, got none: give more data or another split")
+        self.bytes = sum(span.size for span in spans)
+        if pack:
+            spans = [Span(Document("packed", self.bytes, Joined(spans)), 0, self.bytes)]
+        self.length = length
+        self._spans = spans
+        self._sizes = np.fromiter((span.size for span in spans), dtype=np.int64, count=len(spans))
+        self._ends = np.cumsum(-(-self._sizes // length))
+        self.count = int(self._ends[-1])
+        self._shift = shift
+        self._order = Order(self.count, seed)
+
+    def batch(self, first: int, count: int, rank: int = 0, world: int = 1) -> tuple[Bytes, Integers]:
+        """One rank's share of the samples first..first+count-1: numbers first + rank, first + rank + world, and so on.
+
+        Returns ids (n, length) uint8 and their true lengths (n,); ids beyond a row's length are 0 and mean nothing. n is
+        count / world when world divides count.
+        """
+        if not 0 <= rank < world:
+            raise ValueError(f"expected a rank in 0..{world - 1}, got {rank}")
+        epochs, places = self._order.at(np.arange(first + rank, first + count, world, dtype=np.int64))
+        spans, starts = self._locate(places)
+        room = np.maximum(self._sizes[spans] - self.length, 0)
+        starts = np.clip(starts + self._phases(epochs, spans), 0, room)
+        return self._read(spans, starts)
+
+    def in_order(self, limit: int | None = None) -> Iterator[tuple[Bytes, int]]:
+        """Plain windows that do not overlap, the last one of a document short: pairs of ids (length,) uint8 and true length.
+
+        With a ``limit`` below ``count``, that many of them, evenly spread from the first on; always the same ones.
+        """
+        if limit is not None and limit < 1:
+            raise ValueError(f"expected a limit of at least 1 window, got {limit}")
+        number = self.count if limit is None else min(limit, self.count)
+        for index in range(number):
+            ids, lengths = self._read(*self._locate(np.array([index * self.count // number])))
+            yield ids[0], int(lengths[0])
+
+    def _locate(self, places: Integers) -> tuple[Integers, Integers]:
+        """The span of each window of epoch 0 and its start in that span."""
+        spans = np.searchsorted(self._ends, places, side="right")
+        first = self._ends[spans] - -(-self._sizes[spans] // self.length)
+        return spans, (places - first) * self.length
+
+    def _phases(self, epochs: Integers, spans: Integers) -> Integers:
+        if not self._shift:
+            return np.zeros_like(epochs)
+        words = keyed(self._order.seed, _PHASES, epochs, spans)
+        phases = (words % np.uint64(self.length)).astype(np.int64) - self.length // 2
+        return np.where(epochs == 0, 0, phases)
+
+    def _read(self, spans: Integers, starts: Integers) -> tuple[Bytes, Integers]:
+        lengths = np.minimum(self._sizes[spans] - starts, self.length)
+        ids = np.zeros((len(spans), self.length), dtype=np.uint8)
+        for row, (span, start, length) in enumerate(zip(spans.tolist(), starts.tolist(), lengths.tolist(), strict=True)):
+            ids[row, :length] = self._spans[span].read(start, start + length)
+        return ids, lengths

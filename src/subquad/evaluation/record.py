@@ -1,0 +1,169 @@
+"""What a run folder says about itself: its configuration, its log and the size of its model, read without loading the model."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+import struct
+from collections.abc import Iterator, Mapping, MutableMapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeGuard, cast
+
+import yaml
+
+from subquad.errors import RunError
+
+
+@dataclass(frozen=True)
+class Point:
+    """One measurement of a run: training bytes and seconds so far, and the loss in bits per byte."""
+
+    step: int
+    bytes: int
+    seconds: float
+    bits: float
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A text the model wrote after ``step`` steps."""
+
+    step: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """A run folder as read. What the folder does not hold is empty or None."""
+
+    path: Path
+    config: dict[str, Any]
+    settings: str
+    data: Any
+    train: tuple[Point, ...]
+    valid: tuple[Point, ...]
+    samples: tuple[Sample, ...]
+    ended: str | None
+    parameters: int | None
+
+    @property
+    def last(self) -> Point | None:
+        """The latest measurement."""
+        return max((*self.train, *self.valid), key=lambda point: point.step, default=None)
+
+    @property
+    def best(self) -> Point | None:
+        """The validation with the fewest bits."""
+        return min(self.valid, key=lambda point: point.bits, default=None)
+
+    @property
+    def command(self) -> str | None:
+        """The command that repeats the run, or None without its settings."""
+        if not self.settings:
+            return None
+        paths = [shlex.quote(path) for path in _data_paths(self.settings)] or ["PATH"]
+        settings, again = (shlex.quote(str(path)) for path in (self.path / "train.yaml", self.path.with_name(f"{self.path.name}-again")))
+        return f"subquad train {settings} --data {' '.join(paths)} --out {again}"
+
+
+def read_record(run: Path) -> Record:
+    """Reads a run folder; damaged log lines are left out, and so is what a resumed run did a second time.
+
+    Raises ``ValueError`` when ``run`` is not a run folder, ``RunError`` when its config.json is no JSON object.
+    """
+    if not (run / "config.json").is_file():
+        raise ValueError(f"expected a run folder with a config.json, got {str(run)!r}: give the folder that `subquad train --out` wrote")
+    config = _json(run / "config.json")
+    if not isinstance(config, dict):
+        raise RunError(f"{str(run / 'config.json')!r} is damaged: expected a JSON object; restore the file or train again")
+    settings = run / "train.yaml"
+    points: dict[str, dict[int, Point]] = {"train": {}, "valid": {}}
+    samples: dict[int, Sample] = {}
+    ended: str | None = None
+    for line in _log(run / "log.jsonl"):
+        kind, step = line["kind"], line["step"]
+        if kind in ("train", "resume"):
+            ended = None
+        if kind in points and (point := _point(line)):
+            points[kind][step] = point
+        elif kind == "sample" and isinstance(line.get("text"), str):
+            samples[step] = Sample(step, line["text"])
+        elif kind == "resume":
+            for seen in points.values():
+                _forget(seen, step)
+            _forget(samples, step)
+        elif kind == "end":
+            ended = str(line.get("reason", "ended"))
+    return Record(
+        path=run,
+        config=config,
+        settings=settings.read_text("utf-8", errors="replace") if settings.is_file() else "",
+        data=_json(run / "data.json"),
+        train=tuple(points["train"].values()),
+        valid=tuple(points["valid"].values()),
+        samples=tuple(samples.values()),
+        ended=ended,
+        parameters=count_parameters(run / "model.safetensors"),
+    )
+
+
+def count_parameters(weights: Path) -> int | None:
+    """The numbers a safetensors file holds, from its header alone; None where there is no such file or it is damaged."""
+    try:
+        with weights.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > weights.stat().st_size:
+                return None
+            header = json.loads(file.read(length))
+        return sum(math.prod(map(int, tensor["shape"])) for name, tensor in header.items() if name != "__metadata__")
+    except (OSError, struct.error, ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def _log(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a log that are objects with a kind and a step; a line cut short by a crash is not."""
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for text in file:
+            try:
+                line = json.loads(text)
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(line, dict) and isinstance(line.get("kind"), str) and type(line.get("step")) is int:
+                yield line
+
+
+def _point(line: Mapping[str, Any]) -> Point | None:
+    """The measurement of a line, or None where a number is missing or not finite."""
+    trained, seconds, bits = (line.get(name) for name in ("bytes", "seconds", "bits_per_byte"))
+    if not (_finite(trained) and _finite(seconds) and _finite(bits)):
+        return None
+    return Point(line["step"], int(trained), seconds, bits)
+
+
+def _finite(value: object) -> TypeGuard[float]:
+    return type(value) in (int, float) and abs(cast(float, value)) < 1e300  # false for NaN, and right for integers of any size
+
+
+def _forget(seen: MutableMapping[int, Any], after: int) -> None:
+    for step in [step for step in seen if step > after]:
+        del seen[step]
+
+
+def _json(path: Path) -> Any:
+    """What a JSON file holds; None where it is missing or damaged."""
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def _data_paths(settings: str) -> list[str]:
+    try:
+        paths = yaml.safe_load(settings)["data"]["paths"]
+    except (yaml.YAMLError, KeyError, TypeError):
+        return []
+    return [str(path) for path in paths] if isinstance(paths, list) else [str(paths)]

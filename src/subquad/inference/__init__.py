@@ -1,0 +1,6 @@
+"""Using a causal model: writing on from a prompt and scoring data."""
+
+from subquad.inference.generate import generate, stream
+from subquad.inference.score import Score, score, score_files, total
+
+__all__ = ["Score", "generate", "score", "score_files", "stream", "total"]

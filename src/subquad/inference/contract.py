@@ -1,0 +1,44 @@
+"""What inference asks of a model, checked once at the door, and the mode it runs in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import cast
+
+import torch
+from torch import nn
+
+from subquad.models.model import CausalModel
+
+BYTES = 256
+
+
+def byte_model(model: nn.Module) -> CausalModel:
+    """The model, if it is a causal model on bytes; what wraps one (``torch.compile``) passes too.
+
+    Raises ``ValueError`` for a model that cannot decode and for one whose ids are not bytes.
+    """
+    if not hasattr(model, "init_state"):
+        raise ValueError(f"a causal model is needed to generate or score, got {type(model).__name__}, which has no decoding state")
+    causal = cast(CausalModel, model)
+    if causal.config.vocab != BYTES:
+        raise ValueError(
+            f"a byte model has {BYTES} ids and this one has {causal.config.vocab}: it is a token model and needs its tokenizer "
+            "(tokenizer.json in the run folder)"
+        )
+    return causal
+
+
+@contextmanager
+def evaluating(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Inference mode with these modules in evaluation mode; each gets its own mode back."""
+    training = [module for module in modules if module.training]
+    for module in training:
+        module.training = False
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for module in training:
+            module.training = True

@@ -1,0 +1,103 @@
+"""From logits to ids: temperature, top-k, top-p, min-p, repetition penalty, and one draw per row.
+
+Everything is in float64 on the CPU whatever the model's device and type, and a row draws from its own generator, so a row of a batch
+draws what the same prompt draws alone. Filters act in the order of Hugging Face: penalty, temperature, top-k, top-p, min-p.
+
+B rows, V ids.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from subquad.errors import RunError
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How an id is chosen.
+
+    ``temperature`` 0 takes the most likely id. ``top_k`` keeps the k likeliest ids, ``top_p`` the fewest that hold that share of the
+    probability, ``min_p`` those at least that fraction as likely as the likeliest. ``repetition_penalty`` divides the positive logits
+    of ids already seen and multiplies the negative ones. None switches a filter off. Raises ``ValueError`` for values out of range.
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses values out of range."""
+        if not 0 <= self.temperature < math.inf:
+            raise ValueError(f"temperature must be 0 (the most likely byte) or a positive number, got {self.temperature}")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k must be at least 1, got {self.top_k}: leave it out to keep all bytes")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must be above 0 and at most 1, got {self.top_p}")
+        if self.min_p is not None and not 0 <= self.min_p <= 1:
+            raise ValueError(f"min_p must be from 0 to 1, got {self.min_p}")
+        if self.repetition_penalty is not None and not 0 < self.repetition_penalty < math.inf:
+            raise ValueError(f"repetition_penalty must be a positive number (1 is none), got {self.repetition_penalty}")
+
+
+def probabilities(logits: Tensor, how: Sampling, seen: Mask | None = None, allowed: Mask | None = None) -> npt.NDArray[np.float64]:
+    """What is drawn from: ``(B, V)`` float64, each row in proportion to the probabilities (it need not sum to 1).
+
+    ``logits (B, V)``; ``seen (B, V)`` marks ids that the penalty acts on; ``allowed (B, V)`` those that may be drawn.
+    Raises ``RunError`` where no finite logit is left.
+    """
+    scores = logits.detach().cpu().double().numpy()
+    if seen is not None and how.repetition_penalty is not None:
+        scores = np.where(seen, np.where(scores < 0, scores * how.repetition_penalty, scores / how.repetition_penalty), scores)
+    if allowed is not None:
+        scores = np.where(allowed, scores, -np.inf)
+    peak = scores.max(-1, keepdims=True)
+    if not np.isfinite(peak).all():
+        raise RunError("the model's logits are not finite: its weights are damaged or its training diverged, use another checkpoint")
+    if how.temperature == 0:
+        return np.where(np.arange(scores.shape[-1]) == scores.argmax(-1, keepdims=True), 1.0, 0.0)
+    with np.errstate(over="ignore"):  # a temperature near 0 sends all but the peak to -inf, as it should
+        return _filter(np.exp((scores - peak) / how.temperature), how)
+
+
+def draw(
+    logits: Tensor, how: Sampling, generators: Sequence[torch.Generator], seen: Mask | None = None, allowed: Mask | None = None
+) -> list[int]:
+    """One id per row: the inverse of the cumulative distribution at one uniform float64 number of that row's generator.
+
+    Arguments and errors as in :func:`probabilities`; ``generators`` holds one CPU generator per row.
+    """
+    cumulative = probabilities(logits, how, seen, allowed).cumsum(-1)
+    uniform = [torch.rand((), generator=generator, dtype=torch.float64).item() for generator in generators]
+    total = cumulative[:, -1]
+    # Rounding can lift uniform * total to the total itself, which lies beyond the last id: the largest number below it does not.
+    target = np.minimum(uniform * total, np.nextafter(total, 0))
+    return [int(row.searchsorted(at, side="right")) for row, at in zip(cumulative, target, strict=True)]
+
+
+def _filter(weights: npt.NDArray[np.float64], how: Sampling) -> npt.NDArray[np.float64]:
+    if how.top_k is None and how.top_p is None and how.min_p is None:
+        return weights
+    order = np.argsort(-weights, axis=-1, kind="stable")
+    ranked = np.take_along_axis(weights, order, -1)
+    if how.top_k is not None:
+        ranked[:, how.top_k :] = 0
+    if how.top_p is not None and how.top_p < 1:
+        through = ranked.cumsum(-1)
+        ranked[:, 1:][through[:, :-1] >= how.top_p * through[:, -1:]] = 0
+    if how.min_p is not None:
+        ranked[ranked < how.min_p * ranked[:, :1]] = 0
+    kept = np.empty_like(ranked)
+    np.put_along_axis(kept, order, ranked, -1)
+    return kept

@@ -1,0 +1,202 @@
+"""How well a model predicts data: bits per byte of files of any length.
+
+Every file is cut into windows of the model's context, each a new start. ``overlap=N`` reads the last N bytes of a window again at the
+beginning of the next, as context only; ``sliding`` is an overlap of half a window. ``strided`` (MEGABYTE, section 2.3.3) reads each
+window a second time from P // 2 bytes further on and takes each byte from the pass in which it lies nearer to its patch's beginning.
+
+B windows, T bytes, P bytes per patch.
+"""
+
+from __future__ import annotations
+
+import codecs
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from subquad.errors import RunError
+from subquad.inference.contract import byte_model, evaluating
+
+Progress = Callable[[int, int], None]
+
+_BATCH_BYTES = 1 << 15
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class Score:
+    """What it cost to predict some data.
+
+    ``bits``: float32, one number per byte, ``-log2`` of the probability that the model gave it. ``seconds``: time spent.
+    ``words``: words of the text between white space, None where the data is not UTF-8.
+    """
+
+    bits: npt.NDArray[np.float32] = field(repr=False)
+    seconds: float
+    words: int | None
+
+    @property
+    def bytes(self) -> int:
+        """Number of bytes."""
+        return self.bits.size
+
+    @cached_property
+    def total_bits(self) -> float:
+        """Bits of all bytes together."""
+        return float(self.bits.sum(dtype=np.float64))
+
+    @property
+    def bits_per_byte(self) -> float | None:
+        """Mean bits of a byte; None for no bytes."""
+        return self.total_bits / self.bytes if self.bytes else None
+
+    @property
+    def word_perplexity(self) -> float | None:
+        """``2 ** (bits / words)``; None where the data is not UTF-8 text or has no word."""
+        if not self.words:
+            return None
+        exponent = self.total_bits / self.words
+        return 2.0**exponent if exponent < 1024 else math.inf
+
+
+def total(scores: Iterable[Score]) -> Score:
+    """Several scores as one, its words None unless all of them are text."""
+    each = list(scores)
+    words = [score.words for score in each if score.words is not None]
+    bits = np.concatenate([np.empty(0, np.float32), *(score.bits for score in each)])
+    return Score(bits, sum(score.seconds for score in each), sum(words) if len(words) == len(each) else None)
+
+
+def score(
+    model: nn.Module,
+    data: bytes | str | Path,
+    *,
+    overlap: int = 0,
+    sliding: bool = False,
+    strided: bool = False,
+    batch: int | None = None,
+    progress: Progress | None = None,
+) -> Score:
+    """Bits of every byte of ``data``: bytes, or the path of a file, which is read window by window.
+
+    ``overlap`` in bytes, ``batch`` in windows at a time (chosen when None; it does not change the result). ``progress(done, bytes)`` is
+    called after each batch. Raises ``ValueError`` for wrong options, an unreadable file and token models.
+    """
+    windows = _Windows(model, overlap, sliding, strided, batch)
+    return windows.score(_open(data), progress)
+
+
+def score_files(
+    model: nn.Module,
+    paths: Sequence[str | Path],
+    *,
+    overlap: int = 0,
+    sliding: bool = False,
+    strided: bool = False,
+    batch: int | None = None,
+    progress: Progress | None = None,
+) -> Iterator[tuple[Path, Score]]:
+    """The score of each file in turn; arguments and errors as in :func:`score`, wrong options and missing files raise at the call."""
+    windows = _Windows(model, overlap, sliding, strided, batch)
+    opened = [(Path(path), _open(path)) for path in paths]
+    return ((path, windows.score(data, progress)) for path, data in opened)
+
+
+class _Windows:
+    """A model and how it walks over data."""
+
+    def __init__(self, model: nn.Module, overlap: int, sliding: bool, strided: bool, batch: int | None) -> None:
+        self.model = byte_model(model)
+        self.modules = list(model.modules())
+        self.device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+        self.length = self.model.config.max_len
+        if sliding and overlap:
+            raise ValueError(f"sliding is an overlap of half a window ({self.length // 2} bytes), got overlap={overlap} as well: give one")
+        if not 0 <= overlap < self.length:
+            raise ValueError(f"overlap must be from 0 to {self.length - 1}, less than the context of {self.length} bytes, got {overlap}")
+        if batch is not None and batch < 1:
+            raise ValueError(f"batch must be at least 1 window, got {batch}")
+        if strided and self.model.patch_size == 1:
+            raise ValueError("strided needs a model with patches of 2 bytes or more, got one without patches: leave it out")
+        self.overlap = self.length // 2 if sliding else overlap
+        self.half = self.model.patch_size // 2 if strided else 0
+        self.batch = batch or max(1, _BATCH_BYTES // self.length)
+
+    def score(self, data: npt.NDArray[np.uint8], progress: Progress | None) -> Score:
+        began = time.perf_counter()
+        bits = np.empty(data.size, dtype=np.float32)
+        for starts in self._batches(data.size):
+            length = min(self.length, data.size - starts[0])
+            ids = torch.from_numpy(np.stack([data[start : start + length] for start in starts]))
+            with evaluating(self.modules):
+                found = self._pass(ids.to(self.device, torch.int64)).cpu().numpy()
+            for start, row in zip(starts, found, strict=True):
+                known = self.overlap if start else 0
+                bits[start + known : start + length] = row[known:]
+            if progress is not None:
+                progress(starts[-1] + length, data.size)
+        return Score(bits, time.perf_counter() - began, _count_words(data))
+
+    def _batches(self, size: int) -> Iterator[list[int]]:
+        """Where windows start, in batches of windows of one length; the last window may be shorter and is then alone."""
+        stride = self.length - self.overlap
+        whole = (size - self.length) // stride + 1 if size >= self.length else 0
+        for first in range(0, whole, self.batch):
+            yield [index * stride for index in range(first, min(first + self.batch, whole))]
+        covered = (whole - 1) * stride + self.length if whole else 0
+        if covered < size:
+            yield [whole * stride]
+
+    def _pass(self, ids: Tensor) -> Tensor:
+        """Bits ``(B, T)`` of whole windows, in two passes where strided."""
+        bits = self._bits(ids)
+        if self.half and ids.shape[1] > self.half:
+            late = torch.arange(self.half, ids.shape[1], device=ids.device) % self.model.patch_size >= self.half
+            bits[:, self.half :] = torch.where(late, self._bits(ids[:, self.half :]), bits[:, self.half :])
+        return bits
+
+    def _bits(self, ids: Tensor) -> Tensor:
+        logits = self.model(ids)
+        if logits.dtype != torch.float64:
+            logits = logits.float()
+        nats = functional.cross_entropy(logits.flatten(0, 1), ids.flatten(), reduction="none")
+        if nats.isnan().any():
+            raise RunError("the model's logits are not numbers: its weights are damaged or its training diverged, use another checkpoint")
+        return (nats / math.log(2)).view_as(ids)
+
+
+def _open(data: bytes | str | Path) -> npt.NDArray[np.uint8]:
+    if isinstance(data, bytes | bytearray | memoryview):
+        return np.frombuffer(data, dtype=np.uint8)
+    if not isinstance(data, str | Path):
+        raise ValueError(f"data must be bytes or the path of a file, got {type(data).__name__}")
+    path = Path(data)
+    if not path.is_file():
+        raise ValueError(f"expected a file to score, got {str(path)!r}, which is {'a folder' if path.is_dir() else 'no file'}")
+    try:
+        return np.memmap(path, dtype=np.uint8, mode="r") if path.stat().st_size else np.empty(0, np.uint8)
+    except OSError as error:
+        raise ValueError(f"cannot read {str(path)!r} ({error.strerror}): check its permissions") from None
+
+
+def _count_words(data: npt.NDArray[np.uint8], chunk: int = _CHUNK) -> int | None:
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    words, inside = 0, False
+    for start in range(0, data.size, chunk):
+        try:
+            text = decoder.decode(data[start : start + chunk].tobytes(), final=start + chunk >= data.size)
+        except UnicodeDecodeError:
+            return None
+        if text:
+            words += len(text.split()) - (inside and not text[0].isspace())
+            inside = not text[-1].isspace()
+    return words

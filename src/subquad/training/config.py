@@ -1,0 +1,132 @@
+"""What a training run is told: one config, written as train.yaml into the run folder. Needs no torch.
+
+A field that is None or "auto" is decided when the run starts; train.yaml then holds the number that was decided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, model_validator
+
+from subquad.config import Config, parse
+from subquad.data import ImageShape
+from subquad.errors import RunError
+
+
+class DataConfig(Config):
+    """``paths`` as ``Corpus.open`` takes them; ``window`` in bytes, None for an image's size or else the model's context."""
+
+    paths: tuple[str, ...] = ()
+    split: Literal["auto", "document", "range"] = "auto"
+    fractions: tuple[float, float, float] = (0.9, 0.05, 0.05)
+    window: int | None = Field(default=None, gt=0)
+    pack: bool = False
+    shift: bool = True
+    image: ImageShape | None = None
+
+
+class OptimConfig(Config):
+    """AdamW; ``lr`` None is 0.5 / the model's width, ``clip`` None leaves gradients as they are."""
+
+    lr: float | None = Field(default=None, gt=0)
+    betas: tuple[float, float] = (0.9, 0.98)
+    weight_decay: float = Field(default=0.1, ge=0)
+    clip: float | None = Field(default=1.0, gt=0)
+
+
+class ScheduleConfig(Config):
+    """The learning rate over the steps, see ``training/schedule.py``; ``end`` and ``decay`` are fractions of the peak and of the steps.
+
+    ``warmup`` None is 500 steps, or a tenth of the steps when that is fewer.
+    """
+
+    kind: Literal["polynomial", "cosine", "wsd"] = "polynomial"
+    warmup: int | None = Field(default=None, ge=0)
+    power: float = Field(default=1.0, gt=0)
+    end: float = Field(default=0.0, ge=0, le=1)
+    decay: float = Field(default=0.2, ge=0, le=1)
+
+
+class EvalConfig(Config):
+    """Every so many steps: bits per byte of ``windows`` validation windows, and ``sample_bytes`` bytes written after ``prompt``."""
+
+    every: int = Field(default=250, gt=0)
+    windows: int = Field(default=64, ge=0)
+    sample_bytes: int = Field(default=0, ge=0)
+    prompt: str = ""
+
+
+class SaveConfig(Config):
+    """A resumable checkpoint every so many steps, of which the last ``keep`` stay."""
+
+    every: int = Field(default=250, gt=0)
+    keep: int = Field(default=2, gt=0)
+
+
+class TrainConfig(Config):
+    """Everything that repeats a run.
+
+    ``batch`` counts windows a step, cut into ``accumulate`` equal parts; ``init`` is a run whose weights were the start.
+    """
+
+    model: dict[str, Any]
+    data: DataConfig = DataConfig()
+    optim: OptimConfig = OptimConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    steps: int = Field(default=1000, gt=0)
+    batch: int = Field(default=8, gt=0)
+    accumulate: int = Field(default=1, gt=0)
+    seed: int = Field(default=0, ge=0, lt=1 << 63)
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    compile: bool = False
+    checkpoint_activations: bool = False
+    threads: int | None = Field(default=None, gt=0)
+    eval: EvalConfig = EvalConfig()
+    save: SaveConfig = SaveConfig()
+    track: Literal["tensorboard"] | None = None
+    init: str | None = None
+
+    @model_validator(mode="after")
+    def _divides(self) -> TrainConfig:
+        if self.batch % self.accumulate:
+            raise ValueError(f"accumulate={self.accumulate} must divide batch={self.batch}: change one of them")
+        return self
+
+
+def read(path: str | Path) -> TrainConfig:
+    """The config of a train.yaml, or of a run folder that holds one.
+
+    Raises ``RunError`` when the file is missing or no YAML, ``ValueError`` for an unknown key or a wrong value.
+    """
+    path = Path(path)
+    path = path / "train.yaml" if path.is_dir() else path
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RunError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, Mapping):
+        raise RunError(f"{path} holds a {type(values).__name__}, expected a mapping of keys to values")
+    return parse(TrainConfig, values)
+
+
+def as_yaml(config: TrainConfig) -> bytes:
+    """The text of train.yaml."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True).encode("utf-8")
+
+
+def differences(first: TrainConfig, second: TrainConfig) -> list[str]:
+    """Keys, as ``--set`` takes them, in which two configs differ."""
+    one, other = _flat(first.model_dump(mode="json")), _flat(second.model_dump(mode="json"))
+    return sorted(key for key in one.keys() | other.keys() if one.get(key) != other.get(key))
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

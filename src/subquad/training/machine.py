@@ -1,0 +1,86 @@
+"""What surrounds the loop and is undone after it: device, threads, signals, activation checkpointing."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from subquad.layers.stack import Block
+
+
+def resolved_device(name: str) -> torch.device:
+    """The device of that name; "auto" is the GPU if there is one. Raises ``ValueError`` for one that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {name!r} cannot be used ({reason}): expected auto, cpu, or a GPU that PyTorch sees, as cuda") from error
+    return device
+
+
+@contextmanager
+def threads(number: int | None) -> Iterator[None]:
+    """Runs torch on that many threads, as many as it likes for None."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def checkpointed(model: nn.Module, enabled: bool = True) -> Iterator[None]:
+    """Keeps only the inputs of each ``Block`` for the backward pass, which computes the rest again; the values stay the same."""
+    blocks = [module for module in model.modules() if isinstance(module, Block)] if enabled else []
+    for block in blocks:
+        block.__dict__["forward"] = partial(checkpoint, block.forward, use_reentrant=False)
+    try:
+        yield
+    finally:
+        for block in blocks:
+            del block.__dict__["forward"]
+
+
+@contextmanager
+def undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Evaluation mode, no gradients, and random numbers of its own: training goes on as if nothing had been in between."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
+        model.eval()
+        try:
+            yield
+        finally:
+            model.train()
+
+
+class Interrupts:
+    """Notes the first SIGINT or SIGTERM instead of stopping there; a second one does what it would have done."""
+
+    def __init__(self) -> None:
+        self.received = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Interrupts:
+        if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
+            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = True
+        self.__exit__()

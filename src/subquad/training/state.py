@@ -1,0 +1,130 @@
+"""Rolling checkpoints that a run resumes from: state/step-00000100/, each complete, written under a temporary name and renamed."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from subquad import checkpoint
+from subquad.errors import RunError
+from subquad.training.optim import optimizer_tensors, restore_optimizer
+
+OPTIMIZER, PROGRESS = "optimizer.safetensors", "progress.json"
+
+
+@dataclass(frozen=True)
+class Counters:
+    """How far a run is. ``samples`` is the data's whole state; ``best`` is in bits per byte of validation."""
+
+    step: int = 0
+    samples: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+    best: float | None = None
+    best_step: int | None = None
+
+
+def check_out(out: str | Path, resume: bool = False) -> None:
+    """Raises ``ValueError`` unless a run can be written to ``out``, or resumed there; makes the folder, and no file."""
+    out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file, expected a folder for the run: give another --out")
+    if resume:
+        if not (out / checkpoint.TRAIN).is_file():
+            raise ValueError(f"{out} holds no run to resume: expected a {checkpoint.TRAIN} there; give the folder of a run")
+    elif out.is_dir() and any(out.iterdir()):
+        raise ValueError(f"{out} is not empty: give another --out, or go on with the run there by --resume")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise ValueError(f"cannot write to {out} ({error.strerror}): give another --out") from error
+
+
+def save_state(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer, counters: Counters, keep: int) -> Path:
+    """Writes the checkpoint of a step and removes all but the last ``keep``; a failure leaves those that were there."""
+
+    def fill(folder: Path) -> None:
+        checkpoint.save(model, folder)
+        tensors = optimizer_tensors(model, optimizer) | _random_states()
+        checkpoint.write_atomically(folder / OPTIMIZER, checkpoint.tensor_file(tensors))
+        checkpoint.write_atomically(folder / PROGRESS, checkpoint.as_json(asdict(counters)))
+        checkpoint.seal(folder)
+
+    path = out / "state" / f"step-{counters.step:08d}"
+    checkpoint.write_folder(path, fill)
+    _prune(out, path, keep)
+    return path
+
+
+def newest_state(out: Path, tell: Callable[[str], None] = lambda text: None) -> Path | None:
+    """The newest checkpoint whose files match its manifest, or None when there is none at all; tells of damaged ones.
+
+    Raises ``RunError`` when all are damaged.
+    """
+    folders = _states(out)
+    for folder in reversed(folders):
+        try:
+            checkpoint.check(folder)
+        except RunError:
+            tell(f"{folder} is damaged and left out")
+        else:
+            return folder
+    if folders:
+        raise RunError(f"every checkpoint in {out / 'state'} is damaged: restore one from a copy, or start a new run with --init {out}")
+    return None
+
+
+def restore_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Counters:
+    """Puts weights, optimizer and random number generators back where that checkpoint had them."""
+    checkpoint.load_weights(model, folder)
+    tensors = checkpoint.read_tensors(folder / OPTIMIZER)
+    torch.set_rng_state(tensors.pop("rng/cpu"))
+    cuda = tensors.pop("rng/cuda", None)
+    if cuda is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(cuda)
+    restore_optimizer(model, optimizer, tensors)
+    return Counters(**json.loads((folder / PROGRESS).read_text(encoding="utf-8")))
+
+
+def last_good(out: Path) -> str:
+    """Where the newest sound checkpoint is, in words, for the end of an error sentence."""
+    try:
+        folder = newest_state(out)
+    except RunError:
+        folder = None
+    return f"the last good checkpoint is {folder}" if folder else "there is no checkpoint yet"
+
+
+def _random_states() -> dict[str, torch.Tensor]:
+    states = {"rng/cpu": torch.get_rng_state()}
+    return states | {"rng/cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else states
+
+
+def _states(out: Path) -> list[Path]:
+    return sorted(path for path in (out / "state").glob("step-*") if path.is_dir())
+
+
+def _prune(out: Path, newest: Path, keep: int) -> None:
+    """Removes old checkpoints, later ones that were damaged and are overtaken, and what a killed process left half written."""
+    states = _states(out)
+    sound = [path for path in states if path.name <= newest.name]
+    for path in (*sound[:-keep], *(path for path in states if path not in sound)):
+        # A half-removed folder must not pass for a checkpoint.
+        path.replace(path.with_name(f".{path.name}.old"))
+    for path in (out / "state").glob(".step-*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def resume_command(out: Path) -> str:
+    """The command line that goes on with a run."""
+    return f"subquad train --resume --out {shlex.quote(str(out))}"

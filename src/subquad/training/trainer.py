@@ -1,0 +1,345 @@
+"""The training loop: batches by number, one step, validation and samples now and then, checkpoints, a clean end.
+
+The loop knows any model that maps ids (B, T) to logits (B, T, V). B batch, T bytes of a window.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from torch import Tensor, nn
+
+from subquad import checkpoint
+from subquad.data import Corpus, Windows
+from subquad.errors import RunError
+from subquad.models.model import ModelConfig
+from subquad.training.config import TrainConfig, as_yaml, differences, read
+from subquad.training.machine import Interrupts, checkpointed, resolved_device, threads, undisturbed
+from subquad.training.objectives import bits_per_byte, cross_entropy_sum
+from subquad.training.optim import build_optimizer, resolved_lr, set_lr
+from subquad.training.progress import Display, Log, Record, Tracker, summary_writer
+from subquad.training.schedule import learning_rate, resolved_warmup
+from subquad.training.state import Counters, check_out, last_good, newest_state, restore_state, resume_command, save_state
+
+DATA, LOG = "data.json", "log.jsonl"
+
+_CHANGEABLE = ("steps", "device", "dtype", "threads", "compile", "checkpoint_activations", "track", "init", "eval.", "save.", "data.paths")
+
+Bytes = NDArray[np.uint8]
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What the loop is handed from above.
+
+    ``sample(model, step)`` writes text; ``flops_per_byte`` counts a training step's FLOPs per byte; ``matmul_rate(dtype)`` is the
+    machine's FLOP per second; ``seconds(call)`` times a call, and settles ``dtype: auto``, which is float32 without it.
+    """
+
+    sample: Callable[[nn.Module, int], str] | None = None
+    flops_per_byte: float | None = None
+    matmul_rate: Callable[[str], float] | None = None
+    seconds: Callable[[Callable[[], object]], float] | None = None
+    console: Console | None = None
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run ended; ``bits_per_byte`` is the best of its validations, None without one."""
+
+    out: Path
+    step: int
+    reason: Literal["finished", "interrupted"]
+    bits_per_byte: float | None
+
+
+class Trainer:
+    """Trains a model on a corpus into a run folder; the model's weights are changed in place.
+
+    Raises ``ValueError`` before any work for settings that cannot be, ``RunError`` for a run that fails on the way.
+    """
+
+    def __init__(self, model: nn.Module, config: TrainConfig, corpus: Corpus, out: str | Path, hooks: Hooks | None = None) -> None:
+        assert isinstance(model.config, ModelConfig)
+        self.model, self.corpus, self.out, self.hooks = model, corpus, Path(out), hooks or Hooks()
+        self.config = config.model_copy(update={"model": model.config.model_dump(mode="json")})
+        self.device = resolved_device(config.device)
+        self.display = Display(config.steps, self.hooks.console, self.hooks.quiet)
+
+    def run(self, resume: bool = False) -> Result:
+        """Trains to the last step, or until SIGINT or SIGTERM; ``resume`` goes on from the newest sound checkpoint in ``out``."""
+        check_out(self.out, resume)
+        if self.config.track:
+            summary_writer()
+        with threads(self.config.threads), checkpointed(self.model, self.config.checkpoint_activations), Interrupts() as interrupts:
+            counters = self._resume() if resume else self._start()
+            if counters.step == self.config.steps:
+                self.display.say(f"{self.out} has finished its {counters.step} steps already: give more --steps to go on")
+                return Result(self.out, counters.step, "finished", counters.best)
+            with self._following(counters):
+                if resume:
+                    self._log({"kind": "resume", "step": counters.step, "steps": self.config.steps})
+                counters = self._train(counters, interrupts)
+                return self._end(counters)
+
+    def _start(self) -> Counters:
+        self._set_up_data()
+        self._set_up_model()
+        self._decide(self.config)
+        contents = {
+            checkpoint.CONFIG: checkpoint.as_json(self.config.model),
+            checkpoint.TRAIN: as_yaml(self.config),
+            DATA: checkpoint.as_json(self.corpus.record(self.split)),
+        }
+        with self._writing():
+            checkpoint.replace(self.out, contents)
+        return Counters()
+
+    def _resume(self) -> Counters:
+        checkpoint.check(self.out, [checkpoint.TRAIN, DATA])
+        saved = read(self.out)
+        self._decide(saved)
+        changed = differences(self.config, saved)
+        if fixed := [key for key in changed if not key.startswith(_CHANGEABLE)]:
+            raise ValueError(f"a resumed run cannot change {', '.join(fixed)}: leave it as {self.out} has it, or start anew with --init")
+        if json.loads((self.out / DATA).read_text(encoding="utf-8"))["fingerprint"] != self.corpus.fingerprint:
+            raise ValueError(f"the data is not what {self.out} was trained on: give the same files, or start anew with --init {self.out}")
+        self._set_up_data()
+        self._set_up_model()
+        counters = self._restore()
+        if counters.step > self.config.steps:
+            raise ValueError(f"{self.out} has done {counters.step} steps, more than steps={self.config.steps}: give more --steps")
+        if saved.steps != self.config.steps:
+            self.display.say(f"the schedule is now that of {self.config.steps} steps, it was that of {saved.steps}")
+        with self._writing():
+            checkpoint.seal(self.out, [checkpoint.CONFIG, checkpoint.WEIGHTS, checkpoint.TRAIN, DATA])
+            if changed:
+                checkpoint.replace(self.out, {checkpoint.TRAIN: as_yaml(self.config)})
+        return counters
+
+    def _restore(self) -> Counters:
+        folder = newest_state(self.out, self.display.say)
+        if folder is None:
+            self.display.say(f"{self.out} has no checkpoint yet: starting from the beginning")
+            return Counters()
+        counters = restore_state(folder, self.model, self.optimizer)
+        self.display.say(f"resuming from {folder}")
+        return counters
+
+    def _decide(self, known: TrainConfig) -> None:
+        """Replaces None and "auto" by what ``known`` decided, or decides now."""
+        config = self.config
+        lr, warmup, window, dtype = config.optim.lr, config.schedule.warmup, config.data.window, config.dtype
+        optim = config.optim.model_copy(update={"lr": lr or known.optim.lr or resolved_lr(config.optim, self.model)})
+        warmup = warmup if warmup is not None else known.schedule.warmup
+        warmup = warmup if warmup is not None else resolved_warmup(config.schedule, config.steps)
+        dtype = dtype if dtype != "auto" else known.dtype
+        decided: dict[str, Any] = {
+            "optim": optim,
+            "schedule": config.schedule.model_copy(update={"warmup": warmup}),
+            "data": config.data.model_copy(update={"window": window or known.data.window or self._window()}),
+            "dtype": dtype if dtype != "auto" else self._faster_dtype(),
+        }
+        self.config = config.model_copy(update=decided)
+
+    def _window(self) -> int:
+        """Bytes of a window: as set, or one image, or the model's context."""
+        data = self.config.data
+        max_len = int(self.config.model["max_len"])
+        window = data.window or (data.image.size if data.image else max_len)
+        if window > max_len:
+            raise ValueError(f"a window of {window} bytes exceeds the model's context of {max_len}: lower data.window or raise max_len")
+        return window
+
+    def _set_up_data(self) -> None:
+        config, window = self.config, self._window()
+        self.split = self.corpus.split(config.data.fractions, config.data.split, config.seed)
+        self.windows = Windows(self.split.train, window, config.seed, config.data.pack, config.data.shift)
+        self.valid: tuple[Bytes, Integers] | None = None
+        if self.split.valid and config.eval.windows:
+            held_out = Windows(self.split.valid, window, config.seed, config.data.pack, shift=False)
+            ids, lengths = zip(*held_out.in_order(config.eval.windows), strict=True)
+            self.valid = np.stack(ids), np.array(lengths)
+
+    def _set_up_model(self) -> None:
+        torch.manual_seed(self.config.seed)
+        self.model.to(self.device).train()
+        self.forward: Callable[[Tensor], Tensor] = torch.compile(self.model) if self.config.compile else self.model
+        lr = resolved_lr(self.config.optim, self.model)
+        self.optimizer = build_optimizer(self.model, self.config.optim, lr)
+
+    def _faster_dtype(self) -> str:
+        if self.hooks.seconds is None:
+            return "float32"
+        ids, lengths = self.windows.batch(0, self.config.batch // self.config.accumulate)
+
+        def step(dtype: str) -> None:
+            torch.autograd.backward(self._nats(ids, lengths, dtype))
+
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            taken = {dtype: self.hooks.seconds(partial(step, dtype)) for dtype in ("float32", "bfloat16")}
+        self.optimizer.zero_grad()
+        return min(taken, key=lambda dtype: taken[dtype])
+
+    def _train(self, counters: Counters, interrupts: Interrupts) -> Counters:
+        config = self.config
+        while counters.step < config.steps:
+            counters = self._step(counters)
+            stop = interrupts.received or counters.step == config.steps
+            if counters.step % config.eval.every == 0 or counters.step == config.steps:
+                counters = self._evaluate(counters)
+            if counters.step % config.save.every == 0 or stop:
+                self._save(counters)
+            if stop:
+                break
+        return counters
+
+    def _step(self, counters: Counters) -> Counters:
+        """One update from ``batch`` windows; the loss is the mean over all their bytes, however they are cut into parts."""
+        began = time.perf_counter()
+        config = self.config
+        assert config.optim.lr is not None
+        lr = learning_rate(config.schedule, config.optim.lr, config.steps, counters.step)
+        ids, lengths = self.windows.batch(counters.samples, config.batch)
+        count, size = int(lengths.sum()), config.batch // config.accumulate
+        total = torch.zeros((), device=self.device)
+        for first in range(0, config.batch, size):
+            nats = self._nats(ids[first : first + size], lengths[first : first + size])
+            torch.autograd.backward(nats / count)
+            total = total + nats.detach()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.optim.clip or math.inf).item()
+        loss = bits_per_byte(total.item(), count)
+        self._demand_finite(loss, f"a loss of {loss} bits per byte", counters.step + 1, lr)
+        self._demand_finite(norm, f"a gradient of norm {norm}", counters.step + 1, lr)
+        set_lr(self.optimizer, lr)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        seconds = time.perf_counter() - began
+        counters = replace(
+            counters,
+            step=counters.step + 1,
+            samples=counters.samples + config.batch,
+            bytes=counters.bytes + count,
+            seconds=counters.seconds + seconds,
+        )
+        self._report_step(counters, {"bits_per_byte": loss, "lr": lr, "grad_norm": norm}, count, seconds)
+        return counters
+
+    def _report_step(self, counters: Counters, values: Record, count: int, seconds: float) -> None:
+        rate = count / seconds
+        flops, matmul = self.hooks.flops_per_byte, self._matmul_rate
+        progress = {"bytes": counters.bytes, "seconds": counters.seconds, "bytes_per_second": rate}
+        share = None if flops is None or matmul is None else rate * flops / matmul
+        record = {"kind": "train", "step": counters.step, **values, **progress, "matmul_share": share}
+        self._log(record)
+        self.display.update(record, seconds)
+
+    def _nats(self, ids: Bytes, lengths: Integers, dtype: str | None = None) -> Tensor:
+        """The summed cross entropy of windows (B, T)."""
+        on_device = torch.from_numpy(ids).to(self.device).long()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=(dtype or self.config.dtype) == "bfloat16"):
+            logits = self.forward(on_device)
+        return cross_entropy_sum(logits, on_device, lengths.tolist())
+
+    def _demand_finite(self, value: float, what: str, step: int, lr: float | None = None) -> None:
+        if math.isfinite(value):
+            return
+        self._log({"kind": "end", "step": step, "reason": "not finite"})
+        rate = "" if lr is None else f" at learning rate {lr:.3g}"
+        raise RunError(f"step {step} gave {what}{rate}; {last_good(self.out)}; lower optim.lr, or raise schedule.warmup, in a new run")
+
+    def _evaluate(self, counters: Counters) -> Counters:
+        """Validates, keeps the weights if they are the best so far, and writes a sample."""
+        at = {"step": counters.step}
+        if self.valid is not None:
+            loss = self._validate(*self.valid)
+            self._demand_finite(loss, f"a validation loss of {loss} bits per byte", counters.step)
+            self._log({"kind": "valid", **at, "bits_per_byte": loss, "bytes": counters.bytes, "seconds": counters.seconds})
+            self.display.say(f"step {counters.step}: validation {loss:.3f} bits/byte")
+            if counters.best is None or loss < counters.best:
+                counters = replace(counters, best=loss, best_step=counters.step)
+                with self._writing():
+                    checkpoint.save(self.model, self.out)
+        if self.hooks.sample is not None:
+            with undisturbed(self.model, self.device):
+                text = self.hooks.sample(self.model, counters.step)
+            self._log({"kind": "sample", **at, "text": text})
+            self.display.say(text)
+        return counters
+
+    def _validate(self, ids: Bytes, lengths: Integers) -> float:
+        size = self.config.batch // self.config.accumulate
+        with undisturbed(self.model, self.device):
+            parts = [self._nats(ids[first : first + size], lengths[first : first + size]).item() for first in range(0, len(ids), size)]
+        return bits_per_byte(sum(parts), int(lengths.sum()))
+
+    def _save(self, counters: Counters) -> None:
+        # An update can ruin the weights and still have had a finite gradient: what is saved must predict something.
+        with undisturbed(self.model, self.device):
+            nats = self._nats(*self.windows.batch(counters.samples, self.config.batch // self.config.accumulate)).item()
+        self._demand_finite(nats, f"weights whose loss is {nats}", counters.step)
+        with self._writing():
+            path = save_state(self.out, self.model, self.optimizer, counters, self.config.save.keep)
+            if counters.best is None:
+                checkpoint.save(self.model, self.out)
+        self._log({"kind": "save", "step": counters.step, "path": path.relative_to(self.out).as_posix()})
+
+    def _end(self, counters: Counters) -> Result:
+        reason: Literal["finished", "interrupted"] = "finished" if counters.step == self.config.steps else "interrupted"
+        self._log({"kind": "end", "step": counters.step, "reason": reason})
+        with self._writing():
+            self._close()
+            checkpoint.seal(self.out)
+        if reason == "interrupted":
+            self.display.say(f"stopped after step {counters.step}; go on with: {resume_command(self.out)}")
+        return Result(self.out, counters.step, reason, counters.best)
+
+    @contextmanager
+    def _following(self, counters: Counters) -> Iterator[None]:
+        """Opens the log, the tracker and the display for a run from ``counters`` on."""
+        rate = self.hooks.matmul_rate
+        self._matmul_rate = None if rate is None else rate(self.config.dtype)
+        with self._writing():
+            self._records: list[Log | Tracker] = [Log(self.out / LOG)]
+        if self.config.track:
+            self._records.append(Tracker(self.out, counters.step))
+        self.display.start(counters.step)
+        try:
+            yield
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        self.display.close()
+        for record in self._records:
+            record.close()
+
+    def _log(self, record: Record) -> None:
+        with self._writing():
+            for follower in self._records:
+                follower.write(record)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turns a disk that refuses into a ``RunError`` that says what is left."""
+        try:
+            yield
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise RunError(
+                f"could not write to {self.out} ({reason}); {last_good(self.out)}; make room, then go on with: {resume_command(self.out)}"
+            ) from error

@@ -1,0 +1,387 @@
+"""The command line in front of a stand-in for ``subquad.api``: what reaches it, what comes out, and every way to end badly."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import subquad
+from subquad.cli import VERBS, main
+from subquad.cli.arguments import parse_settings
+from subquad.errors import RunError
+
+Calls = list[tuple[str, tuple[Any, ...], dict[str, Any]]]
+
+
+@dataclass
+class Stub:
+    """A stand-in for ``subquad.api`` that notes its calls; ``failure`` is raised by all of them."""
+
+    calls: Calls = field(default_factory=list)
+    failure: BaseException | None = None
+    pieces: Iterable[bytes] = (b"one ", b"\xff\x00two")
+
+    def note(self, name: str, answer: Callable[..., Any]) -> Callable[..., Any]:
+        def called(*args: Any, **options: Any) -> Any:
+            self.calls.append((name, args, options))
+            if self.failure is not None:
+                raise self.failure
+            return answer(*args, **options)
+
+        return called
+
+    def module(self) -> ModuleType:
+        module = ModuleType("subquad.api")
+        answers: dict[str, Callable[..., Any]] = {
+            "train": lambda model, data, out, options=None, **rest: Path(out),
+            "load": lambda path, device="cpu": "the model",
+            "stream": lambda model, prompt, **options: iter(self.pieces),
+            "score": lambda model, data, **passes: _score(data if isinstance(data, bytes) else Path(data).read_bytes()),
+            "info": lambda run: {"run": str(run), "model": {"parameters": 1234567, "patch_size": 4}, "bits_per_byte": None},
+            "model_table": lambda: [{"name": "megabyte-tiny", "parameters": 3456789, "flops_per_byte": 2.5e6, "max_len": 1024}],
+        }
+        for name, answer in answers.items():
+            setattr(module, name, self.note(name, answer))
+        return module
+
+
+def _score(data: bytes) -> SimpleNamespace:
+    bits = np.full(len(data), 2.0, dtype=np.float32)
+    return SimpleNamespace(bits=bits, bytes=len(data), bits_per_byte=2.0 if data else None, word_perplexity=float("inf") if data else None)
+
+
+@pytest.fixture
+def stub(monkeypatch: pytest.MonkeyPatch) -> Stub:
+    stub = Stub()
+    module = stub.module()
+    monkeypatch.setitem(sys.modules, "subquad.api", module)
+    monkeypatch.setattr(subquad, "api", module, raising=False)
+    return stub
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "train.yaml").write_text("steps: 3\n", encoding="utf-8")
+    return folder
+
+
+def sentence(capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line on stderr."""
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("subquad: ")
+    return lines[0]
+
+
+# train
+
+
+def test_train_hands_everything_on(stub: Stub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = str(tmp_path / "out")
+    settings = ["--set", "optim.lr=1e-3", "--set", "optim.betas=[0.9, 0.95]", "--set", "model.cross_patch=0"]
+    options = ["--steps", "7", "--device", "cpu", "--dtype", "float32", "--init", "other"]
+    assert main(["train", "megabyte-tiny", "--data", "a", "b/*.txt", "--data", "-", "--out", out, *settings, *options]) == 0
+    ((name, args, rest),) = stub.calls
+    expected = {"optim.lr": 1e-3, "optim.betas": [0.9, 0.95], "model.cross_patch": 0, "steps": 7, "device": "cpu", "dtype": "float32"}
+    assert (name, args) == ("train", ("megabyte-tiny", ["a", "b/*.txt", "-"], out, expected))
+    assert rest == {"init": "other", "resume": False, "quiet": False}
+    assert capsys.readouterr().out == f"{out}\n"
+
+
+def test_quiet_says_nothing(stub: Stub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "x", "--data", "a", "--out", str(tmp_path / "out"), "--quiet"]) == 0
+    assert stub.calls[0][2]["quiet"] is True
+    assert capsys.readouterr() == ("", "")
+
+
+def test_resume_takes_model_and_data_from_the_run(stub: Stub, run: Path) -> None:
+    assert main(["train", "--resume", "--out", str(run), "--steps", "9"]) == 0
+    assert stub.calls == [("train", (run / "train.yaml", None, str(run), {"steps": 9}), {"init": None, "resume": True, "quiet": False})]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["x", "--data", "a"], "--out is missing"),
+        (["--data", "a", "--out", "new"], "name what to train"),
+        (["--resume", "--out", "nowhere"], "no run to resume in 'nowhere'"),
+        (["x", "--out", "new", "--set", "lr"], "--set expects key=value, such as optim.lr=1e-3, got 'lr'"),
+        (["x", "--out", "new", "--set", "=3"], "--set expects key=value"),
+        (["x", "--out", "new", "--set", "a=1", "--set", "a=2"], "--set a is given twice"),
+        (["x", "--out", "new", "--set", "a=[1"], "--set a expects a YAML value"),
+        (["x", "--out", "new", "--set", "steps=1", "--steps", "2"], "--steps and --set steps are both given"),
+        (["x", "--out", "new", "--steps", "many"], "expected a whole number, got 'many'"),
+        (["x", "--out", "new", "--steps"], "Missing value for argument '--steps'"),
+        (["x", "--ouf", "new"], "did you mean --out?"),
+        (["x", "y", "--out", "new"], "Unrecognized options: y"),
+    ],
+)
+def test_wrong_training_is_one_sentence(stub: Stub, arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", *arguments]) == 2
+    assert words in sentence(capsys)
+    assert stub.calls == []
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-3", 1e-3),
+        ("-2E+4", -2e4),
+        ("3", 3),
+        ("0.5", 0.5),
+        (".5e1", 5.0),
+        ("true", True),
+        ("null", None),
+        ("", None),
+        ("bfloat16", "bfloat16"),
+        ("1e", "1e"),
+        ("[3, 5, 7]", [3, 5, 7]),
+        ("[1e-4, a]", [1e-4, "a"]),
+        ("'1e-3'", "1e-3"),
+        ("a=b", "a=b"),
+    ],
+)
+def test_settings_are_yaml(text: str, value: object) -> None:
+    assert parse_settings([f"some.key={text}"]) == {"some.key": value}
+
+
+# generate
+
+
+def test_generate_streams_bytes(stub: Stub, run: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    assert (
+        main(["generate", str(run), "--prompt", "None", "--max-bytes", "9", "--top-p", "0.9", "--stop", "\n", "--stop", "é", "--utf8"]) == 0
+    )
+    assert capfdbinary.readouterr().out == b"one \xff\x00two"
+    (_, loaded, _), (_, args, passed) = stub.calls
+    assert loaded == (run,)
+    assert args == ("the model", b"None")
+    assert passed == {"max_bytes": 9, "top_p": 0.9, "stop": [b"\n", "é".encode()], "utf8": True}
+
+
+def test_generate_passes_every_option(stub: Stub, run: Path) -> None:
+    numbers = {"temperature": 0.5, "top_k": 3, "top_p": 0.5, "min_p": 0.1, "repetition_penalty": 1.2, "seed": 4, "max_bytes": 1}
+    flags = [word for name, value in numbers.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    assert main(["generate", str(run), *flags]) == 0
+    assert stub.calls[1] == ("stream", ("the model", b""), {**numbers, "stop": None, "utf8": False})
+
+
+def test_generate_reads_and_writes_files(stub: Stub, run: Path, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    prompt, out = tmp_path / "prompt", tmp_path / "out"
+    prompt.write_bytes(b"\x00\xff")
+    assert main(["generate", str(run), "--prompt-file", str(prompt), "--out", str(out)]) == 0
+    assert stub.calls[1][1] == ("the model", b"\x00\xff")
+    assert out.read_bytes() == b"one \xff\x00two"
+    assert capfdbinary.readouterr().out == b""
+
+
+def test_generate_reads_stdin(stub: Stub, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"from a pipe")))
+    assert main(["generate", str(run), "--prompt-file", "-", "--out", "-"]) == 0
+    assert stub.calls[1][1] == ("the model", b"from a pipe")
+
+
+def test_a_failed_generation_leaves_the_old_file(stub: Stub, run: Path, tmp_path: Path) -> None:
+    def break_off() -> Iterator[bytes]:
+        yield b"half"
+        raise RunError("no finite logit")
+
+    stub.pieces = break_off()
+    out = tmp_path / "out"
+    out.write_bytes(b"old")
+    assert main(["generate", str(run), "--out", str(out)]) == 1
+    assert out.read_bytes() == b"old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "run"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["generate", "nowhere"], 2, "there is no folder 'nowhere'"),
+        (["generate"], 2, "RUN"),
+        (["generate", "RUN", "--prompt", "a", "--prompt-file", "b"], 2, "--prompt and --prompt-file are both given"),
+        (["generate", "RUN", "--prompt-file", "nowhere"], 2, "there is no 'nowhere'"),
+        (["generate", "RUN", "--prompt-file", "RUN"], 2, "got the folder"),
+        (["generate", "RUN", "--temperature", "hot"], 2, "expected a number, got 'hot'"),
+        (["generate", "RUN", "--out", "nowhere/out"], 1, "nowhere/out: No such file or directory"),
+        (["score", "RUN"], 2, "at least one file"),
+        (["score", "RUN", "nowhere"], 2, "there is no 'nowhere'"),
+        (["score", "nowhere", "-"], 2, "there is no folder 'nowhere'"),
+        (["info", "nowhere"], 2, "there is no folder 'nowhere'"),
+        (["models", "--jsn"], 2, "did you mean --json?"),
+        (["trian"], 2, "unknown verb 'trian': did you mean 'train'?"),
+    ],
+)
+def test_wrong_requests(stub: Stub, run: Path, arguments: list[str], status: int, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(run) if word == "RUN" else word for word in arguments]) == status
+    assert words in sentence(capsys)
+
+
+def test_a_repo_id_reaches_load(stub: Stub) -> None:
+    assert main(["generate", "somebody/some-model"]) == 0
+    assert stub.calls[0][1] == ("somebody/some-model",)
+
+
+# score
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[str]:
+    for name, size in (("a", 3), ("b", 0), ("c", 5)):
+        (tmp_path / name).write_bytes(b"x" * size)
+    return [str(tmp_path / name) for name in "abc"]
+
+
+def test_score_as_json(stub: Stub, run: Path, files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["score", str(run), *files, "--overlap", "4", "--strided", "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert [file["bits_per_byte"] for file in figures["files"]] == [2.0, None, 2.0]
+    assert figures["files"][0] == {"file": files[0], "bytes": 3, "bits_per_byte": 2.0, "word_perplexity": None}
+    assert figures["total"] == {"bytes": 8, "bits_per_byte": 2.0}
+    assert stub.calls[1] == ("score", ("the model", Path(files[0])), {"overlap": 4, "strided": True, "sliding": False})
+
+
+def test_score_as_a_table(stub: Stub, run: Path, files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["score", str(run), *files]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [line[1:] for line in lines[1:]] == [["3", "2.0000", "-"], ["0", "-", "-"], ["5", "2.0000", "-"], ["8", "2.0000", "-"]]
+
+
+def test_score_reads_stdin_and_writes_bits(
+    stub: Stub, run: Path, files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"12")))
+    out = tmp_path / "bits.npy"
+    assert main(["score", str(run), files[0], "-", "--bits-out", str(out)]) == 0
+    assert stub.calls[2][1] == ("the model", b"12")
+    assert np.load(out).tolist() == [2.0] * 5
+
+
+# info and models
+
+
+def test_info(stub: Stub, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", str(run), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["model"]["parameters"] == 1234567
+    assert main(["info", str(run)]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"run: {run}",
+        "model:",
+        "  parameters: 1,234,567",
+        "  patch_size: 4",
+        "bits_per_byte: -",
+    ]
+
+
+def test_models(stub: Stub, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split() == ["megabyte-tiny", "3.46M", "2.5M", "1,024"]
+    assert main(["models", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["max_len"] == 1024
+
+
+# ways to end
+
+
+@pytest.mark.parametrize(
+    ("failure", "status", "line"),
+    [
+        (RunError("the checkpoint is damaged"), 1, "subquad: the checkpoint is damaged"),
+        (ValueError("expected two\n  lines"), 2, "subquad: expected two lines"),
+        (OSError(28, "No space left on device", "f"), 1, "subquad: f: No space left on device"),
+        (KeyError("x"), 1, "subquad: internal error: KeyError: 'x' (set SUBQUAD_DEBUG=1 for the traceback)"),
+        (SystemExit("stop"), 1, "subquad: stop"),
+    ],
+)
+def test_every_failure_is_one_line(stub: Stub, failure: BaseException, status: int, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    stub.failure = failure
+    assert main(["models"]) == status
+    assert capsys.readouterr() == ("", f"{line}\n")
+
+
+def test_an_interrupt_is_quiet(stub: Stub, capsys: pytest.CaptureFixture[str]) -> None:
+    stub.failure = KeyboardInterrupt()
+    assert main(["models"]) == 130
+    assert capsys.readouterr() == ("", "")
+
+
+def test_debug_shows_the_traceback(stub: Stub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    stub.failure = KeyError("x")
+    monkeypatch.setenv("SUBQUAD_DEBUG", "1")
+    assert main(["models"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+# the program itself
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+@pytest.mark.parametrize("colour", ["", "1"])
+def test_the_parser_speaks_in_one_sentence_on_any_terminal(encoding: str, colour: str) -> None:
+    environment = os.environ | {"PYTHONIOENCODING": encoding, "COLUMNS": "60"} | ({"FORCE_COLOR": "1"} if colour else {})
+    done = program("models", "--jsn", env=environment)
+    assert done.stderr == "subquad: Unrecognized options: --jsn: did you mean --json? (see subquad models --help)\n"
+
+
+def program(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "subquad", *arguments], capture_output=True, text=True, timeout=60, check=False, **options)
+
+
+def processor_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_has_an_example_and_comes_at_once(verb: str) -> None:
+    seconds = []
+    for _ in range(3):
+        before = processor_seconds()
+        done = program(verb, "--help")
+        seconds.append(processor_seconds() - before)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert f"Example:\n  subquad {verb}" in done.stdout
+    # Below 0.5 on an idle core; neighbours on the same core slow it down. With torch it would be above 1.
+    assert min(seconds) < 0.8
+
+
+def test_help_lists_the_verbs() -> None:
+    done = program("--help")
+    assert done.returncode == 0
+    assert all(f"  {verb} " in done.stdout for verb in VERBS)
+    assert program().returncode == 2
+    assert program("--version").stdout == f"subquad {subquad.__version__}\n"
+
+
+def test_a_full_disk_is_one_line() -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "subquad", "--help"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+        )
+    assert (done.returncode, done.stderr) == (1, "subquad: [Errno 28] No space left on device\n")
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "subquad", "--help"], stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
