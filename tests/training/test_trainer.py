@@ -332,19 +332,16 @@ def test_killed_while_training_and_saving_it_ends_where_it_would_have(
 ) -> None:
     config = make_config({"steps": 16 * kills, "save.every": 1, "eval.every": 1, "eval.windows": 1})
     (tmp_path / "train.yaml").write_bytes(as_yaml(config))
-    out, draw, how = tmp_path / "run", random.Random(0), "start"
-    for _ in range(kills):
-        with started(tmp_path / "train.yaml", out, how) as process:
-            assert process.stdout is not None and process.stdout.readline() == b"going\n"
-            time.sleep(draw.random())
+    out, draw = tmp_path / "run", random.Random(0)
+    for kill in range(kills):
+        before = newest_state(out)
+        with started(tmp_path / "train.yaml", out, "resume" if kill else "start") as process:
+            while max((out / "state").glob("step-*"), default=None) == before:
+                assert process.poll() is None
+                time.sleep(0.002)
+            time.sleep(draw.random() / 10)
             process.send_signal(signal.SIGKILL)
-        if not (out / "train.yaml").exists():
-            continue
-        how = "resume"
-        if (out / "state").exists():
-            newest_state(out)
-            if (out / "model.safetensors").exists():
-                checkpoint.load(out)
-    make_trainer(out, config=config).run(resume=how == "resume")
+        checkpoint.load(out)
+    make_trainer(out, config=config).run(resume=True)
     make_trainer(tmp_path / "whole", config=config).run()
     assert_same(tmp_path / "whole", out)

@@ -25,8 +25,10 @@ def print_columns(rows: Sequence[Sequence[str]]) -> None:
 
 
 def print_tree(values: Mapping[str, Any], indent: str = "") -> None:
-    """``name: value`` lines, what lies in a mapping indented below its name."""
+    """``name: value`` lines, what lies in a mapping, or in a list of them, indented below its name."""
     for name, value in values.items():
+        if isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value):
+            value = {str(index): item for index, item in enumerate(value)}
         if isinstance(value, Mapping) and value:
             print(f"{indent}{name}:")
             print_tree(value, indent + "  ")

@@ -127,7 +127,10 @@ class Attention(Mixer):
         q, k, v = self._project(x, starts)
         buffer, bases = state.append(torch.stack((k, v), 2).to(state.cache.dtype), counts)
         if together and n == 1:
-            y = self._newest(q, buffer, starts[0] - bases[0], starts[0] + 1)
+            newest = starts[0]
+            oldest = max(newest - self.config.window + 1 if self.config.window else state.base(newest), 0)
+            keys, values = buffer[:, oldest - bases[0] : newest - bases[0] + 1].unbind(2)
+            y = attend(q, keys, values, None)
         elif together and (state.block is not None or starts[0] <= n):
             y = self._aligned(q, buffer, starts[0], bases[0], state.block)
         else:
@@ -149,12 +152,6 @@ class Attention(Mixer):
     def _causal(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
         window, segment = self.config.window, self.segment
         return causal_attention(q, k, v, window=window, segment=segment, lookback=self.lookback, mask=mask, dropout=dropout)
-
-    def _newest(self, q: Tensor, buffer: Tensor, slot: int, seen: int) -> Tensor:
-        """One position for all rows: what it sees is a slice that ends at its own slot."""
-        reach = self.config.window or (slot + 1)
-        keys, values = buffer[:, max(slot + 1 - min(reach, seen), 0) : slot + 1].unbind(2)
-        return attend(q, keys, values, None)
 
     def _aligned(self, q: Tensor, buffer: Tensor, start: int, base: int, block: int | None) -> Tensor:
         """Many positions, all rows at one offset: the parallel form from the start of the block before, whose queries are dummies."""

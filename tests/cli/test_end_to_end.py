@@ -1,0 +1,194 @@
+"""The command line with everything behind it: a small model trained on a small text, used, resumed, and asked for the impossible."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+import subquad
+from subquad.cli import main
+
+TEXT = b"".join(f"line {number}: the quick brown fox jumps over the lazy dog\n".encode() for number in range(200))
+MIXER = {"kind": "attention", "heads": 2}
+CONFIG = {
+    "model": {
+        "kind": "megabyte",
+        "max_len": 32,
+        "patch_size": 4,
+        "stages": [{"dim": 32, "depth": 1, "mixer": MIXER}, {"dim": 16, "depth": 1, "mixer": MIXER}],
+    },
+    "steps": 3,
+    "batch": 2,
+    "device": "cpu",
+    "dtype": "float32",
+    "eval": {"windows": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with text.txt, config.yaml, and in run/ what training made of them."""
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "text.txt").write_bytes(TEXT)
+    (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG), encoding="utf-8")
+    arguments = [str(folder / "config.yaml"), "--data", str(folder / "text.txt"), "--out", str(folder / "run"), "--quiet"]
+    assert main(["train", *arguments]) == 0
+    return folder
+
+
+@pytest.fixture
+def run(folder: Path, tmp_path: Path) -> Path:
+    """A copy of the run that a test may spoil."""
+    return Path(shutil.copytree(folder / "run", tmp_path / "run"))
+
+
+def program(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-W", "error", "-m", "subquad", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, timeout=120, check=False, **options)
+
+
+def test_training_leaves_a_whole_run(folder: Path) -> None:
+    names = {path.name for path in (folder / "run").iterdir()}
+    assert {"config.json", "model.safetensors", "train.yaml", "data.json", "manifest.json", "log.jsonl", "state", "report.html"} <= names
+    log = [json.loads(line) for line in (folder / "run" / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [record["step"] for record in log if record["kind"] == "train"] == [1, 2, 3]
+
+
+def test_a_preset_trains_with_settings(folder: Path, tmp_path: Path) -> None:
+    settings = {"model.max_len": 64, "model.stages.0.depth": 1, "model.cross_patch": 2, "batch": 1, "optim.lr": "1e-4", "eval.windows": 1}
+    flags = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
+    arguments = ["megabyte-tiny", "--data", str(folder / "text.txt"), "--out", str(tmp_path / "tiny"), "--steps", "1", *flags]
+    assert main(["train", *arguments, "--device", "cpu", "--dtype", "float32", "--quiet"]) == 0
+    saved = yaml.safe_load((tmp_path / "tiny" / "train.yaml").read_text(encoding="utf-8"))
+    assert (saved["steps"], saved["optim"]["lr"], saved["model"]["cross_patch"]) == (1, 1e-4, 2)
+
+
+def test_resuming_extends_a_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--resume", "--out", str(run), "--steps", "5", "--quiet"]) == 0
+    capsys.readouterr()
+    assert main(["info", str(run), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["steps"] == 5
+
+
+def test_training_goes_on_from_another_run(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "tuned"
+    arguments = [str(folder / "config.yaml"), "--data", str(folder / "text.txt"), "--init", str(folder / "run"), "--out", str(out)]
+    assert main(["train", *arguments, "--steps", "1", "--quiet"]) == 0
+    assert yaml.safe_load((out / "train.yaml").read_text(encoding="utf-8"))["init"] == str(folder / "run")
+
+
+def test_what_is_generated_is_what_python_gives(folder: Path, tmp_path: Path) -> None:
+    options = ["--prompt", "the ", "--max-bytes", "50", "--temperature", "0.7", "--top-k", "40", "--seed", "3"]
+    expected = subquad.generate(subquad.load(folder / "run"), b"the ", max_bytes=50, temperature=0.7, top_k=40, seed=3)
+    done = program("generate", folder / "run", *options)
+    assert (done.returncode, done.stdout, done.stderr) == (0, expected, b"")
+    assert main(["generate", str(folder / "run"), *options, "--out", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out").read_bytes() == expected
+
+
+def test_utf8_and_a_prompt_from_stdin(folder: Path) -> None:
+    done = program("generate", folder / "run", "--prompt-file", "-", "--utf8", "--max-bytes", "40", input="é".encode()[:1])
+    assert done.returncode == 0
+    ("é".encode()[:1] + done.stdout).decode("utf-8")
+
+
+@pytest.mark.parametrize("flags", [[], ["--overlap", "8"], ["--sliding"], ["--strided"], ["--strided", "--sliding"]])
+def test_scores_are_those_of_python(folder: Path, tmp_path: Path, flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    empty, bits = tmp_path / "empty", tmp_path / "bits.npy"
+    empty.touch()
+    assert main(["score", str(folder / "run"), str(folder / "text.txt"), str(empty), *flags, "--json", "--bits-out", str(bits)]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    passes: dict[str, Any] = {"sliding": "--sliding" in flags, "strided": "--strided" in flags, "overlap": 8 if "--overlap" in flags else 0}
+    expected = subquad.score(subquad.load(folder / "run"), TEXT, **passes)
+    assert figures["files"][0]["bits_per_byte"] == figures["total"]["bits_per_byte"] == pytest.approx(expected.bits_per_byte, rel=1e-12)
+    assert figures["files"][1] == {"file": str(empty), "bytes": 0, "bits_per_byte": None, "word_perplexity": None}
+    assert np.array_equal(np.load(bits), expected.bits)
+
+
+def test_a_file_that_comes_through_a_pipe_is_scored(folder: Path) -> None:
+    done = program("score", folder / "run", "-", "--json", input=TEXT)
+    assert json.loads(done.stdout)["total"]["bytes"] == len(TEXT)
+
+
+def test_info_in_words(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", str(folder / "run")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "  kind: megabyte" in lines
+    assert "steps: 3" in lines
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        ("train megabyte-tiny --data nowhere --out new", 2, "nowhere"),
+        ("train megabyte-tiny --data empty --out new", 2, ""),
+        ("train megabyte-tiny --out new", 2, "no data"),
+        ("train megabyte-tny --data text.txt --out new", 2, "did you mean 'megabyte-tiny'?"),
+        ("train nowhere.yaml --data text.txt --out new", 2, "nowhere.yaml"),
+        ("train megabyte-tiny --data text.txt --out new --set optim.lrr=1", 2, "did you mean 'lr'?"),
+        ("train megabyte-tiny --data text.txt --out new --set model.patch_sise=4", 2, "did you mean 'patch_size'?"),
+        ("train megabyte-tiny --data text.txt --out new --set model.patch_size=7", 2, "7"),
+        ("train megabyte-tiny --data text.txt --out new --set optim.lr=fast", 2, "optim.lr"),
+        ("train megabyte-tiny --data text.txt --out new --steps 0", 2, "steps"),
+        ("train megabyte-tiny --data text.txt --out new --dtype float8", 2, "dtype"),
+        ("train megabyte-tiny --data text.txt --out new --device abacus", 2, "abacus"),
+        ("train config.yaml --data text.txt --out run", 2, "not empty"),
+        ("train config.yaml --data text.txt --out text.txt", 2, "text.txt"),
+        ("train --resume --out .", 2, "no run to resume"),
+        ("train --resume --out run --set batch=4", 2, "batch"),
+        ("train config.yaml --data text.txt --out new --init .", 1, "not a run folder"),
+        ("generate run --max-bytes -1", 2, "max_bytes"),
+        ("generate run --temperature -1", 2, "temperature"),
+        ("generate .", 1, "not a run folder"),
+        ("score run text.txt --overlap 32", 2, "overlap"),
+        ("score run text.txt --overlap 4 --sliding", 2, "sliding"),
+    ],
+)
+def test_a_wrong_request_is_one_sentence(
+    folder: Path, arguments: str, status: int, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    (folder / "empty").touch()
+    assert main(arguments.split()) == status
+    out, err = capsys.readouterr()
+    assert err.startswith("subquad: ")
+    assert len(err.splitlines()) == 1
+    assert "internal error" not in err
+    assert words in err
+    assert out == ""
+    assert not (folder / "new").exists() or not any((folder / "new").iterdir())
+
+
+def test_a_damaged_checkpoint_is_named(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = run / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    assert main(["generate", str(run)]) == 1
+    assert "model.safetensors" in capsys.readouterr().err
+    weights.write_bytes(content[: len(content) // 2])
+    assert main(["score", str(run), str(run / "config.json")]) == 1
+    assert "model.safetensors" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_may_not_be_written(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tmp_path.chmod(0o500)
+    assert main(["train", str(folder / "config.yaml"), "--data", str(folder / "text.txt"), "--out", str(tmp_path / "new")]) == 2
+    assert str(tmp_path / "new") in capsys.readouterr().err
+
+
+def test_the_table_of_presets(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "--json"]) == 0
+    table = json.loads(capsys.readouterr().out)
+    assert {row["name"] for row in table} == set(subquad.presets())
+    assert all(row["parameters"] > 0 and row["flops_per_byte"] > 0 and row["max_len"] > 0 for row in table)

@@ -1,0 +1,94 @@
+"""Attention and rotary positions against their slow twins, in values and gradients."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+
+from subquad.ops.attention import attend, causal_attention, causal_attention_direct, visible
+from subquad.ops.rotary import rotary_table, rotate, rotate_direct
+from subquad.ops.rows import put_rows, take_rows
+
+PATTERNS: list[dict[str, int]] = [
+    {},
+    {"window": 1},
+    {"window": 3},
+    {"window": 70},
+    *({"segment": segment, "lookback": back} for segment, back in itertools.product((1, 4, 5, 66), (0, 1, 4)) if back <= segment),
+]
+
+
+def _inputs(length: int) -> tuple[Tensor, Tensor, Tensor]:
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, length, 3, 4, dtype=torch.float64, requires_grad=True) for _ in range(3))
+    return q, k, v
+
+
+@pytest.mark.parametrize("length", [1, 3, 4, 5, 8, 23, 65, 140])
+@pytest.mark.parametrize("pattern", PATTERNS, ids=str)
+def test_equals_the_slow_twin(pattern: dict[str, int], length: int) -> None:
+    q, k, v = _inputs(length)
+    weight = torch.randn(2, length, 3, 4, dtype=torch.float64)
+    fast, slow = causal_attention(q, k, v, **pattern), causal_attention_direct(q, k, v, **pattern)
+    torch.testing.assert_close(fast, slow, rtol=0, atol=1e-12)
+    of_fast = torch.autograd.grad((fast * weight).sum(), (q, k, v))
+    of_slow = torch.autograd.grad((slow * weight).sum(), (q, k, v))
+    for one, other in zip(of_fast, of_slow, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS, ids=str)
+def test_masked_positions_are_not_seen(pattern: dict[str, int]) -> None:
+    q, k, v = _inputs(12)
+    mask = torch.ones(2, 12, dtype=torch.bool)
+    mask[1, 7:] = False
+    masked = causal_attention(q, k, v, mask=mask, **pattern)
+    alone = causal_attention(q[1:, :7], k[1:, :7], v[1:, :7], **pattern)
+    torch.testing.assert_close(masked[1:, :7], alone, rtol=0, atol=1e-12)
+    mask = torch.zeros(2, 12, dtype=torch.bool)
+    assert causal_attention(q, k, v, mask=mask, **pattern).abs().max() == 0
+
+
+@pytest.mark.parametrize("length", [8, 100])
+def test_the_two_methods_agree(length: int) -> None:
+    """A short block is multiplied out, a long one goes to the fused kernel: the same numbers at the border of both."""
+    q, k, v = _inputs(length)
+    seen = visible(length, None, None, 0, q.device)
+    torch.testing.assert_close(attend(q, k, v, seen), causal_attention_direct(q, k, v), rtol=0, atol=1e-12)
+
+
+def test_rotation_equals_complex_multiplication() -> None:
+    x = torch.randn(2, 9, 3, 8, dtype=torch.float64, requires_grad=True)
+    positions = torch.arange(9)
+    cos, sin = rotary_table(positions, 8, 10_000.0, torch.float64)
+    fast = rotate(x, cos[:, None], sin[:, None])
+    slow = rotate_direct(x, positions[:, None].expand(9, 3), 10_000.0)
+    torch.testing.assert_close(fast, slow, rtol=0, atol=1e-13)
+    weight = torch.randn_like(fast)
+    one, other = (torch.autograd.grad((y * weight).sum(), x)[0] for y in (fast, slow))
+    torch.testing.assert_close(one, other, rtol=0, atol=1e-13)
+
+
+def test_rotary_products_depend_on_the_distance_alone() -> None:
+    q, k = torch.randn(2, 8, dtype=torch.float64)
+    products = []
+    for origin in (0, 17, 1_000_000):
+        cos, sin = rotary_table(torch.tensor([origin, origin + 5]), 8, 10_000.0, torch.float64)
+        products.append(rotate(q, cos[1], sin[1]) @ rotate(k, cos[0], sin[0]))
+    torch.testing.assert_close(products[0], products[1], rtol=0, atol=1e-12)
+    torch.testing.assert_close(products[0], products[2], rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("starts", [[2, 2], [0, 3]])
+def test_rows_are_read_and_written_where_each_row_stands(starts: list[int]) -> None:
+    x = torch.arange(20).reshape(2, 10)
+    assert take_rows(x, starts, 4).tolist() == [x[b, start : start + 4].tolist() for b, start in enumerate(starts)]
+    new = -torch.ones(2, 9, dtype=torch.long)
+    expected = x.clone()
+    for b, start in enumerate(starts):
+        expected[b, start : start + 9] = -1
+    put_rows(x, starts, new)
+    assert x.tolist() == expected.tolist()
