@@ -36,6 +36,7 @@ class MegabyteConfig(ModelConfig):
     """``stages`` from the global model down to the local one; ``patch_size`` is P, or for more than two stages one number for each stage
     but the last: how many positions of the stage below one position holds.
 
+    ``positions``: one learned vector for every byte of the context, on the global side, or none (then let the global mixer be rotary).
     ``cross_patch`` is r, how many positions of the previous patch a stage below the first sees (default: all P; 0: none).
     ``conv_kernels`` puts causal convolutions before patching ((3, 5, 7) in the paper). ``without`` is the paper's ablation: without the
     local model the bytes of a patch are predicted from the global output alone; without the global model, patches see only their
@@ -46,6 +47,7 @@ class MegabyteConfig(ModelConfig):
     patch_size: int | tuple[int, ...] = 8
     stages: tuple[StackConfig, ...]
     cross_patch: int | None = Field(None, ge=0)
+    positions: Literal["learned", "none"] = "learned"
     conv_kernels: tuple[int, ...] = ()
     without: Literal["local", "global"] | None = None
 
@@ -117,7 +119,8 @@ class Stage(nn.Module):
         lookback = 0 if self.group is None else self.group if config.cross_patch is None else config.cross_patch
         self.embedding = nn.Embedding(config.vocab, stack.dim // self.unit)
         self.pad = nn.Parameter(torch.empty(stack.dim))
-        self.positions = nn.Embedding(config.max_len, stack.dim // self.unit) if index == 0 else None
+        learned = index == 0 and config.positions == "learned"
+        self.positions = nn.Embedding(config.max_len, stack.dim // self.unit) if learned else None
         self.conv = ConvEncoder(stack.dim // self.unit, config.conv_kernels) if index == 0 and config.conv_kernels else None
         alone = index == 0 or (index == 1 and config.without == "global")
         self.above = None if alone else nn.Linear(config.stages[index - 1].dim // patches[index - 1], stack.dim, bias=False)

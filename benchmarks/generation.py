@@ -1,0 +1,160 @@
+"""Generation, batch 1, float32: cached MEGABYTE against itself recomputed, MEGABYTE-pytorch, and a GPT-2 with key-value cache.
+
+    make bench BENCHMARKS=benchmarks/generation.py
+
+All models have about 25 million parameters. A limit on the speed is how fast the weights that one byte needs can be read: all of them
+for GPT-2; for MEGABYTE the local ones, and the global ones once a patch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from benchmarks.recording import median, record, table
+from subquad.evaluation.flops import count_parameters
+from subquad.models.megabyte import Megabyte, megabyte
+
+CONTEXTS = (256, 1024, 4096)
+NEW = 1023
+PATCH = 8
+
+
+def main() -> None:
+    """Measures and writes the block."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeat", type=int, default=3)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    ours, gpt2 = our_model(), gpt2_model()
+    rates: dict[str, list[float]] = {"ours": [], "gpt2": []}
+    for _ in range(arguments.repeat):
+        rates["ours"].append(NEW / timed(lambda: cached(ours, 0, NEW)))
+        rates["gpt2"].append(NEW / timed(lambda: gpt2_loop(gpt2, NEW)))
+    per_byte = {context: at_context(ours, context) for context in CONTEXTS}
+    write(ours, gpt2, {name: median(values) for name, values in rates.items()}, per_byte)
+
+
+def our_model() -> Megabyte:
+    """The peer's widths and depths, in 22.7M parameters where it has 25.4M: it spends more on its patch projections."""
+    return Megabyte(megabyte((512, 6, 8), (256, 4, 8), PATCH, 8192)).eval()
+
+
+def gpt2_model() -> Any:
+    """A Hugging Face GPT-2 on bytes, with fused attention."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(vocab_size=256, n_positions=1024, n_embd=512, n_layer=8, n_head=8, attn_implementation="sdpa")
+    return GPT2LMHeadModel(config).eval()
+
+
+def peer_model(length: int) -> Any:
+    """MEGABYTE-pytorch with room for ``length`` bytes."""
+    from MEGABYTE_pytorch import MEGABYTE
+
+    return MEGABYTE(num_tokens=256, dim=(512, 256), depth=(6, 4), max_seq_len=(length // PATCH, PATCH), flash_attn=True).eval()
+
+
+def timed(call: Callable[[], object]) -> float:
+    """Seconds of one call."""
+    start = time.perf_counter()
+    with torch.inference_mode():
+        call()
+    return time.perf_counter() - start
+
+
+def cached(model: Megabyte, context: int, new: int) -> None:
+    """``new`` bytes after a prompt of ``context``; the time of the prompt is not counted by callers that pass it apart."""
+    state = model.init_state(1)
+    if context:
+        model.prefill(torch.randint(256, (1, context)), state)
+    for _ in range(new - 1):
+        model.step(state.logits.argmax(-1), state)
+
+
+def gpt2_loop(model: Any, new: int) -> None:
+    """Our own loop over its cache, which is a little faster than ``generate``."""
+    ids, past = torch.zeros(1, 1, dtype=torch.long), None
+    for _ in range(new):
+        out = model(input_ids=ids, past_key_values=past, use_cache=True)
+        past, ids = out.past_key_values, out.logits[:, -1:].argmax(-1)
+
+
+def at_context(model: Megabyte, context: int) -> dict[str, float]:
+    """Seconds a byte after ``context`` bytes: cached, recomputed, and the peer's own ``generate``."""
+    ids = torch.randint(1, 256, (1, context))
+    with torch.inference_mode():
+        state = model.init_state(1)
+        model.prefill(ids, state)
+    new = 8 * PATCH
+
+    def step() -> None:
+        for _ in range(new):
+            model.step(state.logits.argmax(-1), state)
+
+    peer = peer_model(context + PATCH)
+    recompute = median([timed(lambda: model(ids)) for _ in range(3)])
+    return {
+        "cached": median([timed(step) / new for _ in range(5)]),
+        "recomputed": recompute,
+        "peer": median([timed(lambda: peer.generate(ids)) / PATCH for _ in range(3)]),
+    }
+
+
+def write(ours: nn.Module, gpt2: nn.Module, rates: dict[str, float], per_byte: dict[int, dict[str, float]]) -> None:
+    """The block of docs/results.md."""
+    touched = touched_bytes(ours)
+    bandwidth = read_rate()
+    whole = [
+        ["ours, cached", f"{count_parameters(ours) / 1e6:.1f}M", f"{rates['ours']:.0f}", f"{touched / 1e6:.0f} MB", f"{bandwidth / touched:.0f}"],
+        [
+            "GPT-2 (transformers), cached, SDPA",
+            f"{count_parameters(gpt2) / 1e6:.1f}M",
+            f"{rates['gpt2']:.0f}",
+            f"{4 * count_parameters(gpt2) / 1e6:.0f} MB",
+            f"{bandwidth / (4 * count_parameters(gpt2)):.0f}",
+        ],
+    ]
+    rows = [
+        [
+            context,
+            f"{1e3 * times['cached']:.2f}",
+            f"{1e3 * times['recomputed']:.0f}",
+            f"{1e3 * times['peer']:.0f}",
+            f"{times['recomputed'] / times['cached']:.0f}x",
+            f"{times['peer'] / times['cached']:.0f}x",
+        ]
+        for context, times in per_byte.items()
+    ]
+    body = (
+        f"{NEW:,} new bytes from an empty prompt: **{rates['ours'] / rates['gpt2']:.1f}x** the cached GPT-2.\n\n"
+        + table(["model", "parameters", "bytes/s", "weights read a byte", "bytes/s if reading memory were all"], whole)
+        + f"\n\nA plain copy reads {bandwidth / 1e9:.1f} GB/s here; weights that stay in the caches are read faster.\n\n"
+        + "Milliseconds a byte after a context:\n\n"
+        + table(["context", "ours, cached", "ours, recomputed", "MEGABYTE-pytorch generate", "to recomputed", "to the peer"], rows)
+    )
+    record("generation", "Generation", "make bench BENCHMARKS=benchmarks/generation.py", body)
+
+
+def touched_bytes(model: nn.Module) -> float:
+    """Bytes of weights that one generated byte reads, the global ones once a patch."""
+    assert isinstance(model, Megabyte)
+    wide, narrow = (sum(p.numel() * 4 for p in stage.stack.parameters()) for stage in model.stages)
+    return narrow + wide / PATCH
+
+
+def read_rate() -> float:
+    """Bytes a second that a sum over 256 MB reads."""
+    block = torch.ones(64 * 1024 * 1024)
+    return 4 * block.numel() / median([timed(lambda: block.sum()) for _ in range(5)])
+
+
+if __name__ == "__main__":
+    main()

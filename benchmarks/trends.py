@@ -1,0 +1,82 @@
+"""The trends of MEGABYTE's tables on real text: what each part is worth, where in a patch bytes are hard, what careful scoring gains.
+
+    make bench BENCHMARKS=benchmarks/trends.py
+
+One small model and its ablations, each trained on the same bytes with the same seed, scored on the last tenth of the text.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.recording import record, table
+from subquad import api
+from subquad.evaluation.flops import count_flops
+
+TEXT = Path(__file__).parent.parent / "examples" / "data" / "tinyshakespeare.txt"
+PRESET = "megabyte-tiny"
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "full": {},
+    "without cross-patch attention": {"model.cross_patch": 0},
+    "with the convolutional encoder": {"model.conv_kernels": [3, 5, 7]},
+    "without the local model": {"model.without": "local"},
+    "without the global model": {"model.without": "global"},
+}
+PASSES: dict[str, dict[str, bool]] = {
+    "basic": {},
+    "sliding": {"sliding": True},
+    "strided": {"strided": True},
+    "sliding and strided": {"sliding": True, "strided": True},
+}
+
+
+def main() -> None:
+    """Trains, scores and writes the block."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--steps", type=int, default=900)
+    parser.add_argument("--patch-size", type=int, default=8)
+    arguments = parser.parse_args()
+    text = TEXT.read_bytes()
+    held_out = text[len(text) * 9 // 10 :]
+    with tempfile.TemporaryDirectory() as folder:
+        runs = {name: train(Path(folder, str(index)), change, arguments) for index, (name, change) in enumerate(ABLATIONS.items())}
+        rows = []
+        for name, run in runs.items():
+            model = api.load(run)
+            config = api.parse_model(model.config.model_dump(mode="json"))  # type: ignore[union-attr, operator]  # ours has one
+            rows.append([name, f"{api.score(model, held_out).bits_per_byte:.3f}", f"{count_flops(config).total / 1e6:.2f}"])
+        full = api.load(runs["full"])
+        inside = api.inside_patch(api.score(full, held_out).bits, arguments.patch_size)
+        passes = [[name, f"{api.score(full, held_out, **how).bits_per_byte:.4f}"] for name, how in PASSES.items()]
+    places = [str(place) for place in range(len(inside))]
+    body = (
+        f"`{PRESET}` with P = {arguments.patch_size}, {arguments.steps} steps on tinyshakespeare, last tenth held out, one seed; bits per byte.\n\n"
+        + table(["model", "bits per byte", "MFLOP a byte"], rows)
+        + "\n\nMean bits at each position inside the patch:\n\n"
+        + table(places, [[f"{bits:.3f}" for bits in inside]])
+        + "\n\nScoring the full model (Table 11):\n\n"
+        + table(["passes", "bits per byte"], passes)
+    )
+    record("trends", "Trends", "make bench BENCHMARKS=benchmarks/trends.py", body)
+
+
+def train(out: Path, change: dict[str, Any], arguments: argparse.Namespace) -> Path:
+    """One run."""
+    options = {
+        "steps": arguments.steps,
+        "batch": 2,
+        "data.split": "range",
+        "data.fractions": [0.9, 0.0, 0.1],
+        "schedule.warmup": 50,
+        "optim.lr": 4e-3,
+        "dtype": "float32",
+        "model.patch_size": arguments.patch_size,
+    }
+    return api.train(PRESET, str(TEXT), out, {**options, **change})
+
+
+if __name__ == "__main__":
+    main()
