@@ -113,7 +113,13 @@ def write(ours: nn.Module, gpt2: nn.Module, rates: dict[str, float], per_byte: d
     touched = touched_bytes(ours)
     bandwidth = read_rate()
     whole = [
-        ["ours, cached", f"{count_parameters(ours) / 1e6:.1f}M", f"{rates['ours']:.0f}", f"{touched / 1e6:.0f} MB", f"{bandwidth / touched:.0f}"],
+        [
+            "ours, cached",
+            f"{count_parameters(ours) / 1e6:.1f}M",
+            f"{rates['ours']:.0f}",
+            f"{touched / 1e6:.0f} MB",
+            f"{bandwidth / touched:.0f}",
+        ],
         [
             "GPT-2 (transformers), cached, SDPA",
             f"{count_parameters(gpt2) / 1e6:.1f}M",

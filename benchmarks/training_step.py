@@ -1,6 +1,6 @@
 """A training step (forward, backward, AdamW) on one sequence of 8,192 bytes, against MEGABYTE-pytorch with the same widths and depths.
 
-    make bench BENCHMARKS=benchmarks/training_step.py
+make bench BENCHMARKS=benchmarks/training_step.py
 """
 
 from __future__ import annotations

@@ -53,7 +53,8 @@ def main() -> None:
         passes = [[name, f"{api.score(full, held_out, **how).bits_per_byte:.4f}"] for name, how in PASSES.items()]
     places = [str(place) for place in range(len(inside))]
     body = (
-        f"`{PRESET}` with P = {arguments.patch_size}, {arguments.steps} steps on tinyshakespeare, last tenth held out, one seed; bits per byte.\n\n"
+        f"`{PRESET}` with P = {arguments.patch_size}, {arguments.steps} steps on tinyshakespeare, "
+        "last tenth held out, one seed; bits per byte.\n\n"
         + table(["model", "bits per byte", "MFLOP a byte"], rows)
         + "\n\nMean bits at each position inside the patch:\n\n"
         + table(places, [[f"{bits:.3f}" for bits in inside]])

@@ -24,6 +24,7 @@ from subquad.inference import Score, generate, score, score_files, stream, total
 from subquad.models import build_model, parse_model, presets
 from subquad.models.model import CausalModel
 from subquad.training.config import TrainConfig, read
+from subquad.training.state import check_out
 from subquad.training.trainer import Hooks, Result, Trainer
 
 __all__ = [
@@ -55,7 +56,7 @@ def build(model: str | Mapping[str, Any], overrides: Mapping[str, Any] | None = 
 
 
 def train(
-    preset_or_config: str | Path | Mapping[str, Any],
+    preset_or_config: str | Path | Mapping[str, Any] | None,
     data: Sequence[str] | str | None,
     out: str | Path,
     options: Mapping[str, Any] | None = None,
@@ -68,9 +69,16 @@ def train(
 
     ``preset_or_config``: a preset's name, a train.yaml, or a mapping (of a train.yaml, or of a model alone). ``data``: files, folders,
     globs, archives; None keeps the config's. ``options``: keys of train.yaml, nested or dotted. ``init`` starts from another run's
-    weights; ``resume`` goes on with the run in ``out``. Raises ``ValueError`` for wrong input, ``RunError`` when the run fails.
+    weights. ``resume`` goes on with the run in ``out``, whose train.yaml is then the config: the model may be None. Raises ``ValueError``
+    for wrong input, ``RunError`` when the run fails.
     """
-    config = _train_config(preset_or_config, data, options or {}, init)
+    check_out(out, resume)
+    source = Path(out, "train.yaml") if resume else preset_or_config
+    if source is None:
+        raise ValueError("there is no model to train: name a preset, such as 'megabyte-tiny', or a config")
+    config = _train_config(source, data, options or {}, init)
+    if resume and preset_or_config is not None and _source_model(preset_or_config) != config.model:
+        raise ValueError(f"{out} holds another model than the one named: leave it out to resume, or start anew in another folder")
     if not config.data.paths:
         raise ValueError("there is no data to train on: name files or folders, as in --data books/")
     corpus = Corpus.open(config.data.paths, image=config.data.image)
@@ -149,6 +157,10 @@ def _source(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError(f"there is no config {str(path)!r}: expected a train.yaml or a preset (subquad models lists them)")
         return read(path).model_dump(mode="json")
     return {"model": source}
+
+
+def _source_model(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
+    return _model_config(_source(source)["model"], {})
 
 
 def _dotted(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

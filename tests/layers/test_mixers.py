@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 import torch
 
 from subquad.layers.attention import AttentionConfig
-from subquad.layers.mixer import Mixer, MixerConfig
+from subquad.layers.mixer import Mixer, MixerConfig, Segmented
 from subquad.layers.mixers import MIXERS
 from subquad.layers.short_conv import ConvEncoder
 
@@ -22,11 +24,12 @@ def test_every_mixer_has_examples() -> None:
 def _mixers() -> list[Mixer]:
     torch.manual_seed(0)
     built = [config.build(8) for configs in EXAMPLES.values() for config in configs]
-    built += [configs[0].build(8, segment=5, lookback=back) for configs in EXAMPLES.values() for back in (0, 2, 5)]
+    built += [AttentionConfig(heads=2).build_segmented(8, 5, lookback) for lookback in (0, 2, 5)]
+    built += [Segmented(config.build(8), 5) for configs in EXAMPLES.values() for config in configs]
     return [mixer.double().eval() for mixer in built]
 
 
-@pytest.mark.parametrize("mixer", _mixers(), ids=lambda mixer: f"{mixer.config!r}"[:60])
+@pytest.mark.parametrize("mixer", _mixers(), ids=lambda mixer: type(mixer).__name__)
 @torch.no_grad()
 def test_prefill_and_step_equal_forward(mixer: Mixer) -> None:
     x = torch.randn(2, 23, 8, dtype=torch.float64)
@@ -38,7 +41,36 @@ def test_prefill_and_step_equal_forward(mixer: Mixer) -> None:
         torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("mixer", _mixers(), ids=lambda mixer: f"{mixer.config!r}"[:60])
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("mixer", _mixers(), ids=lambda mixer: type(mixer).__name__)
+@torch.no_grad()
+def test_rows_advance_by_lengths_of_their_own(mixer: Mixer, seed: int) -> None:
+    chance = random.Random(seed)
+    x = torch.randn(3, 23, 8, dtype=torch.float64)
+    whole, state, at = mixer(x), mixer.init_state(3, 23), [0, 0, 0]
+    while min(at) < 23:
+        n = chance.choice((1, 2, 6, 12))
+        counts = [min(chance.randint(0, n), 23 - start) for start in at]
+        piece = torch.randn(3, n, 8, dtype=torch.float64)
+        for row, (start, count) in enumerate(zip(at, counts, strict=True)):
+            piece[row, :count] = x[row, start : start + count]
+        y = mixer.prefill(piece, state, counts)
+        for row, (start, count) in enumerate(zip(at, counts, strict=True)):
+            torch.testing.assert_close(y[row, :count], whole[row, start : start + count], rtol=0, atol=1e-9)
+        at = [start + count for start, count in zip(at, counts, strict=True)]
+
+
+@torch.no_grad()
+def test_starting_anew_in_each_segment_is_attention_within_segments() -> None:
+    torch.manual_seed(0)
+    native = AttentionConfig(heads=2).build_segmented(8, 5, 0).double()
+    wrapped = Segmented(AttentionConfig(heads=2).build(8), 5).double()
+    wrapped.mixer.load_state_dict(native.state_dict())
+    x = torch.randn(2, 23, 8, dtype=torch.float64)
+    torch.testing.assert_close(native(x), wrapped(x), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("mixer", _mixers(), ids=lambda mixer: type(mixer).__name__)
 @torch.no_grad()
 def test_padding_changes_nothing(mixer: Mixer) -> None:
     x = torch.randn(2, 12, 8, dtype=torch.float64)
@@ -60,9 +92,11 @@ def test_a_full_state_is_an_error() -> None:
 
 def test_wrong_segments() -> None:
     with pytest.raises(ValueError, match="lookback 6 reaches past"):
-        AttentionConfig(heads=2).build(8, segment=5, lookback=6)
+        AttentionConfig(heads=2).build_segmented(8, 5, 6)
     with pytest.raises(ValueError, match="a window of 4 inside segments"):
-        AttentionConfig(heads=2, window=4).build(8, segment=5)
+        AttentionConfig(heads=2, window=4).build_segmented(8, 5, 0)
+    with pytest.raises(ValueError, match="cannot look back over a patch's edge: set cross_patch=0"):
+        MixerConfig.build_segmented(AttentionConfig(heads=2), 8, 5, 1)
 
 
 @torch.no_grad()

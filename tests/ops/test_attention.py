@@ -23,7 +23,8 @@ PATTERNS: list[dict[str, int]] = [
 
 def _inputs(length: int) -> tuple[Tensor, Tensor, Tensor]:
     torch.manual_seed(0)
-    q, k, v = (torch.randn(2, length, 3, 4, dtype=torch.float64, requires_grad=True) for _ in range(3))
+    q = torch.randn(2, length, 3, 4, dtype=torch.float64, requires_grad=True)
+    k, v = (torch.randn_like(q).requires_grad_() for _ in range(2))
     return q, k, v
 
 
@@ -48,8 +49,15 @@ def test_masked_positions_are_not_seen(pattern: dict[str, int]) -> None:
     masked = causal_attention(q, k, v, mask=mask, **pattern)
     alone = causal_attention(q[1:, :7], k[1:, :7], v[1:, :7], **pattern)
     torch.testing.assert_close(masked[1:, :7], alone, rtol=0, atol=1e-12)
-    mask = torch.zeros(2, 12, dtype=torch.bool)
-    assert causal_attention(q, k, v, mask=mask, **pattern).abs().max() == 0
+
+
+@pytest.mark.parametrize("length", [12, 100])
+@pytest.mark.parametrize("pattern", PATTERNS, ids=str)
+def test_a_position_that_sees_nothing_gets_zeros(pattern: dict[str, int], length: int) -> None:
+    q, k, v = _inputs(length)
+    blind = causal_attention(q, k, v, mask=torch.zeros(2, length, dtype=torch.bool), **pattern)
+    assert blind.abs().max() == 0
+    assert all(gradient.abs().max() == 0 for gradient in torch.autograd.grad(blind.sum(), (q, k, v)))
 
 
 @pytest.mark.parametrize("length", [8, 100])

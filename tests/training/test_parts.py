@@ -14,7 +14,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from rich.console import Console
-from tests.training.conftest import MODEL, STACK
 from torch import nn
 
 from subquad.errors import RunError
@@ -25,6 +24,7 @@ from subquad.training.objectives import bits_per_byte, cross_entropy_sum
 from subquad.training.optim import build_optimizer, decayed_names, optimizer_tensors, resolved_lr, restore_optimizer
 from subquad.training.progress import Display, Log, read_log, summary_writer
 from subquad.training.schedule import learning_rate, resolved_warmup
+from tests.training.conftest import MODEL, STACK
 
 
 def rates(steps: int, values: dict[str, Any]) -> list[float]:

@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.training.conftest import MakeConfig, MakeTrainer
 from torch import Tensor, nn
 
 from subquad import checkpoint
@@ -27,6 +26,7 @@ from subquad.training.config import as_yaml, read
 from subquad.training.progress import Log, read_log
 from subquad.training.state import check_out, newest_state
 from subquad.training.trainer import Hooks, Trainer
+from tests.training.conftest import MakeConfig, MakeTrainer
 
 
 def losses(run: Path, kind: str = "train") -> dict[int, float]:
@@ -79,9 +79,7 @@ def test_the_log_says_what_happened(tmp_path: Path, make_trainer: MakeTrainer) -
     kinds = [record["kind"] for record in records]
     assert kinds == [*["train"] * 4, "valid", "sample", "save", "train", "valid", "sample", "save", "end"]
     last = records[7]
-    assert last.keys() == {
-        *("kind", "step", "bits_per_byte", "lr", "grad_norm", "bytes", "seconds", "bytes_per_second", "matmul_share")
-    }
+    assert last.keys() == {*("kind", "step", "bits_per_byte", "lr", "grad_norm", "bytes", "seconds", "bytes_per_second", "matmul_share")}
     assert last["bytes"] == 5 * 4 * 32 and last["matmul_share"] == pytest.approx(last["bytes_per_second"] / 1e6)
     assert records[0]["bits_per_byte"] == pytest.approx(8, abs=0.1)
     assert records[-1] == {"kind": "end", "step": 5, "reason": "finished"}

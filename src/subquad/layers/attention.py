@@ -32,7 +32,10 @@ class AttentionConfig(MixerConfig):
     window: int | None = Field(None, gt=0)
     dropout: float = Field(0.0, ge=0, lt=1)
 
-    def build(self, dim: int, segment: int | None = None, lookback: int = 0) -> Attention:
+    def build(self, dim: int) -> Attention:
+        return Attention(self, dim)
+
+    def build_segmented(self, dim: int, segment: int, lookback: int) -> Attention:
         return Attention(self, dim, segment, lookback)
 
 

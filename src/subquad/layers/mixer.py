@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from subquad.config import Config
 from subquad.layers.state import State
+from subquad.ops.rows import put_rows, take_rows
 
 
 class Mixer(nn.Module, ABC):
@@ -43,6 +47,63 @@ class MixerConfig(Config, ABC):
     kind: str
 
     @abstractmethod
-    def build(self, dim: int, segment: int | None = None, lookback: int = 0) -> Mixer:
-        """A mixer of width ``dim``. With ``segment``, positions see only their own segment of that many positions and the last
-        ``lookback`` positions of the segment before. Raises ``ValueError`` when the width does not fit."""
+    def build(self, dim: int) -> Mixer:
+        """A mixer of width ``dim``. Raises ``ValueError`` when the width does not fit."""
+
+    def build_segmented(self, dim: int, segment: int, lookback: int) -> Mixer:
+        """One whose positions see only their own segment of ``segment`` positions and the last ``lookback`` of the segment before.
+
+        Any mixer can start anew in each segment; to look back is for those that say how. Raises ``ValueError`` where this one does not.
+        """
+        if lookback:
+            raise ValueError(f"a mixer of kind {self.kind!r} cannot look back over a patch's edge: set cross_patch=0")
+        return Segmented(self.build(dim), segment)
+
+
+@dataclass
+class SegmentedState(State):
+    """The mixer's state inside each row's open segment, and the one that every segment starts from."""
+
+    inner: State
+    fresh: State
+    lengths: list[int]
+
+
+class Segmented(Mixer):
+    """Any mixer, started anew in each segment of P positions. Cost in T: T / P times that of P positions."""
+
+    def __init__(self, mixer: Mixer, segment: int) -> None:
+        super().__init__()
+        self.mixer, self.segment = mixer, segment
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        batch, length, dim = x.shape
+        fill = -length % self.segment
+        parts = F.pad(x, (0, 0, 0, fill)).reshape(-1, self.segment, dim)
+        masks = None if mask is None else F.pad(mask, (0, fill)).reshape(-1, self.segment)
+        return self.mixer(parts, masks).reshape(batch, length + fill, dim)[:, :length]
+
+    def init_state(self, batch: int, max_len: int) -> SegmentedState:
+        inner = self.mixer.init_state(batch, self.segment)
+        return SegmentedState(inner, inner.clone(), [0] * batch)
+
+    def prefill(self, x: Tensor, state: State, lengths: Sequence[int] | None = None) -> Tensor:
+        assert isinstance(state, SegmentedState)
+        left = [x.shape[1]] * x.shape[0] if lengths is None else list(lengths)
+        done, y = [0] * len(left), torch.zeros_like(x)
+        while max(left):
+            begins = [length > 0 and length % self.segment == 0 and rest > 0 for length, rest in zip(state.lengths, left, strict=True)]
+            if any(begins):
+                state.inner.restart(begins, state.fresh.clone())
+            whole = left[0] // self.segment * self.segment
+            if whole and len(set(left)) == 1 and len(set(done)) == 1 and not any(length % self.segment for length in state.lengths):
+                counts = [whole] * len(left)  # whole segments of all rows at once; the state is still that of a segment's start
+                put_rows(y, done, self.forward(x[:, done[0] : done[0] + whole]))
+            else:
+                counts = [min(self.segment - length % self.segment, rest) for length, rest in zip(state.lengths, left, strict=True)]
+                part = self.mixer.prefill(take_rows(x, done, max(counts)), state.inner, counts)
+                put_rows(y, done, part)  # past a row's count this is overwritten by its next segment
+            state.lengths = [length + count for length, count in zip(state.lengths, counts, strict=True)]
+            done = [before + count for before, count in zip(done, counts, strict=True)]
+            left = [rest - count for rest, count in zip(left, counts, strict=True)]
+        return y

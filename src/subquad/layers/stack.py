@@ -42,7 +42,8 @@ class Block(nn.Module):
     def __init__(self, config: StackConfig, segment: int | None = None, lookback: int = 0) -> None:
         super().__init__()
         self.mixer_norm = nn.LayerNorm(config.dim)
-        self.mixer: Mixer = config.mixer.build(config.dim, segment, lookback)
+        mixer, dim = config.mixer, config.dim
+        self.mixer: Mixer = mixer.build(dim) if segment is None else mixer.build_segmented(dim, segment, lookback)
         self.feedforward_norm = nn.LayerNorm(config.dim)
         self.feedforward = FeedForward(config.feedforward, config.dim)
         self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
@@ -62,7 +63,7 @@ class Block(nn.Module):
 
 
 class Stack(nn.Module):
-    """Blocks and a final norm; (B, T, D) -> (B, T, D), causal. See ``MixerConfig.build`` for ``segment`` and ``lookback``."""
+    """Blocks and a final norm; (B, T, D) -> (B, T, D), causal. See ``MixerConfig.build_segmented`` for the other arguments."""
 
     def __init__(self, config: StackConfig, segment: int | None = None, lookback: int = 0) -> None:
         super().__init__()

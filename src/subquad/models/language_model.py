@@ -110,8 +110,8 @@ def transformer(dim: int, depth: int, heads: int, max_len: int = 1024, init_std:
 
 
 PRESETS: dict[str, LanguageModelConfig] = {
-    "transformer-tiny": transformer(128, 4, 4, init_std=0.02),
-    "transformer-small": transformer(256, 4, 4, init_std=0.02),
+    "transformer-tiny": transformer(64, 2, 2, init_std=0.08),
+    "transformer-small": transformer(96, 3, 3, init_std=0.08),
     "transformer-125m": transformer(768, 12, 12),  # S1
     "transformer-350m": transformer(1024, 24, 16),  # S2
     "transformer-760m": transformer(1536, 24, 16),  # S3

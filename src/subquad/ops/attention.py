@@ -36,7 +36,9 @@ def causal_attention(
     """
     length = q.shape[1]
     if mask is not None:
-        return attend(q, k, v, visible(length, window, segment, lookback, q.device) & mask[:, None, None, :], dropout)
+        seen = visible(length, window, segment, lookback, q.device) & mask[:, None, None, :]
+        blind = ~seen.any(-1, keepdim=True)  # softmax over nothing would be NaN, so these see everything, and then count for nothing
+        return attend(q, k, v, seen | blind, dropout).masked_fill(blind.transpose(1, 2), 0.0)
     if segment is not None and (segment < length or lookback):
         return _blocks(q, k, v, segment, min(lookback, segment), None, dropout)
     if window is not None and window < length:
@@ -50,21 +52,23 @@ def causal_attention(
 def attend(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None, dropout: float = 0.0) -> Tensor:
     """Attention under an explicit mask: q (B, T, H, d), k and v (B, S, H, d), seen broadcast to (B, H, T, S), True where visible."""
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-    short = 1 < q.shape[2] <= SHORT_BLOCK and q.device.type == "cpu"
-    if not short:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=seen, dropout_p=dropout).transpose(1, 2)
+    if q.shape[2] > 1 and _short(q.shape[2], q):
+        return _multiplied_out(q, k, v, seen, dropout).transpose(1, 2)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=seen, dropout_p=dropout).transpose(1, 2)
+
+
+def _short(block: int, q: Tensor) -> bool:
+    return block <= SHORT_BLOCK and q.device.type == "cpu"
+
+
+def _multiplied_out(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None, dropout: float) -> Tensor:
+    """Attention as two matrix products: q (..., T, d), k and v (..., S, d), seen broadcast to (..., T, S)."""
     scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-1, -2)
-    weights = _weights(scores, seen, dropout)
-    return (weights.to(v.dtype) @ v).transpose(1, 2)
-
-
-def _weights(scores: Tensor, seen: Tensor | None, dropout: float) -> Tensor:
     if seen is not None:
         scores = scores.masked_fill(~seen, -math.inf)
     weights = torch.softmax(scores, -1, dtype=torch.promote_types(scores.dtype, torch.float32))
-    if seen is not None and seen.dim() > 2:
-        weights = weights.masked_fill(~seen, 0.0)  # a row that sees nothing would be NaN
-    return F.dropout(weights, dropout) if dropout else weights
+    weights = F.dropout(weights, dropout) if dropout else weights
+    return weights.to(v.dtype) @ v
 
 
 def visible(length: int, window: int | None, segment: int | None, lookback: int, device: torch.device) -> Tensor:
@@ -86,7 +90,7 @@ def sees(query: Tensor, key: Tensor, window: int | None, segment: int | None, lo
 def _blocks(q: Tensor, k: Tensor, v: Tensor, block: int, back: int, window: int | None, dropout: float) -> Tensor:
     """Block i of the queries against block i of the keys and the last ``back`` keys of block i - 1.
 
-    The first block has no predecessor and runs by itself, so the others share one mask.
+    The first block has no predecessor: where blocks are long it runs by itself, so that the others share one mask.
     """
     batch, length, heads, dim = q.shape
     count = -(-length // block)
@@ -95,6 +99,9 @@ def _blocks(q: Tensor, k: Tensor, v: Tensor, block: int, back: int, window: int 
     q, k, v = (x.reshape(batch, count, block, heads, dim) for x in (q, k, v))
     if back == 0:
         out = causal_attention(*(x.reshape(batch * count, block, heads, dim) for x in (q, k, v)), dropout=dropout)
+        return out.reshape(batch, count * block, heads, dim)[:, :length]
+    if _short(block, q):
+        out = _short_blocks(q, k, v, back, window, dropout)
         return out.reshape(batch, count * block, heads, dim)[:, :length]
     first = causal_attention(q[:, 0], k[:, 0], v[:, 0], dropout=dropout)
     if count == 1:
@@ -105,6 +112,16 @@ def _blocks(q: Tensor, k: Tensor, v: Tensor, block: int, back: int, window: int 
     rest = attend(q[:, 1:].flatten(0, 1), keys, values, seen, dropout)
     out = torch.cat((first.unsqueeze(1), rest.unflatten(0, (batch, count - 1))), 1)
     return out.reshape(batch, count * block, heads, dim)[:, :length]
+
+
+def _short_blocks(q: Tensor, k: Tensor, v: Tensor, back: int, window: int | None, dropout: float) -> Tensor:
+    """All blocks at once, (B, blocks, block, H, d), with a mask for each."""
+    count, block = q.shape[1:3]
+    keys, values = (torch.cat((F.pad(x[:, :-1, block - back :], (0, 0, 0, 0, 0, 0, 1, 0)), x), 2) for x in (k, v))
+    first = torch.arange(count, device=q.device)[:, None, None, None] * block
+    time = torch.arange(-back, block, device=q.device)
+    seen = sees(first + time[back:].unsqueeze(1), first + time, window, block if window is None else None, back)
+    return _multiplied_out(*(x.transpose(2, 3) for x in (q, keys, values)), seen, dropout).transpose(2, 3)
 
 
 def causal_attention_direct(
