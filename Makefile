@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 TESTS ?= tests
-BENCHMARKS ?= $(sort $(wildcard benchmarks/*.py))
+BENCHMARKS ?= costs generation training_step trends indexing
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint format docs bench clean
@@ -32,8 +32,8 @@ format: $(VENV)/dev.stamp ## let ruff put the source in its format
 docs: $(VENV)/docs.stamp ## the manual as a web site, in site/
 	$(BIN)/zensical build --clean
 
-bench: $(VENV)/bench.stamp ## every benchmark, one after the other (long); make bench BENCHMARKS=benchmarks/X.py for one
-	set -e; for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script; done
+bench: $(VENV)/bench.stamp ## every benchmark, one after the other (long); make bench BENCHMARKS=generation for one
+	set -e; for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name; done
 
 clean: ## remove the environment and all that was built
 	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache

@@ -1,6 +1,6 @@
 """Counted costs against the paper's: FLOPs per byte of the Table 7 pair, serial layer calls of the Table 9 pair.
 
-    make bench BENCHMARKS=benchmarks/costs.py
+    make bench BENCHMARKS=costs
 
 The layer calls are counted while 8,192 bytes are really generated, by models of the paper's depths and small widths.
 """
@@ -38,7 +38,7 @@ def main() -> None:
         + f"\n\nSerial layer calls while generating {BYTES:,} bytes (Table 9's depths):\n\n"
         + table(["model", "formula of section 3.2", "counted"], calls)
     )
-    record("costs", "Costs", "make bench BENCHMARKS=benchmarks/costs.py", body)
+    record("costs", "Costs", "make bench BENCHMARKS=costs", body)
 
 
 @torch.inference_mode()

@@ -1,6 +1,6 @@
 """A training step (forward, backward, AdamW) on one sequence of 8,192 bytes, against MEGABYTE-pytorch with the same widths and depths.
 
-make bench BENCHMARKS=benchmarks/training_step.py
+make bench BENCHMARKS=training_step
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def main() -> None:
         "the limit is counted FLOPs at this machine's matrix-product rate over measured time.\n\n"
         + table(["type", "model", "ms a step", "to the faster peer", "share of the limit"], rows)
     )
-    record("training-step", "Training step", "make bench BENCHMARKS=benchmarks/training_step.py", body)
+    record("training-step", "Training step", "make bench BENCHMARKS=training_step", body)
 
 
 def peer_model(flash: bool) -> Any:

@@ -1,6 +1,6 @@
 """The trends of MEGABYTE's tables on real text: what each part is worth, where in a patch bytes are hard, what careful scoring gains.
 
-    make bench BENCHMARKS=benchmarks/trends.py
+    make bench BENCHMARKS=trends
 
 One small model and its ablations, each trained on the same bytes with the same seed, scored on the last tenth of the text.
 """
@@ -15,6 +15,7 @@ from typing import Any
 from benchmarks.recording import record, table
 from subquad import api
 from subquad.evaluation.flops import count_flops
+from subquad.models.model import CausalModel
 
 TEXT = Path(__file__).parent.parent / "examples" / "data" / "tinyshakespeare.txt"
 PRESET = "megabyte-tiny"
@@ -25,7 +26,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "without the local model": {"model.without": "local"},
     "without the global model": {"model.without": "global"},
 }
-PASSES: dict[str, dict[str, bool]] = {
+PASSES: dict[str, dict[str, Any]] = {
     "basic": {},
     "sliding": {"sliding": True},
     "strided": {"strided": True},
@@ -40,14 +41,14 @@ def main() -> None:
     parser.add_argument("--patch-size", type=int, default=8)
     arguments = parser.parse_args()
     text = TEXT.read_bytes()
-    held_out = text[len(text) * 9 // 10 :]
+    held_out = text[round(0.9 * len(text)) :]
     with tempfile.TemporaryDirectory() as folder:
         runs = {name: train(Path(folder, str(index)), change, arguments) for index, (name, change) in enumerate(ABLATIONS.items())}
         rows = []
         for name, run in runs.items():
             model = api.load(run)
-            config = api.parse_model(model.config.model_dump(mode="json"))  # type: ignore[union-attr, operator]  # ours has one
-            rows.append([name, f"{api.score(model, held_out).bits_per_byte:.3f}", f"{count_flops(config).total / 1e6:.2f}"])
+            assert isinstance(model, CausalModel)
+            rows.append([name, f"{api.score(model, held_out).bits_per_byte:.3f}", f"{count_flops(model.config).total / 1e6:.2f}"])
         full = api.load(runs["full"])
         inside = api.inside_patch(api.score(full, held_out).bits, arguments.patch_size)
         passes = [[name, f"{api.score(full, held_out, **how).bits_per_byte:.4f}"] for name, how in PASSES.items()]
@@ -61,7 +62,7 @@ def main() -> None:
         + "\n\nScoring the full model (Table 11):\n\n"
         + table(["passes", "bits per byte"], passes)
     )
-    record("trends", "Trends", "make bench BENCHMARKS=benchmarks/trends.py", body)
+    record("trends", "Trends", "make bench BENCHMARKS=trends", body)
 
 
 def train(out: Path, change: dict[str, Any], arguments: argparse.Namespace) -> Path:

@@ -13,7 +13,7 @@ from torch import nn
 
 from subquad.checkpoint import load, load_weights, save, seal
 from subquad.config import override, parse
-from subquad.data import Corpus, Span
+from subquad.data import Corpus
 from subquad.errors import RunError
 from subquad.evaluation.flops import count_flops, count_parameters
 from subquad.evaluation.passage import Passage
@@ -24,7 +24,7 @@ from subquad.inference import Score, generate, score, score_files, stream, total
 from subquad.models import build_model, parse_model, presets
 from subquad.models.model import CausalModel
 from subquad.training.config import TrainConfig, read
-from subquad.training.state import check_out
+from subquad.training.state import check_out, newest_state
 from subquad.training.trainer import Hooks, Result, Trainer
 
 __all__ = [
@@ -72,7 +72,8 @@ def train(
     weights. ``resume`` goes on with the run in ``out``, whose train.yaml is then the config: the model may be None. Raises ``ValueError``
     for wrong input, ``RunError`` when the run fails.
     """
-    check_out(out, resume)
+    if resume:
+        check_out(out, resume)
     source = Path(out, "train.yaml") if resume else preset_or_config
     if source is None:
         raise ValueError("there is no model to train: name a preset, such as 'megabyte-tiny', or a config")
@@ -84,7 +85,7 @@ def train(
     corpus = Corpus.open(config.data.paths, image=config.data.image)
     torch.manual_seed(config.seed)
     model = build_model(config.model)
-    if config.init and not resume:
+    if config.init and not (resume and newest_state(Path(out))):
         load_weights(model, config.init)
     trainer = Trainer(model, config, corpus, out, _hooks(config, quiet))
     result = trainer.run(resume)
@@ -138,7 +139,7 @@ def _train_config(
     values = _source(source)
     values["model"] = _model_config(values["model"], {})
     known = parse(TrainConfig, values).model_dump(mode="json")
-    known = override(known, _dotted(options))
+    known = override(known, options)
     known["model"] = _model_config(known["model"], {})
     if data is not None:
         known["data"]["paths"] = [data] if isinstance(data, str) else [str(path) for path in data]
@@ -163,14 +164,6 @@ def _source_model(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     return _model_config(_source(source)["model"], {})
 
 
-def _dotted(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested options with their names joined by dots."""
-    flat: dict[str, Any] = {}
-    for name, value in options.items():
-        flat |= _dotted(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return flat
-
-
 def _hooks(config: TrainConfig, quiet: bool) -> Hooks:
     window = config.data.window or int(config.model["max_len"])
     flops = count_flops(config.model, min(window, int(config.model["max_len"])), backward=True)
@@ -190,27 +183,16 @@ def _sample(config: TrainConfig, model: nn.Module, step: int) -> str:
 
 
 def _report(result: Result, trainer: Trainer, config: TrainConfig) -> None:
-    """Scores a part of the held-out data with the run's best weights and writes the report."""
-    model = load(result.out)
-    spans = trainer.split.valid or trainer.split.test or trainer.split.train
-    data = _first_bytes(spans, REPORT_BYTES)
+    """Scores the beginning of the largest held-out document with the run's best weights and writes the report."""
+    model = load(result.out, trainer.device)
+    span = max(trainer.split.valid or trainer.split.test or trainer.split.train, key=lambda one: one.size)
+    data = span.read(0, min(span.size, REPORT_BYTES)).tobytes()
     bits = score(model, data).bits
     assert isinstance(model, CausalModel)
     patch = model.patch_size
-    passage = Passage(data[:PASSAGE_BYTES], bits[:PASSAGE_BYTES], patch, title="the beginning of the held-out data")
+    passage = Passage(data[:PASSAGE_BYTES], bits[:PASSAGE_BYTES], patch, title=f"held-out data: {span.document.name}")
     try:
         write_report(result.out, passage, inside_patch(bits, patch) if patch > 1 else None)
         seal(result.out)
     except OSError as error:
         raise RunError(f"the run in {result.out} is whole, but its report could not be written: {error.strerror or error}") from error
-
-
-def _first_bytes(spans: Sequence[Span], count: int) -> bytes:
-    parts, left = [], count
-    for span in spans:
-        part = span.read(0, min(left, span.size)).tobytes()
-        parts.append(part)
-        left -= len(part)
-        if left <= 0:
-            break
-    return b"".join(parts)

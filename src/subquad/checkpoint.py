@@ -137,7 +137,7 @@ def check(folder: Path, names: Iterable[str] | None = None) -> None:
     if damaged:
         raise RunError(
             f"{', '.join(str(folder / name) for name in damaged)} is damaged: its sha256 is not the one in {MANIFEST}; "
-            "restore it from a copy, or pass verify=False to load it as it is"
+            "restore it from a copy, or load it as it is in Python with subquad.load(path, verify=False)"
         )
 
 
@@ -145,11 +145,13 @@ def read_manifest(folder: Path) -> Manifest:
     """The manifest of a folder; raises ``RunError`` when it is missing or unreadable."""
     path = folder / MANIFEST
     if not path.exists():
-        raise RunError(f"{folder} has no {MANIFEST}, so its files cannot be checked: pass verify=False to load without the check")
+        raise RunError(f"{folder} has no {MANIFEST}, so its files cannot be checked: load(path, verify=False) in Python does without")
     values = _mapping(_text(path), path)
     files, replacing = values.get("files"), values.get("replacing", {})
     if not isinstance(files, dict) or not isinstance(replacing, dict):
-        raise RunError(f"{path} is damaged: expected an object 'files' of names and sha256; pass verify=False to load without the check")
+        raise RunError(
+            f"{path} is damaged: expected an object 'files' of names and sha256; load(path, verify=False) in Python does without"
+        )
     return Manifest(files, replacing)
 
 
@@ -204,7 +206,8 @@ def write_atomically(path: Path, content: Content) -> None:
 def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
     """Fills a folder under a temporary name and renames it, in place of one that was there; an error leaves nothing behind."""
     temporary, old = _temporary(path), path.with_name(f".{path.name}.old")
-    shutil.rmtree(temporary, ignore_errors=True)
+    for leftover in (temporary, old):  # of a process that was killed here
+        shutil.rmtree(leftover, ignore_errors=True)
     try:
         temporary.mkdir(parents=True)
         fill(temporary)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -37,7 +37,7 @@ def parse(kind: type[C], values: Mapping[str, Any]) -> C:
 
 
 def override(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of ``values`` with dotted names replaced: ``{"stages.0.depth": 4}``.
+    """A copy of ``values`` with dotted or nested names replaced: ``{"stages.0.depth": 4}``, ``{"optim": {"lr": 1e-3}}``.
 
     Every name on the way must exist (a list takes an index), so a misspelt key is an error that suggests the right one.
     """
@@ -47,10 +47,17 @@ def override(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str,
         for depth, part in enumerate(parts):
             key = _key(place, part, ".".join(parts[:depth]))
             if depth == len(parts) - 1:
-                place[key] = _copy(value)
+                place[key] = _merged(place[key], value)
             else:
                 place = place[key]
     return dict(changed)
+
+
+def _merged(old: Any, new: Any) -> Any:
+    """A mapping changes the fields that it names, unless it names another kind of thing; anything else takes the old value's place."""
+    if isinstance(old, dict) and isinstance(new, Mapping) and new.get("kind", old.get("kind")) == old.get("kind"):
+        return override(old, new)
+    return _copy(new)
 
 
 def _copy(value: Any) -> Any:
@@ -73,7 +80,8 @@ def _key(place: Any, part: str, where: str) -> str | int:
 
 
 def _sentence(kind: type[BaseModel], error: ValidationError) -> str:
-    first = error.errors()[0]
+    # An unknown key first: where it is the misspelling of a key that is missing, it is the one to speak of.
+    first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         parent = _model_at(kind, first["loc"][:-1])
@@ -87,7 +95,13 @@ def _sentence(kind: type[BaseModel], error: ValidationError) -> str:
 def _model_at(kind: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel]:
     for part in path:
         field = kind.model_fields.get(str(part))
-        nested = field.annotation if field else None
-        if isinstance(nested, type) and issubclass(nested, BaseModel):
-            kind = nested
+        nested = _models_in(field.annotation) if field else []
+        kind = nested[0] if len(nested) == 1 else kind
     return kind
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The config classes that an annotation such as ``tuple[StackConfig, ...]`` or ``ImageShape | None`` names."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for inner in get_args(annotation) for model in _models_in(inner)]

@@ -33,7 +33,7 @@ class Recurrence(nn.Module):
     ) -> None:
         super().__init__()
         self.config = SimpleNamespace(max_len=max_len, vocab=vocab, kind="recurrence")
-        self.patch_size = patch_size
+        self.patch_size = self.span = patch_size
         generator = torch.Generator().manual_seed(1)
 
         def weight(*shape: int) -> nn.Parameter:

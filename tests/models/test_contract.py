@@ -8,17 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from subquad.models.model import CausalModel, ModelConfig
+from subquad.models.model import CausalModel
 from tests.models.cases import CASES, build
 
 TOLERANCE = 1e-9
 ROWS, LENGTH = 3, 37
 
 
-@pytest.fixture(params=CASES.values(), ids=CASES.keys())
+@pytest.fixture(params=list(CASES))
 def model(request: pytest.FixtureRequest) -> CausalModel:
-    config: ModelConfig = request.param
-    return build(config)
+    return build(CASES[request.param])
 
 
 @pytest.fixture
@@ -135,6 +134,17 @@ def test_a_clone_goes_its_own_way(model: CausalModel, ids: Tensor) -> None:
     expected = model.step(ids[:, 9], state)
     model.prefill(ids[:, 10:20], state)
     assert torch.equal(model.step(ids[:, 9], before), expected)
+
+
+@torch.no_grad()
+def test_unused_columns_need_no_room(model: CausalModel, ids: Tensor) -> None:
+    state = model.init_state(ROWS, max_len=8)
+    logits = model.prefill(ids[:, :12], state, [5, 8, 0])
+    assert logits.shape == (ROWS, 12, 256) and state.lengths == [5, 8, 0]
+    _close(logits[1, :7], model(ids)[1, 1:8])
+    for lengths in ([1, 1], [13, 0, 0], [-1, 0, 0]):
+        with pytest.raises(ValueError, match="lengths must be 3 numbers from 0 to 12"):
+            model.prefill(ids[:, :12], state, lengths)
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from subquad.ops.attention import attend, causal_attention, causal_attention_dir
 from subquad.ops.rotary import rotary_table, rotate, rotate_direct
 from subquad.ops.rows import put_rows, take_rows
 
-PATTERNS: list[dict[str, int]] = [
+PATTERNS: list[dict[str, Any]] = [
     {},
     {"window": 1},
     {"window": 3},
@@ -30,7 +31,7 @@ def _inputs(length: int) -> tuple[Tensor, Tensor, Tensor]:
 
 @pytest.mark.parametrize("length", [1, 3, 4, 5, 8, 23, 65, 140])
 @pytest.mark.parametrize("pattern", PATTERNS, ids=str)
-def test_equals_the_slow_twin(pattern: dict[str, int], length: int) -> None:
+def test_equals_the_slow_twin(pattern: dict[str, Any], length: int) -> None:
     q, k, v = _inputs(length)
     weight = torch.randn(2, length, 3, 4, dtype=torch.float64)
     fast, slow = causal_attention(q, k, v, **pattern), causal_attention_direct(q, k, v, **pattern)
@@ -42,7 +43,7 @@ def test_equals_the_slow_twin(pattern: dict[str, int], length: int) -> None:
 
 
 @pytest.mark.parametrize("pattern", PATTERNS, ids=str)
-def test_masked_positions_are_not_seen(pattern: dict[str, int]) -> None:
+def test_masked_positions_are_not_seen(pattern: dict[str, Any]) -> None:
     q, k, v = _inputs(12)
     mask = torch.ones(2, 12, dtype=torch.bool)
     mask[1, 7:] = False
@@ -53,7 +54,7 @@ def test_masked_positions_are_not_seen(pattern: dict[str, int]) -> None:
 
 @pytest.mark.parametrize("length", [12, 100])
 @pytest.mark.parametrize("pattern", PATTERNS, ids=str)
-def test_a_position_that_sees_nothing_gets_zeros(pattern: dict[str, int], length: int) -> None:
+def test_a_position_that_sees_nothing_gets_zeros(pattern: dict[str, Any], length: int) -> None:
     q, k, v = _inputs(length)
     blind = causal_attention(q, k, v, mask=torch.zeros(2, length, dtype=torch.bool), **pattern)
     assert blind.abs().max() == 0

@@ -39,6 +39,7 @@ class Generate:
     seed: Annotated[int | None, WHOLE, option("the same seed draws the same bytes (0)")] = None
     utf8: Annotated[bool, option("draw only bytes that keep the text valid UTF-8")] = False
     out: Annotated[str | None, TEXT, option("write to this file; - is stdout", "F")] = None
+    device: Annotated[str, option("cpu, the default, cuda or cuda:1", "DEVICE")] = "cpu"
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str]) -> None:
     from subquad import api
 
     stops = [os.fsencode(text) for text in request.stop] or None
-    pieces = api.stream(api.load(run), prompt, stop=stops, utf8=request.utf8, **given(request, OPTIONS))
+    pieces = api.stream(api.load(run, request.device), prompt, stop=stops, utf8=request.utf8, **given(request, OPTIONS))
     if request.out in (None, "-"):
         _write(sys.stdout.buffer, pieces)
         if sys.stdout.isatty():

@@ -36,6 +36,7 @@ class Score:
     sliding: Annotated[bool, option("overlap half a window (twice the time)")] = False
     bits_out: Annotated[str | None, TEXT, option("write the bits of every byte, files in order, as a NumPy array", "F.npy")] = None
     json: Annotated[bool, option("figures as JSON")] = False
+    device: Annotated[str, option("cpu, the default, cuda or cuda:1", "DEVICE")] = "cpu"
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str]) -> None:
 
     from subquad import api
 
-    model = api.load(run)
+    model = api.load(run, request.device)
     passes = {"strided": request.strided, "sliding": request.sliding, **given(request, ("overlap",))}
     results = []
     for source in sources:
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str]) -> None:
     if request.bits_out is not None:
         _write_bits(Path(request.bits_out), results)
     files = [_figures(name, result) for name, result in zip(request.files, results, strict=True)]
-    _print(request, files, _total(results))
+    _print(request, files, _figures("all", api.total(results)))
 
 
 def _data(source: str | Path) -> bytes | Path:
@@ -76,18 +77,12 @@ def _figures(name: str, result: Result) -> dict[str, Any]:
     }
 
 
-def _total(results: Sequence[Result]) -> dict[str, Any]:
-    size = sum(result.bytes for result in results)
-    bits = sum(result.bits_per_byte * result.bytes for result in results if result.bits_per_byte is not None)
-    return {"bytes": size, "bits_per_byte": bits / size if size else None}
-
-
 def _print(request: Score, files: list[dict[str, Any]], total: dict[str, Any]) -> None:
     if request.json:
         print_json({"run": request.run, "files": files, "total": total})
         return
     rows = [["file", "bytes", "bits per byte", "word perplexity"]]
-    for figures in [*files, *([{"file": "all", "word_perplexity": None} | total] if len(files) > 1 else [])]:
+    for figures in [*files, *([total] if len(files) > 1 else [])]:
         rate, perplexity = figures["bits_per_byte"], figures["word_perplexity"]
         rows.append(
             [

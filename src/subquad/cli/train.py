@@ -35,7 +35,7 @@ class Train:
     steps: Annotated[int | None, WHOLE, option("optimizer steps; with --resume the new total")] = None
     set: Annotated[UseAppendAction[tuple[str, ...]], option("a key of train.yaml, such as model.patch_size=4", "key=value")] = ()
     resume: Annotated[bool, option("go on from the last checkpoint in --out")] = False
-    device: Annotated[str | None, TEXT, option("auto, cpu, cuda, cuda:1, mps; auto takes a GPU where there is one", "DEVICE")] = None
+    device: Annotated[str | None, TEXT, option("auto, cpu, cuda, cuda:1; auto takes a GPU where there is one", "DEVICE")] = None
     dtype: Annotated[str | None, TEXT, option("auto, float32 or bfloat16", "DTYPE")] = None
     quiet: Annotated[bool, option("no progress")] = False
 

@@ -1,7 +1,8 @@
 """Counted FLOPs per byte, on the meta device: nothing is allocated and any length can be counted.
 
 Matrix products come from PyTorch's counter (a multiply-add is 2 FLOPs). Causal attention is computed over whole rectangles there; of
-them ``causal="half"`` counts the half that is visible (MEGABYTE's Table 7) and ``"full"`` all (Hyena's Table 4.4). Embedding look-ups,
+them ``causal="half"`` counts half, which is what is visible of the whole past (MEGABYTE's Table 7; of a patch and the one before it is
+three quarters), and ``"full"`` all (Hyena's Table 4.4). Embedding look-ups,
 norms and activations count nothing, as in the papers.
 """
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from subquad.layers.attention import AttentionConfig
 from subquad.layers.stack import Stack, StackConfig, StackState, init_weights
 from subquad.models.model import CausalModel, ModelConfig, ModelState
-from subquad.ops.rows import run_index, take_rows
+from subquad.ops.rows import run_index
 
 
 class LanguageModelConfig(ModelConfig):
@@ -72,17 +72,9 @@ class LanguageModel(CausalModel):
         logits = self._logits(self.stack.step(self.start.expand(batch, -1), stack))
         return LanguageModelState(logits, [0] * batch, room, stack)
 
-    def prefill(self, ids: Tensor, state: ModelState, lengths: Sequence[int] | None = None) -> Tensor:
+    def _advance(self, ids: Tensor, counts: Sequence[int], state: ModelState) -> Tensor:
         assert isinstance(state, LanguageModelState)
-        batch, n = ids.shape
-        counts = [n] * batch if lengths is None else list(lengths)
-        state.admit(counts)
-        if n == 0:
-            return state.logits.new_zeros(batch, 0, self.config.vocab)
-        logits = self._logits(self.stack.prefill(self._embed(ids, state.lengths), state.stack, counts))
-        state.logits = last_logits(logits, counts, state.logits)
-        state.lengths = [length + count for length, count in zip(state.lengths, counts, strict=True)]
-        return logits
+        return self._logits(self.stack.prefill(self._embed(ids, state.lengths), state.stack, counts))
 
     def _embed(self, ids: Tensor, starts: Sequence[int]) -> Tensor:
         x = self.embedding(ids)
@@ -95,27 +87,21 @@ class LanguageModel(CausalModel):
         return F.linear(x, self.embedding.weight) if self.head is None else self.head(x)
 
 
-def last_logits(logits: Tensor, counts: Sequence[int], before: Tensor) -> Tensor:
-    """The logits after each row's last id: (B, n, V) -> (B, V). A row that took none keeps those it had."""
-    last = take_rows(logits, [max(count - 1, 0) for count in counts], 1).squeeze(1)
-    if min(counts) > 0:
-        return last
-    return torch.where(torch.tensor(counts, device=logits.device).unsqueeze(1) > 0, last, before)
-
-
-def transformer(dim: int, depth: int, heads: int, max_len: int = 1024, init_std: float = 0.006) -> LanguageModelConfig:
+def transformer(
+    dim: int, depth: int, heads: int, max_len: int = 1024, init_std: float = 0.006, dropout: float = 0.0
+) -> LanguageModelConfig:
     """A byte Transformer with rotary positions."""
-    stack = StackConfig(dim=dim, depth=depth, mixer=AttentionConfig(heads=heads))
+    stack = StackConfig(dim=dim, depth=depth, mixer=AttentionConfig(heads=heads, dropout=dropout), dropout=dropout)
     return LanguageModelConfig(max_len=max_len, stack=stack, init_std=init_std)
 
 
 PRESETS: dict[str, LanguageModelConfig] = {
     "transformer-tiny": transformer(64, 2, 2, init_std=0.08),
     "transformer-small": transformer(96, 3, 3, init_std=0.08),
-    "transformer-125m": transformer(768, 12, 12),  # S1
-    "transformer-350m": transformer(1024, 24, 16),  # S2
-    "transformer-760m": transformer(1536, 24, 16),  # S3
-    "transformer-1.3b": transformer(2048, 24, 32),  # S4
-    "transformer-2.7b": transformer(2560, 32, 32),  # S5
-    "transformer-6.7b": transformer(4096, 32, 32),  # S6
+    "transformer-125m": transformer(768, 12, 12, dropout=0.1),  # S1
+    "transformer-350m": transformer(1024, 24, 16, dropout=0.1),  # S2
+    "transformer-760m": transformer(1536, 24, 16, dropout=0.1),  # S3
+    "transformer-1.3b": transformer(2048, 24, 32, dropout=0.1),  # S4
+    "transformer-2.7b": transformer(2560, 32, 32, dropout=0.1),  # S5
+    "transformer-6.7b": transformer(4096, 32, 32, dropout=0.1),  # S6
 }

@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, cast
 
 import torch
@@ -27,7 +28,6 @@ from subquad.layers.attention import AttentionConfig
 from subquad.layers.short_conv import ConvEncoder, ConvEncoderState
 from subquad.layers.stack import Stack, StackConfig, StackState, init_weights
 from subquad.layers.state import State
-from subquad.models.language_model import last_logits
 from subquad.models.model import CausalModel, ModelConfig, ModelState
 from subquad.ops.rows import put_rows, run_index, take_rows
 
@@ -77,6 +77,8 @@ class MegabyteConfig(ModelConfig):
             raise ValueError(f"a patch of {math.prod(self.patches)} bytes does not divide max_len {self.max_len}: make max_len a multiple")
         if self.cross_patch is not None and self.cross_patch > min(self.patches):
             raise ValueError(f"cross_patch {self.cross_patch} reaches past the previous patch: use at most {min(self.patches)}")
+        if self.conv_kernels and self.without == "global":
+            raise ValueError("conv_kernels belong to the global model, which without='global' leaves out: set conv_kernels=[]")
         if any(kernel < 1 for kernel in self.conv_kernels):
             raise ValueError(f"conv_kernels must be positive, got {list(self.conv_kernels)}")
         return self
@@ -118,7 +120,7 @@ class Stage(nn.Module):
             stack = stack.model_copy(update={"depth": 0})
         lookback = 0 if self.group is None else self.group if config.cross_patch is None else config.cross_patch
         self.embedding = nn.Embedding(config.vocab, stack.dim // self.unit)
-        self.pad = nn.Parameter(torch.empty(stack.dim))
+        self.pad = None if self.blind else nn.Parameter(torch.empty(stack.dim))
         learned = index == 0 and config.positions == "learned"
         self.positions = nn.Embedding(config.max_len, stack.dim // self.unit) if learned else None
         self.conv = ConvEncoder(stack.dim // self.unit, config.conv_kernels) if index == 0 and config.conv_kernels else None
@@ -140,14 +142,9 @@ class Stage(nn.Module):
 
     def shift(self, x: Tensor) -> Tensor:
         """Moves units one position on, in each group; the pad vector comes first: (B, n, D) -> (B, n, D), whole groups."""
+        assert self.pad is not None
         groups = x if self.group is None else x.reshape(-1, self.group, x.shape[2])
         return torch.cat((self.pad.expand(groups.shape[0], 1, -1).to(x.dtype), groups[:, :-1]), 1).reshape(x.shape)
-
-    def enter(self, x: Tensor, slices: Tensor | None) -> Tensor:
-        """Adds what the stage above says; without the local model that is all there is."""
-        if slices is None:
-            return x
-        return slices if self.blind else x + slices
 
     def project(self, y: Tensor) -> Tensor:
         """Output of the stage above, (B, n, D above) -> for each of its slices an input of this stage, (B, n * group, D)."""
@@ -177,7 +174,7 @@ class Megabyte(CausalModel):
         y: Tensor | None = None
         for stage in self.stages:
             slices = None if y is None else stage.project(y)
-            y = stage.stack(stage.enter(stage.shift(stage.embed(ids, [0])), slices))
+            y = stage.stack(_joined(None if stage.blind else stage.shift(stage.embed(ids, [0])), slices))
         assert y is not None
         return self._logits(y[:, :length])
 
@@ -192,30 +189,22 @@ class Megabyte(CausalModel):
                 slices = states[-1].slices = stage.project(y)
             conv = None if stage.conv is None else stage.conv.init_state(batch)
             states.append(StageState(stage.stack.init_state(batch, room // stage.unit + 1), conv))
-            x = stage.enter(stage.pad.expand(batch, 1, -1), None if slices is None else slices[:, :1])
-            y = stage.stack.prefill(x, states[-1].stack)
+            first = None if stage.pad is None else stage.pad.expand(batch, 1, -1)
+            y = stage.stack.prefill(_joined(first, None if slices is None else slices[:, :1]), states[-1].stack)
         assert y is not None
         return MegabyteState(self._logits(y[:, 0]), [0] * batch, room, open_bytes, states)
 
-    def prefill(self, ids: Tensor, state: ModelState, lengths: Sequence[int] | None = None) -> Tensor:
+    def _advance(self, ids: Tensor, counts: Sequence[int], state: ModelState) -> Tensor:
         assert isinstance(state, MegabyteState)
-        batch, n = ids.shape
-        counts = [n] * batch if lengths is None else list(lengths)
-        state.admit(counts)
-        if max(counts, default=0) == 0:
-            return state.logits.new_zeros(batch, n, self.config.vocab)
         filled = [length % self.span for length in state.lengths]
-        recent = F.pad(state.open_bytes, (0, n))  # from the start of each row's open patch
+        recent = F.pad(state.open_bytes, (0, ids.shape[1]))  # from the start of each row's open patch
         put_rows(recent, filled, ids)
-        y = self._advance(recent, filled, counts, state)
-        logits = self._logits(y)
+        logits = self._logits(self._run_stages(recent, filled, counts, state))
         ends = [fill + count for fill, count in zip(filled, counts, strict=True)]
         state.open_bytes = take_rows(F.pad(recent, (0, self.span)), [end // self.span * self.span for end in ends], self.span).clone()
-        state.logits = last_logits(logits, counts, state.logits)
-        state.lengths = [length + count for length, count in zip(state.lengths, counts, strict=True)]
         return logits
 
-    def _advance(self, recent: Tensor, filled: list[int], counts: list[int], state: MegabyteState) -> Tensor:
+    def _run_stages(self, recent: Tensor, filled: list[int], counts: Sequence[int], state: MegabyteState) -> Tensor:
         """Runs each stage over the units that the new bytes complete; returns the last stage's output (B, n, D).
 
         Units count from the start of each row's open patch. The input of unit j is the unit before it, j - 1.
@@ -229,15 +218,9 @@ class Megabyte(CausalModel):
             new = [(fill + count) // stage.unit - d for fill, count, d in zip(filled, counts, done, strict=True)]
             most = max(new)
             if most:
-                starts = [d * stage.unit for d in done]
-                unit_bytes = take_rows(recent, starts, most * stage.unit)
-                at = [origin + start for origin, start in zip(origins, starts, strict=True)]
-                x = stage.embed(unit_bytes, at, held.conv, [count * stage.unit for count in new])
-                x = self._pad_first(stage, x, [d + 1 for d in done])
-                if slices is not None:
-                    first = [d + 1 - place for d, place in zip(done, above, strict=True)]
-                    x = stage.enter(x, take_rows(slices, first, most))
-                y = stage.stack.prefill(x, held.stack, new)
+                x = None if stage.blind else self._units(stage, held, recent, origins, done, new)
+                first = [d + 1 - place for d, place in zip(done, above, strict=True)]
+                y = stage.stack.prefill(_joined(x, None if slices is None else take_rows(slices, first, most)), held.stack, new)
             if index + 1 < len(self.stages):
                 below = self.stages[index + 1]
                 assert held.slices is not None and below.group is not None
@@ -251,13 +234,17 @@ class Megabyte(CausalModel):
         return y
 
     @staticmethod
-    def _pad_first(stage: Stage, x: Tensor, units: list[int]) -> Tensor:
-        """Puts the pad vector at the units that begin a group."""
+    def _units(stage: Stage, held: StageState, recent: Tensor, origins: list[int], done: list[int], new: list[int]) -> Tensor:
+        """What a stage reads at its new positions: the unit before each, or the pad vector where a group begins."""
+        starts = [d * stage.unit for d in done]
+        at = [origin + start for origin, start in zip(origins, starts, strict=True)]
+        x = stage.embed(take_rows(recent, starts, max(new) * stage.unit), at, held.conv, [count * stage.unit for count in new])
         if stage.group is None:
             return x
-        if x.shape[1] == 1 and len(set(units)) == 1:
-            return stage.pad.expand_as(x) if units[0] % stage.group == 0 else x
-        begins = run_index(units, x.shape[1], x.device) % stage.group == 0
+        assert stage.pad is not None
+        if x.shape[1] == 1 and len(set(done)) == 1:
+            return stage.pad.expand_as(x) if (done[0] + 1) % stage.group == 0 else x
+        begins = (run_index(done, x.shape[1], x.device) + 1) % stage.group == 0
         return torch.where(begins.unsqueeze(-1), stage.pad.to(x.dtype), x)
 
     @property
@@ -268,13 +255,20 @@ class Megabyte(CausalModel):
         return F.linear(y, self._last.embedding.weight)
 
 
+def _joined(x: Tensor | None, slices: Tensor | None) -> Tensor:
+    """A stage's own bytes and what the stage above says; the first stage has no word from above, a blind one no bytes."""
+    assert x is not None or slices is not None
+    return x if slices is None else slices if x is None else x + slices  # type: ignore[return-value]  # one of them is there
+
+
 def megabyte(
-    wide: tuple[int, int, int], narrow: tuple[int, int, int], patch_size: int, max_len: int, init_std: float = 0.006
+    wide: tuple[int, int, int], narrow: tuple[int, int, int], patch_size: int, max_len: int, init_std: float = 0.006, dropout: float = 0.0
 ) -> MegabyteConfig:
     """Two stages, each (dim, depth, heads): global positions are learned (per byte), local ones rotary."""
+    top = AttentionConfig(heads=wide[2], head_dim=max(wide[0] // wide[2], 1), rotary=False, dropout=dropout)
     stages = (
-        StackConfig(dim=wide[0], depth=wide[1], mixer=AttentionConfig(heads=wide[2], head_dim=max(wide[0] // wide[2], 1), rotary=False)),
-        StackConfig(dim=narrow[0], depth=narrow[1], mixer=AttentionConfig(heads=narrow[2])),
+        StackConfig(dim=wide[0], depth=wide[1], mixer=top, dropout=dropout),
+        StackConfig(dim=narrow[0], depth=narrow[1], mixer=AttentionConfig(heads=narrow[2], dropout=dropout), dropout=dropout),
     )
     return MegabyteConfig(max_len=max_len, patch_size=patch_size, stages=stages, init_std=init_std)
 
@@ -285,27 +279,28 @@ def _paper() -> dict[str, MegabyteConfig]:
     A width that is no multiple of P cannot be cut into P slices; the nearest multiple stands in (2048 -> 2052 and 2560 -> 2556 for
     P = 12, 4096 -> 4080 for P = 48), with the heads as printed. The rows that cannot be resolved are listed in docs/megabyte.md.
     """
-    arxiv = megabyte((2048, 14, 32), (1024, 18, 16), 8, 8192)
-    image256 = megabyte((768, 12, 12), (768, 12, 12), 192, 196_608)
-    audio = megabyte((1024, 24, 16), (768, 12, 12), 32, 524_288)
+    paper = partial(megabyte, dropout=0.1)
+    arxiv = paper((2048, 14, 32), (1024, 18, 16), 8, 8192)
+    image256 = paper((768, 12, 12), (768, 12, 12), 192, 196_608)
+    audio = paper((1024, 24, 16), (768, 12, 12), 32, 524_288)
     return {
-        "megabyte-1.3b": megabyte((2048, 24, 32), (1024, 15, 16), 8, 8192),
+        "megabyte-1.3b": paper((2048, 24, 32), (1024, 15, 16), 8, 8192),
         "megabyte-arxiv": arxiv,
-        "megabyte-arxiv-without-local": _without("local", megabyte((2560, 20, 32), (1024, 18, 16), 4, 8192)),
-        "megabyte-arxiv-without-global": _without("global", megabyte((2048, 14, 32), (1024, 24, 16), 8, 8192)),
-        "megabyte-arxiv-without-cross-patch": _unlinked(megabyte((2048, 17, 32), (1024, 24, 16), 8, 8192)),
-        "megabyte-arxiv-conv": _convolved(megabyte((2048, 13, 32), (1024, 18, 16), 8, 8192)),
-        "megabyte-image64": megabyte((2052, 24, 32), (2048, 24, 32), 12, 12_288),
-        "megabyte-image64-sota": megabyte((2556, 32, 32), (1024, 24, 16), 12, 12_288),
+        "megabyte-arxiv-without-local": _without("local", paper((2560, 20, 32), (1024, 18, 16), 4, 8192)),
+        "megabyte-arxiv-without-global": _without("global", paper((2048, 14, 32), (1024, 24, 16), 8, 8192)),
+        "megabyte-arxiv-without-cross-patch": _unlinked(paper((2048, 17, 32), (1024, 24, 16), 8, 8192)),
+        "megabyte-arxiv-conv": _convolved(paper((2048, 13, 32), (1024, 18, 16), 8, 8192)),
+        "megabyte-image64": paper((2052, 24, 32), (2048, 24, 32), 12, 12_288),
+        "megabyte-image64-sota": paper((2556, 32, 32), (1024, 24, 16), 12, 12_288),
         "megabyte-image256": image256,
-        "megabyte-image256-without-local": _without("local", megabyte((4080, 32, 32), (768, 12, 12), 48, 196_608)),
+        "megabyte-image256-without-local": _without("local", paper((4080, 32, 32), (768, 12, 12), 48, 196_608)),
         "megabyte-image256-without-global": _without("global", image256),
         "megabyte-image256-conv": _convolved(image256),
-        "megabyte-image640": megabyte((768, 12, 12), (768, 8, 12), 192, 1_228_800),
+        "megabyte-image640": paper((768, 12, 12), (768, 8, 12), 192, 1_228_800),
         "megabyte-audio": audio,
-        "megabyte-audio-without-local": _without("local", megabyte((4096, 32, 32), (768, 12, 12), 32, 524_288)),
+        "megabyte-audio-without-local": _without("local", paper((4096, 32, 32), (768, 12, 12), 32, 524_288)),
         "megabyte-audio-without-global": _without("global", audio),
-        "megabyte-audio-without-cross-patch": _unlinked(megabyte((1024, 24, 16), (768, 14, 12), 32, 524_288)),
+        "megabyte-audio-without-cross-patch": _unlinked(paper((1024, 24, 16), (768, 14, 12), 32, 524_288)),
         "megabyte-audio-conv": _convolved(audio),
     }
 

@@ -9,11 +9,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
 from subquad.config import Config
 from subquad.layers.state import State
+from subquad.ops.rows import take_rows
 
 
 class ModelConfig(Config, ABC):
@@ -50,10 +53,14 @@ class ModelState(State):
 
 
 class CausalModel(nn.Module, ABC):
-    """Base of the causal models. B batch, T ids, V vocabulary."""
+    """Base of the causal models. B batch, T ids, V vocabulary.
+
+    ``patch_size`` is the number of bytes in a patch of the last stage that has patches, ``span`` in one of the first; 1 without patches.
+    """
 
     config: ModelConfig
     patch_size: int = 1
+    span: int = 1
 
     @abstractmethod
     def forward(self, ids: Tensor) -> Tensor:
@@ -63,13 +70,34 @@ class CausalModel(nn.Module, ABC):
     def init_state(self, batch: int, max_len: int | None = None) -> ModelState:
         """The state before the first id, with room for ``max_len`` ids (default: the whole context)."""
 
-    @abstractmethod
     def prefill(self, ids: Tensor, state: ModelState, lengths: Sequence[int] | None = None) -> Tensor:
-        """Takes ids (B, n), of which row b uses the first ``lengths[b]``; returns the logits after each, (B, n, V)."""
+        """Takes ids (B, n), of which row b uses the first ``lengths[b]``; returns the logits after each, (B, n, V).
+
+        Logits past a row's length are meaningless. Raises ``ValueError`` when a row's ids do not fit the state.
+        """
+        batch, n = ids.shape
+        counts = [n] * batch if lengths is None else list(lengths)
+        if len(counts) != batch or not all(0 <= count <= n for count in counts):
+            raise ValueError(f"lengths must be {batch} numbers from 0 to {n}, one a row, got {counts}")
+        state.admit(counts)
+        most = max(counts, default=0)
+        if most == 0:
+            return state.logits.new_zeros(batch, n, self.config.vocab)
+        logits = self._advance(ids[:, :most], counts, state)
+        last = take_rows(logits, [max(count - 1, 0) for count in counts], 1).squeeze(1)
+        if min(counts) == 0:
+            last = torch.where(torch.tensor(counts, device=logits.device).unsqueeze(1) > 0, last, state.logits)
+        state.logits = last
+        state.lengths = [length + count for length, count in zip(state.lengths, counts, strict=True)]
+        return F.pad(logits, (0, 0, 0, n - most)) if n > most else logits
 
     def step(self, ids: Tensor, state: ModelState) -> Tensor:
         """Takes one id a row, (B,), and returns the logits of the next, (B, V)."""
         return self.prefill(ids.unsqueeze(1), state).squeeze(1)
+
+    @abstractmethod
+    def _advance(self, ids: Tensor, counts: Sequence[int], state: ModelState) -> Tensor:
+        """``prefill`` of n = max(counts) > 0 ids; leaves ``logits`` and ``lengths`` of the state to the caller."""
 
     def _check_length(self, length: int) -> None:
         if length > self.config.max_len:

@@ -43,7 +43,7 @@ def causal_attention(
         return _blocks(q, k, v, segment, min(lookback, segment), None, dropout)
     if window is not None and window < length:
         return _blocks(q, k, v, window, window - 1, window, dropout)
-    if length <= SHORT_BLOCK and q.device.type == "cpu":
+    if _short(length, q):
         return attend(q, k, v, visible(length, None, None, 0, q.device), dropout)
     out = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), dropout_p=dropout, is_causal=True)
     return out.transpose(1, 2)
@@ -121,7 +121,7 @@ def _short_blocks(q: Tensor, k: Tensor, v: Tensor, back: int, window: int | None
     first = torch.arange(count, device=q.device)[:, None, None, None] * block
     time = torch.arange(-back, block, device=q.device)
     seen = sees(first + time[back:].unsqueeze(1), first + time, window, block if window is None else None, back)
-    return _multiplied_out(*(x.transpose(2, 3) for x in (q, keys, values)), seen, dropout).transpose(2, 3)
+    return _multiplied_out(q.transpose(2, 3), keys.transpose(2, 3), values.transpose(2, 3), seen, dropout).transpose(2, 3)
 
 
 def causal_attention_direct(

@@ -6,17 +6,24 @@ position 10^6 float32 angles are off by 0.06 radian, float64 ones by 10^-10.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
 
+@lru_cache
+def _signed_rates(head_dim: int, base: float) -> tuple[float, ...]:
+    """Radians a position for each channel; the first half negative, which leaves cosines as they are and turns the signs of sines."""
+    rates = [base ** (-2 * i / head_dim) for i in range(head_dim // 2)]
+    return (*(-rate for rate in rates), *rates)
+
+
 def rotary_table(positions: Tensor, head_dim: int, base: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Cosines and signed sines for ``rotate``: positions (...) -> two tensors (..., head_dim) of ``dtype``."""
-    half = head_dim // 2
-    rates = base ** (-torch.arange(half, device=positions.device, dtype=torch.float64) / half)
-    angles = positions.to(torch.float64).unsqueeze(-1) * rates
-    cos, sin = angles.cos().to(dtype), angles.sin().to(dtype)
-    return torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
+    rates = torch.tensor(_signed_rates(head_dim, base), dtype=torch.float64, device=positions.device)
+    angles = positions.unsqueeze(-1) * rates
+    return angles.cos().to(dtype), angles.sin().to(dtype)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -85,7 +85,11 @@ class Display:
     def say(self, text: str) -> None:
         """One line of text, unless quiet."""
         if not self._quiet:
-            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self.tell(text)
+
+    def tell(self, text: str) -> None:
+        """One line of text, quiet or not."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         """Takes the bar down."""

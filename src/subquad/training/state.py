@@ -89,9 +89,10 @@ def restore_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimiz
     checkpoint.load_weights(model, folder)
     tensors = checkpoint.read_tensors(folder / OPTIMIZER)
     torch.set_rng_state(tensors.pop("rng/cpu"))
-    cuda = tensors.pop("rng/cuda", None)
-    if cuda is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(cuda)
+    for name in [name for name in tensors if name.startswith("rng/cuda:")]:
+        number, state = int(name.rpartition(":")[2]), tensors.pop(name)
+        if number < torch.cuda.device_count():
+            torch.cuda.set_rng_state(state, number)
     restore_optimizer(model, optimizer, tensors)
     return Counters(**json.loads((folder / PROGRESS).read_text(encoding="utf-8")))
 
@@ -107,7 +108,8 @@ def last_good(out: Path) -> str:
 
 def _random_states() -> dict[str, torch.Tensor]:
     states = {"rng/cpu": torch.get_rng_state()}
-    return states | {"rng/cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else states
+    numbers = range(torch.cuda.device_count())
+    return states | {f"rng/cuda:{number}": torch.cuda.get_rng_state(number) for number in numbers}
 
 
 def _states(out: Path) -> list[Path]:
@@ -118,6 +120,8 @@ def _prune(out: Path, newest: Path, keep: int) -> None:
     """Removes old checkpoints, later ones that were damaged and are overtaken, and what a killed process left half written."""
     states = _states(out)
     sound = [path for path in states if path.name <= newest.name]
+    for path in (out / "state").glob(".step-*"):
+        shutil.rmtree(path, ignore_errors=True)
     for path in (*sound[:-keep], *(path for path in states if path not in sound)):
         # A half-removed folder must not pass for a checkpoint.
         path.replace(path.with_name(f".{path.name}.old"))

@@ -9,7 +9,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -212,8 +212,7 @@ class Trainer:
         """One update from ``batch`` windows; the loss is the mean over all their bytes, however they are cut into parts."""
         began = time.perf_counter()
         config = self.config
-        assert config.optim.lr is not None
-        lr = learning_rate(config.schedule, config.optim.lr, config.steps, counters.step)
+        lr = self._rate(counters.step)
         ids, lengths = self.windows.batch(counters.samples, config.batch)
         count, size = int(lengths.sum()), config.batch // config.accumulate
         total = torch.zeros((), device=self.device)
@@ -223,8 +222,8 @@ class Trainer:
             total = total + nats.detach()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.optim.clip or math.inf).item()
         loss = bits_per_byte(total.item(), count)
-        self._demand_finite(loss, f"a loss of {loss} bits per byte", counters.step + 1, lr)
-        self._demand_finite(norm, f"a gradient of norm {norm}", counters.step + 1, lr)
+        self._demand_finite(loss, f"a loss of {loss} bits per byte", counters.step + 1)
+        self._demand_finite(norm, f"a gradient of norm {norm}", counters.step + 1)
         set_lr(self.optimizer, lr)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -255,12 +254,17 @@ class Trainer:
             logits = self.forward(on_device)
         return cross_entropy_sum(logits, on_device, lengths.tolist())
 
-    def _demand_finite(self, value: float, what: str, step: int, lr: float | None = None) -> None:
+    def _rate(self, step: int) -> float:
+        assert self.config.optim.lr is not None
+        return learning_rate(self.config.schedule, self.config.optim.lr, self.config.steps, step)
+
+    def _demand_finite(self, value: float, what: str, step: int) -> None:
         if math.isfinite(value):
             return
         self._log({"kind": "end", "step": step, "reason": "not finite"})
-        rate = "" if lr is None else f" at learning rate {lr:.3g}"
-        raise RunError(f"step {step} gave {what}{rate}; {last_good(self.out)}; lower optim.lr, or raise schedule.warmup, in a new run")
+        lr = self._rate(step - 1)
+        remedy = "lower optim.lr, or raise schedule.warmup, in a new run"
+        raise RunError(f"step {step} gave {what} at learning rate {lr:.3g}; {last_good(self.out)}; {remedy}")
 
     def _evaluate(self, counters: Counters) -> Counters:
         """Validates, keeps the weights if they are the best so far, and writes a sample."""
@@ -305,7 +309,7 @@ class Trainer:
             self._close()
             checkpoint.seal(self.out)
         if reason == "interrupted":
-            self.display.say(f"stopped after step {counters.step}; go on with: {resume_command(self.out)}")
+            self.display.tell(f"stopped after step {counters.step}; go on with: {resume_command(self.out)}")
         return Result(self.out, counters.step, reason, counters.best)
 
     @contextmanager
@@ -320,8 +324,11 @@ class Trainer:
         self.display.start(counters.step)
         try:
             yield
-        finally:
-            self._close()
+        except BaseException:
+            with suppress(OSError):  # a full disk refuses what is left of the log once more; the first refusal has been told
+                self._close()
+            raise
+        self._close()
 
     def _close(self) -> None:
         self.display.close()
