@@ -97,7 +97,7 @@ def transformer(
 
 PRESETS: dict[str, LanguageModelConfig] = {
     "transformer-tiny": transformer(64, 2, 2, init_std=0.08),
-    "transformer-small": transformer(96, 3, 3, init_std=0.08),
+    "transformer-small": transformer(96, 2, 3, init_std=0.08),
     "transformer-125m": transformer(768, 12, 12, dropout=0.1),  # S1
     "transformer-350m": transformer(1024, 24, 16, dropout=0.1),  # S2
     "transformer-760m": transformer(1536, 24, 16, dropout=0.1),  # S3

@@ -317,19 +317,19 @@ def _convolved(config: MegabyteConfig) -> MegabyteConfig:
     return config.model_copy(update={"conv_kernels": (3, 5, 7)})
 
 
-def _laptop(wide: tuple[int, int, int], narrow: tuple[int, int, int]) -> MegabyteConfig:
-    """A size for a CPU: patches of 4, a context of 1,024, and weights that start as large as narrow layers need.
+def _laptop(wide: tuple[int, int, int], narrow: tuple[int, int, int], patch_size: int) -> MegabyteConfig:
+    """A size for a CPU: a context of 1,024, and weights that start as large as narrow layers need.
 
     Global positions are rotary: what one position learns serves all others, and a small text has too few bytes to learn 1,024 of them.
     """
-    config = megabyte(wide, narrow, patch_size=4, max_len=1024, init_std=0.08)
+    config = megabyte(wide, narrow, patch_size, max_len=1024, init_std=0.08)
     top = config.stages[0]
     rotary = top.model_copy(update={"mixer": top.mixer.model_copy(update={"rotary": True})})
     return config.model_copy(update={"stages": (rotary, config.stages[1]), "positions": "none"})
 
 
 PRESETS: dict[str, MegabyteConfig] = {
-    "megabyte-tiny": _laptop((128, 2, 4), (64, 2, 2)),
-    "megabyte-small": _laptop((160, 3, 5), (96, 3, 3)),
+    "megabyte-tiny": _laptop((128, 2, 4), (64, 2, 2), 4),
+    "megabyte-small": _laptop((192, 3, 6), (96, 2, 3), 8),
     **_paper(),
 }
