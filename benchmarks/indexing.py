@@ -1,6 +1,6 @@
 """How fast a folder of 100,000 small files becomes training data, with nothing prepared.
 
-    make bench BENCHMARKS=indexing
+make bench BENCHMARKS=indexing
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from subquad.checkpoint import load, load_weights, save, seal
+from subquad.checkpoint import load, load_weights, read_config, save, seal, shapes_of
 from subquad.config import override, parse
 from subquad.data import Corpus
 from subquad.errors import RunError
@@ -23,7 +24,7 @@ from subquad.evaluation.throughput import matmul_rate, seconds
 from subquad.inference import Score, generate, score, score_files, stream, total
 from subquad.models import build_model, parse_model, presets
 from subquad.models.model import CausalModel
-from subquad.training.config import TrainConfig, read
+from subquad.training.config import TrainConfig, differences, read
 from subquad.training.state import check_out, newest_state
 from subquad.training.trainer import Hooks, Result, Trainer
 
@@ -86,9 +87,15 @@ def train(
     torch.manual_seed(config.seed)
     model = build_model(config.model)
     if config.init and not (resume and newest_state(Path(out))):
+        _check_fits(model, config)
         load_weights(model, config.init)
     trainer = Trainer(model, config, corpus, out, _hooks(config, quiet))
-    result = trainer.run(resume)
+    try:
+        result = trainer.run(resume)
+    except ValueError:
+        with suppress(OSError):  # what was refused before it began leaves no empty folder
+            Path(out).rmdir()
+        raise
     if result.reason == "finished":
         _report(result, trainer, config)
     return result.out
@@ -162,6 +169,17 @@ def _source(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
 
 def _source_model(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     return _model_config(_source(source)["model"], {})
+
+
+def _check_fits(model: nn.Module, config: TrainConfig) -> None:
+    """Raises ``ValueError`` when the run to start from holds a model of other shapes, with the keys that make it so."""
+    assert config.init is not None
+    there = read_config(Path(config.init))
+    with torch.device("meta"):
+        fits = shapes_of(build_model(there)) == shapes_of(model)
+    if not fits:
+        changed = ", ".join(differences(TrainConfig(model=config.model), TrainConfig(model=there)))
+        raise ValueError(f"{config.init} holds another model, they differ in {changed}: give the same values to start from its weights")
 
 
 def _hooks(config: TrainConfig, quiet: bool) -> Hooks:

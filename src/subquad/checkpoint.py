@@ -59,8 +59,10 @@ def load(path: str | Path, device: str | torch.device = "cpu", verify: bool = Tr
     """The model of a run folder, or of a Hugging Face repo id "org/name" when there is no such folder, in eval mode.
 
     ``verify`` compares config.json, model.safetensors and train.yaml with the manifest. Weights keep the type they were saved in.
-    Raises ``RunError``, in one sentence, for a folder that is no run, a damaged file, or weights that do not fit the config.
+    Raises ``RunError``, in one sentence, for a folder that is no run, a damaged file, or weights that do not fit the config, and
+    ``ValueError`` for a device that is not there.
     """
+    device = found_device(device)
     folder = _folder(path)
     if verify:
         check(folder, [CONFIG, WEIGHTS, *([TRAIN] if (folder / TRAIN).exists() and TRAIN in read_manifest(folder).files else [])])
@@ -74,6 +76,16 @@ def load(path: str | Path, device: str | torch.device = "cpu", verify: bool = Tr
     model.load_state_dict(tensors, assign=True)
     assert not any(tensor.is_meta for tensor in model.state_dict().values())
     return model.eval()
+
+
+def found_device(device: str | torch.device) -> torch.device:
+    """That device. Raises ``ValueError`` for one that PyTorch does not know or see."""
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError):
+        raise ValueError(f"device {str(device)!r} cannot be used: expected cpu, or a GPU that PyTorch sees, as cuda or cuda:1") from None
+    return found
 
 
 def load_weights(model: nn.Module, path: str | Path, verify: bool = True) -> None:

@@ -61,6 +61,8 @@ def short(count: float | None) -> str:
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """A file to write under a temporary name beside ``path``, renamed to it at the end and removed if the writing fails."""
+    if not path.parent.is_dir():
+        raise ValueError(f"there is no folder {str(path.parent)!r} to write {path.name!r} in: make it, or name another file")
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:

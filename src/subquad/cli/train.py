@@ -37,6 +37,7 @@ class Train:
     resume: Annotated[bool, option("go on from the last checkpoint in --out")] = False
     device: Annotated[str | None, TEXT, option("auto, cpu, cuda, cuda:1; auto takes a GPU where there is one", "DEVICE")] = None
     dtype: Annotated[str | None, TEXT, option("auto, float32 or bfloat16", "DTYPE")] = None
+    compile: Annotated[bool, option("torch.compile the model; needs a C++ compiler on a CPU")] = False
     quiet: Annotated[bool, option("no progress")] = False
 
 
@@ -67,7 +68,8 @@ def _config_of_run(request: Train) -> Path:
 
 def _options(request: Train) -> dict[str, Any]:
     options = parse_settings(request.set)
-    for name, value in given(request, ("steps", "device", "dtype")).items():
+    flags = given(request, ("steps", "device", "dtype")) | ({"compile": True} if request.compile else {})
+    for name, value in flags.items():
         if name in options:
             raise ValueError(f"--{name} and --set {name} are both given: keep one")
         options[name] = value

@@ -8,15 +8,16 @@ norms and activations count nothing, as in the papers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from subquad.layers.attention import Attention
+from subquad.layers.stack import Block, Stack
 from subquad.models import build_model
 from subquad.models.model import CausalModel, ModelConfig
 
@@ -50,16 +51,14 @@ def count_flops(
     length = model.config.max_len if length is None else length
     if length < 1:
         raise ValueError(f"FLOPs per byte need at least 1 byte, got a length of {length}")
-    forward = _counts(model, length, backward=False)
-    counts = _counts(model, length, backward=True) if backward else forward
+    forward, attention = _counts(model, length, backward=False)
+    counted = _counts(model, length, backward=True)[0] if backward else forward
     # Backward work is not credited to modules reliably; attention and logits keep their share of the forward pass, since every matrix
     # product has two of its own size in the backward pass.
-    scale = sum(counts["Global"].values()) / max(sum(forward["Global"].values()), 1)
-    names = {name for name, module in model.named_modules() if isinstance(module, Attention)}
-    root = type(model).__name__
-    attention = sum(_of(forward, f"{root}.{name}", torch.ops.aten.bmm) for name in names) * scale
+    scale = counted / max(forward, 1)
+    attention *= scale
     logits = 2.0 * model.config.vocab * _output_width(model) * length * scale
-    linear = sum(counts["Global"].values()) - attention - logits
+    linear = counted - attention - logits
     visible = attention / 2 if causal == "half" else attention
     return Flops(linear / length, visible / length, logits / length)
 
@@ -75,18 +74,37 @@ def embedding_parameters(model: nn.Module) -> int:
     return count_parameters(model) - sum(count_parameters(module) for module in model.modules() if isinstance(module, inner))
 
 
-def _counts(model: nn.Module, length: int, backward: bool) -> Mapping[str, Mapping[Any, int]]:
+def _counts(model: CausalModel, length: int, backward: bool) -> tuple[float, float]:
+    """FLOPs of the whole model and of its attention, measured at one and two blocks a stack and continued to all: blocks are alike."""
+    stacks = [module for module in model.modules() if isinstance(module, Stack) and len(module.blocks)]
+    blocks = [list(stack.blocks) for stack in stacks]
+
+    def measured(deep: Stack | None) -> tuple[float, float]:
+        for stack, own in zip(stacks, blocks, strict=True):
+            stack.blocks = cast("Sequence[Block]", nn.ModuleList(own[:1] * (2 if stack is deep else 1)))
+        return _measured(model, length, backward)
+
+    base = measured(None)
+    everything, attention = base
+    for stack, own in zip(stacks, blocks, strict=True):
+        if len(own) > 1:
+            deeper = measured(stack)
+            everything += (len(own) - 1) * (deeper[0] - base[0])
+            attention += (len(own) - 1) * (deeper[1] - base[1])
+    for stack, own in zip(stacks, blocks, strict=True):
+        stack.blocks = cast("Sequence[Block]", nn.ModuleList(own))
+    return everything, attention
+
+
+def _measured(model: CausalModel, length: int, backward: bool) -> tuple[float, float]:
     counter = FlopCounterMode(display=False)
     with counter, torch.device("meta"), torch.set_grad_enabled(backward):
         logits = model(torch.empty(1, length, dtype=torch.long))
         if backward:
             logits.sum().backward()
     counts: Mapping[str, Mapping[Any, int]] = counter.get_flop_counts()
-    return counts
-
-
-def _of(counts: Mapping[str, Mapping[Any, int]], name: str, operator: Any) -> int:
-    return counts.get(name, {}).get(operator, 0)
+    names = [f"{type(model).__name__}.{name}" for name, module in model.named_modules() if isinstance(module, Attention)]
+    return sum(counts["Global"].values()), sum(counts.get(name, {}).get(torch.ops.aten.bmm, 0) for name in names)
 
 
 def _output_width(model: nn.Module) -> int:

@@ -6,13 +6,10 @@ position 10^6 float32 angles are off by 0.06 radian, float64 ones by 10^-10.
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor
 
 
-@lru_cache
 def _signed_rates(head_dim: int, base: float) -> tuple[float, ...]:
     """Radians a position for each channel; the first half negative, which leaves cosines as they are and turns the signs of sines."""
     rates = [base ** (-2 * i / head_dim) for i in range(head_dim // 2)]

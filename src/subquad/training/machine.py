@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from subquad.checkpoint import found_device
 from subquad.layers.stack import Block
 
 
@@ -21,13 +22,7 @@ def resolved_device(name: str) -> torch.device:
     """The device of that name; "auto" is the GPU if there is one. Raises ``ValueError`` for one that is not there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"device {name!r} cannot be used ({reason}): expected auto, cpu, or a GPU that PyTorch sees, as cuda") from error
-    return device
+    return found_device(name)
 
 
 @contextmanager

@@ -1,0 +1,85 @@
+"""The public functions that compose the packages: training from a start, resuming with everything on, refusing in time."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from subquad import api, checkpoint
+
+TEXT = Path(__file__).parent.parent / "examples" / "data" / "tinyshakespeare.txt"
+STACK = {"dim": 16, "depth": 2, "mixer": {"heads": 2, "dropout": 0.2}, "dropout": 0.2}
+MODEL = {"kind": "megabyte", "max_len": 64, "patch_size": 4, "stages": [STACK, STACK], "init_std": 0.1}
+OPTIONS: dict[str, Any] = {"steps": 6, "batch": 4, "accumulate": 2, "dtype": "float32", "eval.windows": 2, "eval.sample_bytes": 5}
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> str:
+    path = tmp_path / "text.txt"
+    path.write_bytes(TEXT.read_bytes()[:6000])
+    return str(path)
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return checkpoint.load(run / "state" / "step-00000006").state_dict()
+
+
+def test_an_interrupted_run_ends_bit_for_bit_like_another(data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With dropout, accumulation, samples and the machine measured on the way."""
+    whole = api.train(MODEL, data, tmp_path / "whole", OPTIONS, quiet=True)
+    sample = api._sample
+
+    def interrupting(*arguments: Any) -> str:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return sample(*arguments)
+
+    monkeypatch.setattr(api, "_sample", interrupting)
+    parts = api.train(MODEL, data, tmp_path / "parts", {**OPTIONS, "eval.every": 3}, quiet=True)
+    assert api.info(parts)["ended"] == "interrupted" and api.info(parts)["steps"] == 4
+    monkeypatch.undo()
+    api.train(None, None, parts, resume=True, quiet=True)
+    one, other = weights(whole), weights(parts)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert (whole / "report.html").is_file() and (parts / "report.html").is_file()
+
+
+def test_starting_from_another_run(data: str, tmp_path: Path) -> None:
+    first = api.train(MODEL, data, tmp_path / "first", OPTIONS, quiet=True)
+    fine = api.train(MODEL, data, tmp_path / "fine", {**OPTIONS, "steps": 1, "optim.lr": 1e-9}, init=first, quiet=True)
+    one, other = checkpoint.load(first).state_dict(), checkpoint.load(fine).state_dict()
+    assert all(torch.allclose(one[name], other[name], atol=1e-6) for name in one)
+    with pytest.raises(ValueError, match=r"holds another model, they differ in model\.patch_size"):
+        api.train(MODEL, data, tmp_path / "other", {"model.patch_size": 8}, init=first, quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"data.fractions": [0.5, 0.1, 0.1]}, "add up to 1"),
+        ({"data.window": 65}, "exceeds the model's context"),
+        ({"optim": {"lrr": 1e-3}}, "did you mean 'lr'"),
+        ({"model": {"stages": 3}}, "stages"),
+    ],
+)
+def test_what_is_refused_leaves_no_folder(data: str, tmp_path: Path, options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        api.train(MODEL, data, tmp_path / "run", options, quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_options_nested_or_dotted_mean_the_same(data: str, tmp_path: Path) -> None:
+    ways: list[dict[str, Any]] = [{"optim.lr": 1e-2, "model.patch_size": 2}, {"optim": {"lr": 1e-2}, "model": {"patch_size": 2}}]
+    runs = [api.train(MODEL, data, tmp_path / str(number), {**OPTIONS, "steps": 1, **way}, quiet=True) for number, way in enumerate(ways)]
+    one, other = ((run / "config.json").read_text() for run in runs)
+    assert one == other and '"patch_size": 2' in one
+
+
+def test_a_device_that_is_not_there(data: str, tmp_path: Path) -> None:
+    run = api.train(MODEL, data, tmp_path / "run", {**OPTIONS, "steps": 1}, quiet=True)
+    with pytest.raises(ValueError, match="device 'banana' cannot be used"):
+        api.load(run, "banana")
