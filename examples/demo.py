@@ -30,7 +30,7 @@ HELD_OUT = 0.1
 STEPS = {"megabyte-small": 2000, "transformer-small": 1850}
 RECIPE: dict[str, Any] = {
     "data.split": "range",
-    "data.fractions": [0.88, 0.02, HELD_OUT],
+    "data.fractions": [0.895, 0.005, HELD_OUT],
     "batch": 2,
     "optim.lr": 4e-3,
     "schedule.warmup": 50,
