@@ -22,7 +22,7 @@ BYTES = 8192
 
 def main() -> None:
     """Counts and writes the block."""
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     flops = [
         ["MEGABYTE 758M/262M, P = 8, T = 8,192", "0.637", f"{count_flops('megabyte-arxiv').total / 1e9:.3f}"],
         ["Transformer 320M, T = 1,024", "0.600", f"{count_flops(transformer(1024, 22, 16, 1024)).total / 1e9:.3f}"],

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from subquad.checkpoint import load, load_weights, read_config, save, seal, shapes_of
+from subquad.checkpoint import load, save, seal, shapes_of
 from subquad.config import override, parse
 from subquad.data import Corpus
 from subquad.errors import RunError
@@ -87,8 +87,7 @@ def train(
     torch.manual_seed(config.seed)
     model = build_model(config.model)
     if config.init and not (resume and newest_state(Path(out))):
-        _check_fits(model, config)
-        load_weights(model, config.init)
+        _start_from(model, config)
     trainer = Trainer(model, config, corpus, out, _hooks(config, quiet))
     try:
         result = trainer.run(resume)
@@ -171,15 +170,16 @@ def _source_model(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     return _model_config(_source(source)["model"], {})
 
 
-def _check_fits(model: nn.Module, config: TrainConfig) -> None:
-    """Raises ``ValueError`` when the run to start from holds a model of other shapes, with the keys that make it so."""
+def _start_from(model: nn.Module, config: TrainConfig) -> None:
+    """Takes over another run's weights. Raises ``ValueError`` when its model has other shapes, with the keys that make it so."""
     assert config.init is not None
-    there = read_config(Path(config.init))
-    with torch.device("meta"):
-        fits = shapes_of(build_model(there)) == shapes_of(model)
-    if not fits:
+    start = load(config.init)
+    if shapes_of(start) != shapes_of(model):
+        assert isinstance(start, CausalModel)
+        there = start.config.model_dump(mode="json")
         changed = ", ".join(differences(TrainConfig(model=config.model), TrainConfig(model=there)))
         raise ValueError(f"{config.init} holds another model, they differ in {changed}: give the same values to start from its weights")
+    model.load_state_dict(start.state_dict())
 
 
 def _hooks(config: TrainConfig, quiet: bool) -> Hooks:

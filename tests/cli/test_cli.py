@@ -49,6 +49,7 @@ class Stub:
             "load": lambda path, device="cpu": "the model",
             "stream": lambda model, prompt, **options: iter(self.pieces),
             "score": lambda model, data, **passes: _score(data if isinstance(data, bytes) else Path(data).read_bytes()),
+            "total": lambda results: _score(bytes(sum(one.bytes for one in results))),
             "info": lambda run: {"run": str(run), "model": {"parameters": 1234567, "patch_size": 4}, "bits_per_byte": None},
             "model_table": lambda: [{"name": "megabyte-tiny", "parameters": 3456789, "flops_per_byte": 2.5e6, "max_len": 1024}],
         }
@@ -168,7 +169,7 @@ def test_generate_streams_bytes(stub: Stub, run: Path, capfdbinary: pytest.Captu
     )
     assert capfdbinary.readouterr().out == b"one \xff\x00two"
     (_, loaded, _), (_, args, passed) = stub.calls
-    assert loaded == (run,)
+    assert loaded == (run, "cpu")
     assert args == ("the model", b"None")
     assert passed == {"max_bytes": 9, "top_p": 0.9, "stop": [b"\n", "é".encode()], "utf8": True}
 
@@ -217,7 +218,7 @@ def test_a_failed_generation_leaves_the_old_file(stub: Stub, run: Path, tmp_path
         (["generate", "RUN", "--prompt-file", "nowhere"], 2, "there is no 'nowhere'"),
         (["generate", "RUN", "--prompt-file", "RUN"], 2, "got the folder"),
         (["generate", "RUN", "--temperature", "hot"], 2, "expected a number, got 'hot'"),
-        (["generate", "RUN", "--out", "nowhere/out"], 1, "nowhere/out: No such file or directory"),
+        (["generate", "RUN", "--out", "nowhere/out"], 2, "there is no folder 'nowhere' to write 'out' in"),
         (["score", "RUN"], 2, "at least one file"),
         (["score", "RUN", "nowhere"], 2, "there is no 'nowhere'"),
         (["score", "nowhere", "-"], 2, "there is no folder 'nowhere'"),
@@ -233,7 +234,7 @@ def test_wrong_requests(stub: Stub, run: Path, arguments: list[str], status: int
 
 def test_a_repo_id_reaches_load(stub: Stub) -> None:
     assert main(["generate", "somebody/some-model"]) == 0
-    assert stub.calls[0][1] == ("somebody/some-model",)
+    assert stub.calls[0][1] == ("somebody/some-model", "cpu")
 
 
 # score
@@ -251,7 +252,7 @@ def test_score_as_json(stub: Stub, run: Path, files: list[str], capsys: pytest.C
     figures = json.loads(capsys.readouterr().out)
     assert [file["bits_per_byte"] for file in figures["files"]] == [2.0, None, 2.0]
     assert figures["files"][0] == {"file": files[0], "bytes": 3, "bits_per_byte": 2.0, "word_perplexity": None}
-    assert figures["total"] == {"bytes": 8, "bits_per_byte": 2.0}
+    assert figures["total"] == {"file": "all", "bytes": 8, "bits_per_byte": 2.0, "word_perplexity": None}
     assert stub.calls[1] == ("score", ("the model", Path(files[0])), {"overlap": 4, "strided": True, "sliding": False})
 
 
