@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from subquad.ops.attention import attend, causal_attention, causal_attention_direct, visible
-from subquad.ops.rotary import rotary_table, rotate, rotate_direct
+from subquad.ops.rotary import STEPS, rotary_table, rotate, rotate_direct, run_table
 from subquad.ops.rows import put_rows, take_rows
 
 PATTERNS: list[dict[str, Any]] = [
@@ -89,6 +89,16 @@ def test_rotary_products_depend_on_the_distance_alone() -> None:
         products.append(rotate(q, cos[1], sin[1]) @ rotate(k, cos[0], sin[0]))
     torch.testing.assert_close(products[0], products[1], rtol=0, atol=1e-12)
     torch.testing.assert_close(products[0], products[2], rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize(("start", "count"), [(0, 1), (STEPS - 1, 1), (STEPS, 1), (5 * STEPS + 3, 1), (STEPS - 2, 5)])
+def test_kept_rotary_tables_are_those_of_their_positions_and_serve_training_after_decoding(start: int, count: int) -> None:
+    with torch.inference_mode():
+        kept = run_table(start, count, 8, 10_000.0, torch.float64, torch.device("cpu"))
+    for table, expected in zip(kept, rotary_table(torch.arange(start, start + count), 8, 10_000.0, torch.float64), strict=True):
+        assert torch.equal(table, expected)
+    x = torch.randn(count, 8, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.grad(rotate(x, *run_table(start, count, 8, 10_000.0, torch.float64, x.device)).sum(), x)[0].shape == x.shape
 
 
 @pytest.mark.parametrize("starts", [[2, 2], [0, 3]])

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from subquad.layers.mixer import Mixer, MixerConfig
 from subquad.layers.state import State
 from subquad.ops.attention import attend, causal_attention, sees
-from subquad.ops.rotary import rotary_table, rotate
+from subquad.ops.rotary import rotary_table, rotate, run_table
 from subquad.ops.rows import put_rows, run_index, take_rows
 
 
@@ -143,14 +143,16 @@ class Attention(Mixer):
     def _project(self, x: Tensor, starts: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         """Rotated queries, rotated keys and values of positions from ``starts`` on, each (B, n, H, d)."""
         qkv = self.qkv(x).unflatten(-1, (3, self.config.heads, self.head_dim))
-        q, k, v = qkv.unbind(2)
         if not self.config.rotary:
+            q, k, v = qkv.unbind(2)
             return q, k, v
-        positions = run_index(starts, x.shape[1], x.device)
         dtype = torch.promote_types(qkv.dtype, torch.float32)
-        cos, sin = rotary_table(positions, self.head_dim, self.config.rotary_base, dtype)
+        if len(set(starts)) == 1:
+            cos, sin = run_table(starts[0], x.shape[1], self.head_dim, self.config.rotary_base, dtype, x.device)
+        else:
+            cos, sin = rotary_table(run_index(starts, x.shape[1], x.device), self.head_dim, self.config.rotary_base, dtype)
         q, k = rotate(qkv[:, :, :2], cos[..., None, None, :], sin[..., None, None, :]).unbind(2)
-        return q, k, v
+        return q, k, qkv[:, :, 2]
 
     def _causal(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
         window, segment = self.config.window, self.segment

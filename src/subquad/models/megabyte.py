@@ -197,6 +197,9 @@ class Megabyte(CausalModel):
     def _advance(self, ids: Tensor, counts: Sequence[int], state: ModelState) -> Tensor:
         assert isinstance(state, MegabyteState)
         filled = [length % self.span for length in state.lengths]
+        if ids.shape[1] == 1 == min(counts) and len(set(filled)) == 1:  # a step of all rows needs no room beyond the open patch
+            put_rows(state.open_bytes, filled, ids)
+            return self._logits(self._run_stages(state.open_bytes, filled, counts, state))
         recent = F.pad(state.open_bytes, (0, ids.shape[1]))  # from the start of each row's open patch
         put_rows(recent, filled, ids)
         logits = self._logits(self._run_stages(recent, filled, counts, state))

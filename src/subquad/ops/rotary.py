@@ -6,8 +6,12 @@ position 10^6 float32 angles are off by 0.06 radian, float64 ones by 10^-10.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
+
+STEPS = 256  # positions of a table that decoding makes at a time
 
 
 def _signed_rates(head_dim: int, base: float) -> tuple[float, ...]:
@@ -21,6 +25,21 @@ def rotary_table(positions: Tensor, head_dim: int, base: float, dtype: torch.dty
     rates = torch.tensor(_signed_rates(head_dim, base), dtype=torch.float64, device=positions.device)
     angles = positions.unsqueeze(-1) * rates
     return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def run_table(start: int, count: int, head_dim: int, base: float, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """``rotary_table`` of positions start .. start + count - 1, kept for the next layer and, one position at a time, for the next ones."""
+    if count > 1:
+        return _kept_table(start, count, head_dim, base, dtype, device)
+    origin = start // STEPS * STEPS
+    cos, sin = _kept_table(origin, STEPS, head_dim, base, dtype, device)
+    return cos[start - origin : start - origin + 1], sin[start - origin : start - origin + 1]
+
+
+@lru_cache(maxsize=4)
+def _kept_table(start: int, count: int, head_dim: int, base: float, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    with torch.inference_mode(False), torch.no_grad():  # a table made while decoding must serve training too
+        return rotary_table(torch.arange(start, start + count, device=device), head_dim, base, dtype)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
