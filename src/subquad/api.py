@@ -88,6 +88,7 @@ def train(
     model = build_model(config.model)
     if config.init and not (resume and newest_state(Path(out))):
         _start_from(model, config)
+    assert isinstance(model, CausalModel)
     trainer = Trainer(model, config, corpus, out, _hooks(config, quiet))
     try:
         result = trainer.run(resume)

@@ -99,6 +99,17 @@ class CausalModel(nn.Module, ABC):
     def _advance(self, ids: Tensor, counts: Sequence[int], state: ModelState) -> Tensor:
         """``prefill`` of n = max(counts) > 0 ids; leaves ``logits`` and ``lengths`` of the state to the caller."""
 
+    def training_span(self, length: int) -> tuple[int, int]:
+        """The positions, first and end, that a training step on windows of ``length`` ids learns: all, unless a model draws some of them.
+
+        What is drawn comes from PyTorch's random numbers.
+        """
+        return 0, length
+
+    def span_logits(self, ids: Tensor, first: int, end: int) -> Tensor:
+        """``forward`` at positions first .. end - 1 as training sees them, (B, T) -> (B, end - first, V)."""
+        return self(ids)[:, first:end]
+
     def _check_length(self, length: int) -> None:
         if length > self.config.max_len:
             raise ValueError(f"{length} ids exceed the context of {self.config.max_len}: cut them into windows or raise max_len")

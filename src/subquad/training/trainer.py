@@ -1,6 +1,6 @@
 """The training loop: batches by number, one step, validation and samples now and then, checkpoints, a clean end.
 
-The loop knows any model that maps ids (B, T) to logits (B, T, V). B batch, T bytes of a window.
+The loop knows any causal model: ids (B, T) to logits (B, T, V), the loss over all positions or over the span that the model draws. B batch, T bytes of a window.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from subquad import checkpoint
 from subquad.data import Corpus, Windows
 from subquad.errors import RunError
-from subquad.models.model import ModelConfig
+from subquad.models.model import CausalModel
 from subquad.training.config import TrainConfig, as_yaml, differences, read
 from subquad.training.machine import Interrupts, checkpointed, resolved_device, threads, undisturbed
 from subquad.training.objectives import bits_per_byte, cross_entropy_sum
@@ -73,8 +73,7 @@ class Trainer:
     Raises ``ValueError`` before any work for settings that cannot be, ``RunError`` for a run that fails on the way.
     """
 
-    def __init__(self, model: nn.Module, config: TrainConfig, corpus: Corpus, out: str | Path, hooks: Hooks | None = None) -> None:
-        assert isinstance(model.config, ModelConfig)
+    def __init__(self, model: CausalModel, config: TrainConfig, corpus: Corpus, out: str | Path, hooks: Hooks | None = None) -> None:
         self.model, self.corpus, self.out, self.hooks = model, corpus, Path(out), hooks or Hooks()
         self.config = config.model_copy(update={"model": model.config.model_dump(mode="json")})
         self.device = resolved_device(config.device)
@@ -178,7 +177,8 @@ class Trainer:
     def _set_up_model(self) -> None:
         torch.manual_seed(self.config.seed)
         self.model.to(self.device).train()
-        self.forward: Callable[[Tensor], Tensor] = torch.compile(self.model) if self.config.compile else self.model
+        if self.config.compile:
+            self.model.compile()
         lr = resolved_lr(self.config.optim, self.model)
         self.optimizer = build_optimizer(self.model, self.config.optim, lr)
 
@@ -188,7 +188,7 @@ class Trainer:
         ids, lengths = self.windows.batch(0, self.config.batch // self.config.accumulate)
 
         def step(dtype: str) -> None:
-            torch.autograd.backward(self._nats(ids, lengths, dtype))
+            torch.autograd.backward(self._nats(ids, lengths, self.model.training_span(int(lengths.max())), dtype))
 
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             taken = {dtype: self.hooks.seconds(partial(step, dtype)) for dtype in ("float32", "bfloat16")}
@@ -214,10 +214,11 @@ class Trainer:
         config = self.config
         lr = self._rate(counters.step)
         ids, lengths = self.windows.batch(counters.samples, config.batch)
-        count, size = int(lengths.sum()), config.batch // config.accumulate
+        span = self.model.training_span(int(lengths.max()))
+        count, size = int((lengths.clip(*span) - span[0]).sum()), config.batch // config.accumulate
         total = torch.zeros((), device=self.device)
         for first in range(0, config.batch, size):
-            nats = self._nats(ids[first : first + size], lengths[first : first + size])
+            nats = self._nats(ids[first : first + size], lengths[first : first + size], span)
             torch.autograd.backward(nats / count)
             total = total + nats.detach()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.optim.clip or math.inf).item()
@@ -247,12 +248,13 @@ class Trainer:
         self._log(record)
         self.display.update(record, seconds)
 
-    def _nats(self, ids: Bytes, lengths: Integers, dtype: str | None = None) -> Tensor:
-        """The summed cross entropy of windows (B, T)."""
+    def _nats(self, ids: Bytes, lengths: Integers, span: tuple[int, int] | None = None, dtype: str | None = None) -> Tensor:
+        """The summed cross entropy of windows (B, T), over the positions of a span if one is given."""
         on_device = torch.from_numpy(ids).to(self.device).long()
+        first, end = span or (0, ids.shape[1])
         with torch.autocast(self.device.type, torch.bfloat16, enabled=(dtype or self.config.dtype) == "bfloat16"):
-            logits = self.forward(on_device)
-        return cross_entropy_sum(logits, on_device, lengths.tolist())
+            logits = self.model(on_device) if span is None else self.model.span_logits(on_device, first, end)
+        return cross_entropy_sum(logits, on_device[:, first:end], (lengths.clip(first, end) - first).tolist())
 
     def _rate(self, step: int) -> float:
         assert self.config.optim.lr is not None
