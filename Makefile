@@ -39,7 +39,7 @@ clean: ## remove the environment and all that was built
 	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache
 
 # The stamps say what is installed; a change of the project's requirements makes them old.
-dev_extras := dev,plot,data
+dev_extras := dev,plot,data,tokens
 demo_extras := plot,data
 docs_extras := docs
 bench_extras := bench,plot,data

@@ -8,14 +8,12 @@ The layer calls are counted while 8,192 bytes are really generated, by models of
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from benchmarks.recording import record, table
+from subquad.evaluation.decoding import layer_calls
 from subquad.evaluation.flops import count_flops
-from subquad.layers.stack import Block
 from subquad.models.language_model import transformer
 from subquad.models.megabyte import megabyte
-from subquad.models.model import CausalModel
 
 BYTES = 8192
 
@@ -31,7 +29,7 @@ def main() -> None:
         "MEGABYTE, 24 global and 15 local layers, P = 8": (megabyte((32, 24, 2), (16, 15, 2), 8, BYTES).build(), 147_456),
         "Transformer, 24 layers": (transformer(16, 24, 2, BYTES).build(), 196_608),
     }
-    calls = [[name, f"{expected:,}", f"{layer_calls(model):,}"] for name, (model, expected) in pair.items()]
+    calls = [[name, f"{expected:,}", f"{layer_calls(model.eval(), BYTES):,}"] for name, (model, expected) in pair.items()]
     body = (
         "GFLOP per byte of a forward pass, causal attention counted half:\n\n"
         + table(["model", "from the paper's formulas", "counted"], flops)
@@ -39,27 +37,6 @@ def main() -> None:
         + table(["model", "formula of section 3.2", "counted"], calls)
     )
     record("costs", "Costs", "make bench BENCHMARKS=costs", body)
-
-
-@torch.inference_mode()
-def layer_calls(model: CausalModel) -> int:
-    """Calls of a block while ``BYTES`` bytes are generated."""
-    calls = 0
-    prefill = Block.prefill
-
-    def counted(self: Block, *arguments: object) -> Tensor:
-        nonlocal calls
-        calls += 1
-        return prefill(self, *arguments)  # type: ignore[arg-type]  # passed through as they come
-
-    Block.prefill = counted  # type: ignore[method-assign, assignment]  # counts, changes nothing
-    try:
-        state = model.eval().init_state(1)
-        for _ in range(BYTES - 1):
-            model.step(state.logits.argmax(-1), state)
-    finally:
-        Block.prefill = prefill  # type: ignore[method-assign]
-    return calls
 
 
 if __name__ == "__main__":

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import platform
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import torch
-
-from subquad.evaluation.throughput import matmul_rate
+from subquad.evaluation.throughput import machine
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results.md"
 END = "<!-- results: end -->"
@@ -33,18 +30,6 @@ def median(values: Sequence[float]) -> float:
     return sorted(values)[len(values) // 2]
 
 
-def machine() -> str:
-    """The class of machine: what a reader needs to judge a figure by."""
-    threads = torch.get_num_threads()
-    rates = {name: matmul_rate(dtype) / 1e9 for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16))}
-    found = re.search(r"model name\s*: (.*)", _cpu_info())
-    cpu = found[1] if found else platform.processor()
-    return (
-        f"{cpu}, {threads} threads, torch {torch.__version__}; its matrix products reach {rates['float32']:.0f} GFLOP/s in float32 and "
-        f"{rates['bfloat16']:.0f} in bfloat16"
-    )
-
-
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """A Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
@@ -59,8 +44,3 @@ def record(name: str, title: str, command: str, body: str) -> None:
     old = re.search(rf"<!-- {re.escape(name)} -->.*?<!-- /{re.escape(name)} -->", text, re.DOTALL)
     text = text.replace(old[0], block) if old else text.replace(END, f"{block}\n\n{END}")
     RESULTS.write_text(text, encoding="utf-8")
-
-
-def _cpu_info() -> str:
-    path = Path("/proc/cpuinfo")
-    return path.read_text(encoding="utf-8") if path.exists() else ""

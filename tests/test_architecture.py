@@ -26,6 +26,7 @@ ROWS = [
     ("evaluation",),
     ("interop",),
     ("api",),
+    ("compare",),
     ("cli", "serve"),
     ("__init__",),
     ("__main__",),

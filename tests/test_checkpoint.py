@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from subquad import checkpoint
+from subquad.data import Tokenizer
 from subquad.errors import RunError
 from subquad.models import build_model
 
@@ -57,6 +58,51 @@ def test_a_second_save_replaces_model_and_config(run: Path) -> None:
     checkpoint.save(build_model(OTHER), run)
     assert checkpoint.load(run).config == build_model(OTHER).config
     assert "replacing" not in json.loads((run / "manifest.json").read_text())
+
+
+def tokens_of(text: bytes) -> Tokenizer:
+    from tests.data.test_tokenizer import span
+
+    return Tokenizer.train([span(text)], 260)
+
+
+def test_a_token_model_has_its_tokenizer_with_it(tmp_path: Path) -> None:
+    model: Any = build_model({**OTHER, "vocab": 260})
+    model.tokenizer = tokens_of(b"some words and some more words")
+    checkpoint.save(model, tmp_path)
+    checkpoint.check(tmp_path)
+    loaded: Any = checkpoint.load(tmp_path)
+    assert loaded.tokenizer.to_bytes() == model.tokenizer.to_bytes() == (tmp_path / "tokenizer.json").read_bytes()
+    (tmp_path / "tokenizer.json").rename(tmp_path / "elsewhere")
+    assert cast(Any, checkpoint.load(tmp_path)).tokenizer is None
+    (tmp_path / "tokenizer.json").write_bytes(b"{}")
+    for verify, message in [(True, "tokenizer.json is damaged"), (False, "is no tokenizer.json")]:
+        with pytest.raises(RunError, match=message):
+            checkpoint.load(tmp_path, verify=verify)
+    (tmp_path / "tokenizer.json").write_bytes(tokens_of(b"quite another text here, and here").to_bytes())
+    with pytest.raises(RunError, match="belongs to another model"):
+        checkpoint.load(tmp_path, verify=False)
+
+
+def test_a_byte_model_in_the_place_of_a_token_model_has_no_tokenizer(tmp_path: Path) -> None:
+    model: Any = build_model({**OTHER, "vocab": 260})
+    model.tokenizer = tokens_of(b"some words and some more words")
+    checkpoint.save(model, tmp_path)
+    checkpoint.save(build_model(OTHER), tmp_path)
+    assert cast(Any, checkpoint.load(tmp_path)).tokenizer is None
+    checkpoint.check(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "manifest.json", "model.safetensors"]
+
+
+def test_a_tokenizer_put_there_by_hand_is_taken(run: Path) -> None:
+    tokenizer = tokens_of(b"some words and some more words")
+    checkpoint.save(build_model({**OTHER, "vocab": 264}), run)
+    (run / "tokenizer.json").write_bytes(tokenizer.to_bytes())
+    assert cast(Any, checkpoint.load(run)).tokenizer.pieces == tokenizer.pieces
+    checkpoint.save(build_model(OTHER), run)
+    (run / "tokenizer.json").write_bytes(tokenizer.to_bytes())
+    with pytest.raises(RunError, match="belongs to another model"):
+        checkpoint.load(run)
 
 
 def test_saving_what_is_no_model_is_refused(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from torch import nn
 
 from subquad.checkpoint import load, save, seal, shapes_of
 from subquad.config import override, parse
-from subquad.data import Corpus
+from subquad.data import Corpus, span_text
 from subquad.errors import RunError
 from subquad.evaluation.flops import count_flops, count_parameters
 from subquad.evaluation.passage import Passage
@@ -65,13 +65,14 @@ def train(
     init: str | Path | None = None,
     resume: bool = False,
     quiet: bool = False,
+    report: bool = True,
 ) -> Path:
     """Trains a model and returns its run folder.
 
     ``preset_or_config``: a preset's name, a train.yaml, or a mapping (of a train.yaml, or of a model alone). ``data``: files, folders,
     globs, archives; None keeps the config's. ``options``: keys of train.yaml, nested or dotted. ``init`` starts from another run's
-    weights. ``resume`` goes on with the run in ``out``, whose train.yaml is then the config: the model may be None. Raises ``ValueError``
-    for wrong input, ``RunError`` when the run fails.
+    weights. ``resume`` goes on with the run in ``out``, whose train.yaml is then the config: the model may be None. ``report=False``
+    leaves out report.html. Raises ``ValueError`` for wrong input, ``RunError`` when the run fails.
     """
     if resume:
         check_out(out, resume)
@@ -96,7 +97,7 @@ def train(
         with suppress(OSError):  # what was refused before it began leaves no empty folder
             Path(out).rmdir()
         raise
-    if result.reason == "finished":
+    if result.reason == "finished" and report:
         _report(result, trainer, config)
     return result.out
 
@@ -175,12 +176,13 @@ def _start_from(model: nn.Module, config: TrainConfig) -> None:
     """Takes over another run's weights. Raises ``ValueError`` when its model has other shapes, with the keys that make it so."""
     assert config.init is not None
     start = load(config.init)
+    assert isinstance(start, CausalModel) and isinstance(model, CausalModel)
     if shapes_of(start) != shapes_of(model):
-        assert isinstance(start, CausalModel)
         there = start.config.model_dump(mode="json")
         changed = ", ".join(differences(TrainConfig(model=config.model), TrainConfig(model=there)))
         raise ValueError(f"{config.init} holds another model, they differ in {changed}: give the same values to start from its weights")
     model.load_state_dict(start.state_dict())
+    model.tokenizer = start.tokenizer
 
 
 def _hooks(config: TrainConfig, quiet: bool) -> Hooks:
@@ -204,11 +206,12 @@ def _sample(config: TrainConfig, model: nn.Module, step: int) -> str:
 def _report(result: Result, trainer: Trainer, config: TrainConfig) -> None:
     """Scores the beginning of the largest held-out document with the run's best weights and writes the report."""
     model = load(result.out, trainer.device)
-    span = max(trainer.split.valid or trainer.split.test or trainer.split.train, key=lambda one: one.size)
-    data = span.read(0, min(span.size, REPORT_BYTES)).tobytes()
-    bits = score(model, data).bits
     assert isinstance(model, CausalModel)
-    patch = model.patch_size
+    span = max(trainer.split.valid or trainer.split.test or trainer.split.train, key=lambda one: one.size)
+    end = min(span.size, REPORT_BYTES)
+    data = span.read(0, end).tobytes() if model.tokenizer is None else span_text(span, 0, end)
+    bits = score(model, data).bits
+    patch = model.patch_size if model.tokenizer is None else 1  # a patch of tokens has no fixed number of bytes
     passage = Passage(data[:PASSAGE_BYTES], bits[:PASSAGE_BYTES], patch, title=f"held-out data: {span.document.name}")
     try:
         write_report(result.out, passage, inside_patch(bits, patch) if patch > 1 else None)

@@ -1,9 +1,12 @@
 """A run folder on disk: config.json, model.safetensors, and manifest.json with the sha256 of its files, checked on load.
 
+A token model has its tokenizer.json beside them.
+
 Every file is written under a temporary name and renamed. A file that the manifest already covers is replaced in three steps: the
 manifest admits the new hash beside the old one (key "replacing"), the file is renamed, the manifest forgets the old hash. So the folder
 loads whatever moment the process is killed. The header of model.safetensors repeats the config, for a kill between the two renames of a
-``save`` that changes both. Nothing is ever unpickled.
+``save`` that changes both, and names the sha256 of the tokenizer.json that belongs to it, so that no other is taken for it. Nothing is
+ever unpickled.
 """
 
 from __future__ import annotations
@@ -24,9 +27,12 @@ from torch import Tensor, nn
 
 from subquad import models
 from subquad.config import Config
+from subquad.data import Tokenizer
 from subquad.errors import RunError
+from subquad.models.model import CausalModel
 
 CONFIG, WEIGHTS, TRAIN, MANIFEST = "config.json", "model.safetensors", "train.yaml", "manifest.json"
+TOKENIZER = "tokenizer.json"
 
 Shape = tuple[int, ...]
 Content = bytes | Callable[[Path], None]
@@ -46,26 +52,37 @@ class Manifest(NamedTuple):
 def save(model: nn.Module, path: str | Path) -> None:
     """Writes config.json, model.safetensors and manifest.json into a folder, made if need be; what was there loads until the new does.
 
+    A model that has a ``tokenizer`` writes its tokenizer.json; one without removes that of a model that was there.
+
     Raises ``ValueError`` for a module that has no ``config``, ``OSError`` when the disk refuses.
     """
     folder = Path(path)
     folder.mkdir(parents=True, exist_ok=True)
     config = json.dumps(_config_of(model))
     tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
-    replace(folder, {WEIGHTS: tensor_file(tensors, {"format": "pt", "config": config}), CONFIG: as_json(json.loads(config))})
+    tokenizer = getattr(model, "tokenizer", None)
+    own: dict[str, Content] = {} if tokenizer is None else {TOKENIZER: tokenizer.to_bytes()}
+    belonging = {} if tokenizer is None else {TOKENIZER: hashlib.sha256(tokenizer.to_bytes()).hexdigest()}
+    weights = tensor_file(tensors, {"format": "pt", "config": config, **belonging})
+    replace(folder, {**own, WEIGHTS: weights, CONFIG: as_json(json.loads(config))})
+    if tokenizer is None and (folder / TOKENIZER).exists():
+        _write_manifest(folder, Manifest({name: digest for name, digest in _settled(folder).items() if name != TOKENIZER}, {}))
+        (folder / TOKENIZER).unlink()
 
 
 def load(path: str | Path, device: str | torch.device = "cpu", verify: bool = True) -> nn.Module:
     """The model of a run folder, or of a Hugging Face repo id "org/name" when there is no such folder, in eval mode.
 
-    ``verify`` compares config.json, model.safetensors and train.yaml with the manifest. Weights keep the type they were saved in.
+    With a tokenizer.json in the folder the model has it as ``tokenizer``. ``verify`` compares config.json, model.safetensors,
+    tokenizer.json and train.yaml with the manifest. Weights keep the type they were saved in.
     Raises ``RunError``, in one sentence, for a folder that is no run, a damaged file, or weights that do not fit the config, and
     ``ValueError`` for a device that is not there.
     """
     device = found_device(device)
     folder = _folder(path)
     if verify:
-        check(folder, [CONFIG, WEIGHTS, *([TRAIN] if (folder / TRAIN).exists() and TRAIN in read_manifest(folder).files else [])])
+        covered = read_manifest(folder).files
+        check(folder, [CONFIG, WEIGHTS, *(name for name in (TOKENIZER, TRAIN) if (folder / name).exists() and name in covered)])
     config = read_config(folder)
     try:
         with torch.device("meta"):
@@ -75,6 +92,8 @@ def load(path: str | Path, device: str | torch.device = "cpu", verify: bool = Tr
     tensors = read_tensors(folder / WEIGHTS, shapes_of(model), device)
     model.load_state_dict(tensors, assign=True)
     assert not any(tensor.is_meta for tensor in model.state_dict().values())
+    if isinstance(model, CausalModel):
+        model.tokenizer = _tokenizer(folder, model.config.vocab)
     return model.eval()
 
 
@@ -128,11 +147,11 @@ def seal(folder: str | Path, names: Iterable[str] | None = None) -> None:
     """Makes the manifest cover exactly the files named, or every file of the folder: what nothing will change from here on.
 
     Hashes that it already holds for the files named are kept, so a file damaged since it was written is not blessed; without names
-    all are computed anew, except those of config.json, model.safetensors and train.yaml.
+    all are computed anew, except those of config.json, model.safetensors, tokenizer.json and train.yaml.
     """
     folder = Path(folder)
     known = _settled(folder)
-    kept = known if names is not None else {name: known[name] for name in (CONFIG, WEIGHTS, TRAIN) if name in known}
+    kept = known if names is not None else {name: known[name] for name in (CONFIG, WEIGHTS, TOKENIZER, TRAIN) if name in known}
     covered = _files(folder) if names is None else [name for name in names if (folder / name).is_file()]
     _write_manifest(folder, Manifest({name: kept.get(name) or sha256(folder / name) for name in covered}, {}))
 
@@ -312,13 +331,28 @@ def _folder(path: str | Path) -> Path:
     return folder
 
 
+def _tokenizer(folder: Path, vocab: int) -> Tokenizer | None:
+    path = folder / TOKENIZER
+    if not path.exists():
+        return None
+    try:
+        tokenizer = Tokenizer.from_file(path)
+    except ValueError as error:
+        raise RunError(str(error)) from error
+    with _opened(folder / WEIGHTS) as file:
+        belongs = (file.metadata() or {}).get(TOKENIZER)  # none where the file was put there by hand
+    if tokenizer.vocab > vocab or belongs not in (None, sha256(path)):
+        raise RunError(f"{path} belongs to another model than {WEIGHTS}: restore the one that was saved with it")
+    return tokenizer
+
+
 def _fetched(repo: str) -> Path:
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:
         raise RunError(f"there is no folder {repo}; to fetch it from Hugging Face: pip install 'subquad[hf]'") from error
     try:
-        return Path(snapshot_download(repo, allow_patterns=[CONFIG, WEIGHTS, TRAIN, MANIFEST]))
+        return Path(snapshot_download(repo, allow_patterns=[CONFIG, WEIGHTS, TOKENIZER, TRAIN, MANIFEST]))
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise RunError(f"{repo} is no folder here and could not be fetched from Hugging Face: {reason}") from error

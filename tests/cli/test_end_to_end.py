@@ -71,6 +71,27 @@ def test_a_preset_trains_with_settings(folder: Path, tmp_path: Path) -> None:
     assert (saved["steps"], saved["optim"]["lr"], saved["model"]["cross_patch"]) == (1, 1e-4, 2)
 
 
+def test_a_preset_trains_on_tokens_and_is_used(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, text = tmp_path / "tokens", folder / "text.txt"
+    settings = {"data.tokenizer": 300, "model.vocab": 300, "model.max_len": 64, "batch": 1, "eval.windows": 1, "eval.sample_bytes": 9}
+    flags = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
+    arguments = ["transformer-tiny", "--data", str(text), "--out", str(run), "--steps", "1", *flags]
+    assert main(["train", *arguments, "--device", "cpu", "--dtype", "float32", "--quiet"]) == 0
+    assert {"tokenizer.json", "report.html"} <= {path.name for path in run.iterdir()}
+    capsys.readouterr()
+    assert main(["score", str(run), str(text), "--json", "--bits-out", str(tmp_path / "bits.npy")]) == 0
+    total, bits = json.loads(capsys.readouterr().out)["total"], np.load(tmp_path / "bits.npy")
+    assert total["bytes"] == len(TEXT) == len(bits) and total["bits_per_byte"] == pytest.approx(bits.mean(dtype=float))
+    assert main(["generate", str(run), "--prompt", "line", "--max-bytes", "31", "--out", str(tmp_path / "out")]) == 0
+    assert len((tmp_path / "out").read_bytes()) == 31
+    assert main(["info", str(run), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["model"]["vocab"] == 300
+    assert main(["train", "--resume", "--out", str(run), "--steps", "2", "--quiet"]) == 0
+    (run / "tokenizer.json").unlink()
+    assert main(["score", str(run), str(text)]) == 2
+    assert "needs its tokenizer" in capsys.readouterr().err
+
+
 def test_resuming_extends_a_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--resume", "--out", str(run), "--steps", "5", "--quiet"]) == 0
     capsys.readouterr()

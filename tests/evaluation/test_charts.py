@@ -133,7 +133,7 @@ def test_png_draws_every_kind_of_series_and_leaves_matplotlib_alone(tmp_path: Pa
     charts = [
         Chart("$\\frac$", "x", "y", series, (Level("xz -9", 2.94), Level("zstd", 2.95)), y_top=4.0),
         Chart("t", "x", "y", (Series("byte", [1, 2], [3.0, 2.0], "bars"),)),
-        Chart("t", "x", "y", (Series("a", [1, 1000], [3, 2]),), log_x=True, log_y=True),
+        Chart("t", "x", "y", (Series("a", [1, 1000], [3, 2]), Series("b", [10], [3], "marks", hue=7)), log_x=True, log_y=True),
         Chart("t", "x", "y", ()),
     ]
     for index, picture in enumerate(charts):
@@ -156,3 +156,33 @@ def test_png_without_matplotlib_says_what_to_install(tmp_path: Path, monkeypatch
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ValueError, match=r"pip install 'subquad\[plot\]'"):
         png(chart(CURVE), tmp_path / "x.png")
+
+
+def test_a_log_axis_has_faint_lines_between_the_powers_of_ten_where_there_is_room() -> None:
+    axis = value_axis([1e3, 1e6], log=True, tight=True)
+    assert axis.ticks == (1e3, 1e4, 1e5, 1e6) and axis.labels == ("1000", "10k", "100k", "1M")
+    assert value_axis([1e4, 1e6], log=True, tight=True).labels == ("10k", "100k", "1M")
+    assert len(axis.minor) == 3 * 8 and axis.minor[:2] == (2e3, 3e3) and not set(axis.minor) & set(axis.ticks)
+    assert value_axis([1.0, 1e9], log=True).minor == value_axis([2.0, 9.0], log=True).minor == value_axis([1.0, 1e3]).minor == ()
+    assert tick_labels([1e15, 1e18]) == ["1P", "1E"]
+    faint = [line for line in drawn(Chart("t", "x", "y", (CURVE,), log_x=True)).iter(f"{SVG}line") if line.get("stroke-opacity")]
+    assert len(faint) == 0
+    wide = Chart("t", "x", "y", (Series("a", [1, 1000], [10, 2000]),), log_x=True, log_y=True)
+    assert len([line for line in drawn(wide).iter(f"{SVG}line") if line.get("stroke-opacity")]) == sum(
+        len(axis.minor) for axis in wide.axes()
+    )
+
+
+def test_marks_stand_without_a_line_in_the_colour_of_their_curve() -> None:
+    pair = chart(Series("counted", [1, 2], [3, 4], hue=1), Series("published", [1, 2], [3.5, 4.5], "marks", hue=1))
+    root = drawn(pair)
+    lines, dots = list(root.iter(f"{SVG}polyline")), list(root.iter(f"{SVG}circle"))
+    assert len(lines) == 1 and len(dots) == 1 + 2  # one in the legend
+    assert {line.get("stroke") for line in lines} == {dot.get("fill") for dot in dots} == {PALETTE[1]}
+
+
+def test_past_the_palette_lines_are_dashed() -> None:
+    many = chart(*(Series(f"{index}", [1, 2], [index, 2.0]) for index in range(len(PALETTE) + 1)))
+    lines = list(drawn(many).iter(f"{SVG}polyline"))
+    assert [line.get("stroke-dasharray") for line in lines] == [None] * len(PALETTE) + ["7 4"]
+    assert lines[0].get("stroke") == lines[-1].get("stroke")

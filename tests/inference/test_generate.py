@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from subquad.inference import generate, stream
-from subquad.inference.generate import _Plan, _Row, _Writer
+from subquad.inference.generate import _Plan, _Writer
 from subquad.inference.sampling import Sampling, draw
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def test_contexts_that_do_not_divide_evenly(recurrences: type[Recurrence], conte
 
 @pytest.mark.parametrize(("context", "patch"), [(16, 4), (16, 1), (7, 1), (12, 4), (10, 4), (8, 8)])
 def test_a_long_prompt_is_cut_as_if_fed_byte_by_byte(recurrences: type[Recurrence], context: int, patch: int) -> None:
-    writer = _Writer(recurrences(context, patch), [_Row(b"", 0)], _Plan(Sampling(), 1, (), False, "slide"))
+    writer = _Writer(recurrences(context, patch), [b""], 0, _Plan(Sampling(), 1, (), False, "slide"))
     held, dropped = 0, 0
     for length in range(200):
         assert writer._excess(length) == dropped + (writer._excess(held) if held == context else 0)

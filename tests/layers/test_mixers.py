@@ -8,12 +8,24 @@ import pytest
 import torch
 
 from subquad.layers.attention import AttentionConfig
+from subquad.layers.linear_attention import LinearAttentionConfig
 from subquad.layers.mixer import Mixer, MixerConfig, Segmented
 from subquad.layers.mixers import MIXERS
 from subquad.layers.short_conv import ConvEncoder
+from subquad.ops.rotary import rotate_direct
 
 EXAMPLES: dict[str, list[MixerConfig]] = {
-    "attention": [AttentionConfig(heads=2), AttentionConfig(heads=2, rotary=False), AttentionConfig(heads=3, head_dim=6, window=4)],
+    "attention": [
+        AttentionConfig(heads=2),
+        AttentionConfig(heads=2, rotary=False),
+        AttentionConfig(heads=2, rotary_fraction=0.5),
+        AttentionConfig(heads=3, head_dim=6, window=4),
+    ],
+    "linear_attention": [
+        LinearAttentionConfig(heads=2, chunk=6),
+        LinearAttentionConfig(heads=2, rotary=True, chunk=4),
+        LinearAttentionConfig(heads=3, head_dim=6),
+    ],
 }
 
 
@@ -90,6 +102,22 @@ def test_a_full_state_is_an_error() -> None:
         mixer.step(torch.randn(1, 8), state)
 
 
+@torch.no_grad()
+def test_the_state_of_linear_attention_has_one_size_in_float32() -> None:
+    mixer = LinearAttentionConfig(heads=2, rotary=True).build(8).bfloat16()
+    short, long = mixer.init_state(3, 4), mixer.init_state(3, 10**9)
+    assert short.nbytes == long.nbytes == 3 * 2 * (4 * 4 + 4) * 4
+    mixer.prefill(torch.randn(3, 9, 8, dtype=torch.bfloat16), short, [9, 4, 0])
+    assert short.nbytes == long.nbytes
+
+
+def test_wrong_heads_of_linear_attention() -> None:
+    with pytest.raises(ValueError, match="dim 8 is no multiple of 3 heads"):
+        LinearAttentionConfig(heads=3).build(8)
+    with pytest.raises(ValueError, match="head_dim is 5: make it even"):
+        LinearAttentionConfig(heads=2, head_dim=5, rotary=True).build(8)
+
+
 def test_wrong_segments() -> None:
     with pytest.raises(ValueError, match="lookback 6 reaches past"):
         AttentionConfig(heads=2).build_segmented(8, 5, 6)
@@ -107,3 +135,37 @@ def test_conv_encoder_continues_from_its_state() -> None:
         state = encoder.init_state(2)
         parts = [encoder.prefill(x[:, :split], state), encoder.prefill(x[:, split:], state)]
         torch.testing.assert_close(torch.cat(parts, 1), encoder(x), rtol=0, atol=1e-12)
+
+
+@torch.no_grad()
+def test_a_fraction_of_the_channels_turns() -> None:
+    """The first half of each head's channels as rotary positions of that width, the others as without positions."""
+    torch.manual_seed(0)
+    mixer = AttentionConfig(heads=2, head_dim=8, rotary_fraction=0.5).build(16).double()
+    x = torch.randn(2, 9, 16, dtype=torch.float64)
+    plain = mixer.qkv(x).unflatten(-1, (3, 2, 8))
+    for part, turned in enumerate(mixer._project(x, [0])):
+        first = plain[:, :, part, :, :4]
+        expected = first if part == 2 else rotate_direct(first, torch.arange(9)[:, None].expand(9, 2), 10_000.0)
+        torch.testing.assert_close(turned[..., :4], expected, rtol=0, atol=1e-12)
+        assert torch.equal(turned[..., 4:], plain[:, :, part, :, 4:])
+
+
+@pytest.mark.parametrize("config", EXAMPLES["attention"], ids=str)
+def test_the_latest_positions_alone(config: AttentionConfig) -> None:
+    torch.manual_seed(0)
+    mixer = config.build(8).double()
+    x = torch.randn(2, 80, 8, dtype=torch.float64, requires_grad=True)
+    for first in (1, 12, 79):
+        whole, part = mixer(x)[:, first:], mixer(x, None, first)
+        torch.testing.assert_close(part, whole, rtol=0, atol=1e-12)
+        weight = torch.randn_like(part)
+        one, other = (torch.autograd.grad((y * weight).sum(), x)[0] for y in (part, whole))
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("head_dim", "fraction"), [(6, 0.5), (8, 0.3), (8, 0.01), (5, 1.0)])
+def test_wrong_fractions(head_dim: int, fraction: float) -> None:
+    with pytest.raises(ValueError, match=f"head_dim is {head_dim} and rotary_fraction {fraction:g} of it"):
+        AttentionConfig(heads=2, head_dim=head_dim, rotary_fraction=fraction).build(16)
+    AttentionConfig(heads=2, head_dim=head_dim, rotary_fraction=fraction, rotary=False).build(16)

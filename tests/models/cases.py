@@ -5,20 +5,31 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import nn
 
 from subquad.layers.attention import AttentionConfig
+from subquad.layers.linear_attention import LinearAttentionConfig
 from subquad.layers.stack import StackConfig
 from subquad.models.language_model import LanguageModelConfig
 from subquad.models.megabyte import MegabyteConfig
 from subquad.models.model import CausalModel, ModelConfig
+from subquad.models.perceiver_ar import PerceiverARConfig
 
 
 def stack(dim: int, depth: int = 2, **mixer: Any) -> StackConfig:
     return StackConfig(dim=dim, depth=depth, mixer=AttentionConfig(heads=2, **mixer))
 
 
+def linear_stack(dim: int, depth: int = 2, rotary: bool = False, chunk: int = 8) -> StackConfig:
+    return StackConfig(dim=dim, depth=depth, mixer=LinearAttentionConfig(heads=2, rotary=rotary, chunk=chunk))
+
+
 def megabyte(patch_size: int, **options: Any) -> MegabyteConfig:
     return MegabyteConfig(max_len=40, patch_size=patch_size, stages=(stack(4 * patch_size, rotary=False), stack(8)), **options)
+
+
+def perceiver_ar(latents: int, rotary_fraction: float = 0.5, **options: Any) -> PerceiverARConfig:
+    return PerceiverARConfig(max_len=40, latents=latents, stack=stack(16, rotary_fraction=rotary_fraction), **options)
 
 
 MEGABYTE_OPTIONS: dict[str, dict[str, Any]] = {
@@ -45,6 +56,17 @@ CASES: dict[str, ModelConfig] = {
     "megabyte-three-without-local": MegabyteConfig(max_len=42, patch_size=(3, 2), stages=THREE, without="local"),
     "megabyte-three-without-global": MegabyteConfig(max_len=42, patch_size=(3, 2), stages=THREE, without="global"),
     "megabyte-four": MegabyteConfig(max_len=40, patch_size=(2, 2, 2), stages=(stack(8), stack(8), stack(8), stack(8))),
+    "linear-transformer": LanguageModelConfig(max_len=40, stack=linear_stack(16)),
+    "linear-transformer-rotary": LanguageModelConfig(max_len=40, stack=linear_stack(16, rotary=True)),
+    "linear-transformer-learned": LanguageModelConfig(max_len=40, stack=linear_stack(16), positions="learned"),
+    "megabyte-linear-global": MegabyteConfig(max_len=40, patch_size=4, stages=(linear_stack(16, chunk=3), stack(8))),
+    "megabyte-linear-both": MegabyteConfig(
+        max_len=40, patch_size=4, stages=(linear_stack(16, rotary=True), linear_stack(8, rotary=True, chunk=3)), cross_patch=0
+    ),
+    "perceiver-ar": perceiver_ar(8),
+    "perceiver-ar-2": perceiver_ar(2, cross_heads=1, tied=True),
+    "perceiver-ar-6": perceiver_ar(6, 1.0, cross_heads=4),
+    "perceiver-ar-one-window": perceiver_ar(64),
 }
 
 
@@ -53,4 +75,6 @@ def build(config: ModelConfig) -> CausalModel:
     torch.manual_seed(0)
     model = config.model_copy(update={"init_std": 0.5}).build().double().eval()
     assert isinstance(model, CausalModel)
+    if isinstance(head := getattr(model, "head", None), nn.Linear):  # which may start at zero
+        nn.init.normal_(head.weight, std=0.5)
     return model

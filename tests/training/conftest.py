@@ -16,7 +16,7 @@ from subquad.training.config import TrainConfig
 from subquad.training.trainer import Hooks, Trainer
 
 STACK = {"dim": 16, "depth": 1, "mixer": {"kind": "attention", "heads": 2, "dropout": 0.1}, "dropout": 0.1}
-MODEL = {"kind": "megabyte", "max_len": 32, "patch_size": 4, "stages": [STACK, {**STACK, "dim": 8}]}
+MODEL = {"kind": "megabyte", "vocab": 256, "max_len": 32, "patch_size": 4, "stages": [STACK, {**STACK, "dim": 8}]}
 
 MakeConfig = Callable[..., TrainConfig]
 MakeTrainer = Callable[..., Trainer]

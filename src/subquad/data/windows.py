@@ -1,4 +1,4 @@
-"""Windows: the fixed-length samples that training and validation read from spans of documents.
+"""Windows: the fixed-length samples that training and validation read from spans of documents, or from their tokens.
 
 A document of n bytes gives ceil(n / length) windows an epoch. In epoch 0 window j starts at j * length; in later epochs all windows of
 a document are shifted by one keyed phase in [-length / 2, length / 2), so the model meets the same bytes at other positions. Starts are
@@ -8,12 +8,15 @@ kept inside the document, so a window is short only when its whole document is.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from subquad.data.order import Integers, Order, keyed
 from subquad.data.sources import Bytes, Document
+
+Ids: TypeAlias = npt.NDArray[np.integer[Any]]  # bytes (uint8) or tokens
 
 _PHASES = 0x7068617365  # keeps the phases' random words apart from the order's
 
@@ -35,15 +38,25 @@ class Span(NamedTuple):
         return self.document.read(self.start + start, self.start + stop)
 
 
-class Joined:
-    """Spans one after another as one source."""
+class Stretch(Protocol):
+    """What windows are cut from: ids that belong together, a span of bytes or its tokens."""
 
-    def __init__(self, spans: Sequence[Span]) -> None:
+    @property
+    def size(self) -> int: ...
+
+    def read(self, start: int, stop: int) -> Ids: ...
+
+
+class Joined:
+    """Stretches one after another as one."""
+
+    def __init__(self, spans: Sequence[Stretch]) -> None:
         self._spans = spans
         self._ends = np.cumsum([span.size for span in spans])
+        self.size = int(self._ends[-1])
 
-    def read(self, start: int, stop: int) -> Bytes:
-        """Bytes start..stop-1 of the concatenation."""
+    def read(self, start: int, stop: int) -> Ids:
+        """Ids start..stop-1 of the concatenation."""
         pieces = []
         index = int(np.searchsorted(self._ends, start, side="right"))
         while start < stop:
@@ -52,18 +65,18 @@ class Joined:
             before = end - span.size
             pieces.append(span.read(start - before, upto - before))
             start, index = upto, index + 1
-        return np.concatenate(pieces) if pieces else np.empty(0, dtype=np.uint8)
+        return np.concatenate(pieces) if pieces else self._spans[0].read(0, 0)
 
 
 class Windows:
-    """Windows of ``length`` bytes over spans, in an endless shuffled order or plainly one after another.
+    """Windows of ``length`` bytes (or tokens) over spans, in an endless shuffled order or plainly one after another.
 
-    ``count`` is the number of windows an epoch, ``bytes`` the number of bytes in the spans. A window never holds two documents unless
-    ``pack`` joins all spans into one. ``shift=False`` keeps every epoch's windows where epoch 0 has them. Everything is a pure function
-    of the sample's number and the seed.
+    ``count`` is the number of windows an epoch, ``bytes`` the number of bytes (or tokens) in the spans. A window never holds two documents
+    unless ``pack`` joins all spans into one. ``shift=False`` keeps every epoch's windows where epoch 0 has them. Everything is a pure
+    function of the sample's number and the seed.
     """
 
-    def __init__(self, spans: Sequence[Span], length: int, seed: int, pack: bool = False, shift: bool = True) -> None:
+    def __init__(self, spans: Sequence[Stretch], length: int, seed: int, pack: bool = False, shift: bool = True) -> None:
         spans = [span for span in spans if span.size]
         if length < 1:
             raise ValueError(f"expected a window of at least 1 byte, got {length}")
@@ -71,7 +84,7 @@ class Windows:
             raise ValueError("expected bytes to cut windows from, got none: give more data or another split")
         self.bytes = sum(span.size for span in spans)
         if pack:
-            spans = [Span(Document("packed", self.bytes, Joined(spans)), 0, self.bytes)]
+            spans = [Joined(spans)]
         self.length = length
         self._spans = spans
         self._sizes = np.fromiter((span.size for span in spans), dtype=np.int64, count=len(spans))
@@ -80,11 +93,11 @@ class Windows:
         self._shift = shift
         self._order = Order(self.count, seed)
 
-    def batch(self, first: int, count: int, rank: int = 0, world: int = 1) -> tuple[Bytes, Integers]:
+    def batch(self, first: int, count: int, rank: int = 0, world: int = 1) -> tuple[Ids, Integers]:
         """One rank's share of the samples first..first+count-1: numbers first + rank, first + rank + world, and so on.
 
-        Returns ids (n, length) uint8 and their true lengths (n,); ids beyond a row's length are 0 and mean nothing. n is
-        count / world when world divides count.
+        Returns ids (n, length), bytes as uint8 and tokens as int32, and their true lengths (n,); ids beyond a row's length are 0 and mean
+        nothing. n is count / world when world divides count.
         """
         if not 0 <= rank < world:
             raise ValueError(f"expected a rank in 0..{world - 1}, got {rank}")
@@ -94,8 +107,8 @@ class Windows:
         starts = np.clip(starts + self._phases(epochs, spans), 0, room)
         return self._read(spans, starts)
 
-    def in_order(self, limit: int | None = None) -> Iterator[tuple[Bytes, int]]:
-        """Plain windows that do not overlap, the last one of a document short: pairs of ids (length,) uint8 and true length.
+    def in_order(self, limit: int | None = None) -> Iterator[tuple[Ids, int]]:
+        """Plain windows that do not overlap, the last one of a document short: pairs of ids (length,) and true length.
 
         With a ``limit`` below ``count``, that many of them, evenly spread from the first on; always the same ones.
         """
@@ -119,9 +132,11 @@ class Windows:
         phases = (words % np.uint64(self.length)).astype(np.int64) - self.length // 2
         return np.where(epochs == 0, 0, phases)
 
-    def _read(self, spans: Integers, starts: Integers) -> tuple[Bytes, Integers]:
+    def _read(self, spans: Integers, starts: Integers) -> tuple[Ids, Integers]:
         lengths = np.minimum(self._sizes[spans] - starts, self.length)
-        ids = np.zeros((len(spans), self.length), dtype=np.uint8)
-        for row, (span, start, length) in enumerate(zip(spans.tolist(), starts.tolist(), lengths.tolist(), strict=True)):
-            ids[row, :length] = self._spans[span].read(start, start + length)
+        places = zip(spans.tolist(), starts.tolist(), lengths.tolist(), strict=True)
+        rows = [self._spans[span].read(start, start + length) for span, start, length in places]
+        ids: Ids = np.zeros((len(spans), self.length), dtype=rows[0].dtype if rows else np.uint8)
+        for row, (found, length) in enumerate(zip(rows, lengths.tolist(), strict=True)):
+            ids[row, :length] = found
         return ids, lengths

@@ -1,4 +1,4 @@
-"""Axes of a chart: limits, round ticks and their labels, and where labels go that would cover each other."""
+"""Axes of a chart: limits, round ticks and their labels, where labels go that would cover each other, and points that would."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Axis:
-    """Limits, ticks and their labels."""
+    """Limits, ticks and their labels; ``minor`` are places between the powers of ten, with a faint line and no label."""
 
     low: float
     high: float
     log: bool
     ticks: tuple[float, ...]
     labels: tuple[str, ...]
+    minor: tuple[float, ...] = ()
 
     def place(self, value: float) -> float:
         """Where ``value`` lies: 0 at the low end, 1 at the high end."""
@@ -37,6 +38,9 @@ def value_axis(values: Sequence[float], log: bool = False, tight: bool = False) 
         if not tight:
             low, high = math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
         ticks = _multiples(low, high, step)
+    if log:
+        labels = [tick_labels([tick])[0] for tick in ticks]  # one unit for powers of ten would need many digits
+        return Axis(low, high, log, tuple(ticks), tuple(labels), tuple(_minor_ticks(low, high)))
     return Axis(low, high, log, tuple(ticks), tuple(tick_labels(ticks)))
 
 
@@ -61,12 +65,24 @@ def spread(places: Sequence[float], gap: float) -> list[float]:
     return moved
 
 
+def thinned(points: list[tuple[float, float]], most: int = 1200) -> list[tuple[float, float]]:
+    """At most about ``most`` points that look the same: the lowest and the highest of each run of neighbours."""
+    if len(points) <= most:
+        return points
+    size = math.ceil(2 * len(points) / most)
+    kept = {0, len(points) - 1}
+    for start in range(0, len(points), size):
+        run = range(start, min(start + size, len(points)))
+        kept |= {min(run, key=lambda i: points[i][1]), max(run, key=lambda i: points[i][1])}
+    return [points[index] for index in sorted(kept)]
+
+
 def tick_labels(ticks: Sequence[float]) -> list[str]:
-    """Labels in one unit (k, M, G, T) with as many digits as tell the ticks apart; a wide range takes a unit for each tick."""
+    """Labels in one unit (k, M, G, T, P, E) with as many digits as tell the ticks apart; a wide range takes a unit for each tick."""
     if len(ticks) > 1 and ticks[0] > 0 and ticks[-1] / ticks[0] > 200:
         return [tick_labels([tick])[0] for tick in ticks]
     largest = max((abs(tick) for tick in ticks), default=0.0)
-    units = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+    units = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
     scale, unit = next(((size, name) for size, name in units if largest >= size), (1.0, "")) if largest >= 1e4 else (1.0, "")
     for digits in range(10):
         labels = [f"{tick / scale:.{digits}f}" for tick in ticks]
@@ -95,3 +111,11 @@ def _log_ticks(low: float, high: float) -> list[float]:
         if len(ticks) >= 3:
             return ticks
     return [tick for tick in _multiples(low, high, _step(low, high)) if tick > 0]
+
+
+def _minor_ticks(low: float, high: float, most: float = 5.0) -> list[float]:
+    """Two to nine times each power of ten, on an axis of at least one and at most ``most`` powers."""
+    if not 1.0 <= math.log10(high / low) <= most:
+        return []
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
+    return [tick for power in powers for n in range(2, 10) if low <= (tick := n * 10.0**power) <= high]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from subquad.checkpoint import write_atomically
-from subquad.evaluation.axes import Axis, bar_axis, bar_step, spread, value_axis
+from subquad.evaluation.axes import Axis, bar_axis, bar_step, spread, thinned, value_axis
 from subquad.evaluation.markup import escape
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ INK, MUTED, GRID, PAPER = "#1f2328", "#656d76", "#e4e7eb", "#ffffff"
 DARK_INK, DARK_MUTED, DARK_GRID, DARK_PAPER = "#e6edf3", "#9198a1", "#30363d", "#161b22"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'DejaVu Sans', sans-serif"
 
-Style = Literal["line", "marked", "faint", "bars"]
+Style = Literal["line", "marked", "marks", "faint", "bars"]
 
 WIDTH, HEIGHT = 760, 400
 LEFT, BOTTOM, LEVEL_ROOM, RIGHT = 52, 52, 164, 24
@@ -35,12 +35,17 @@ LEFT, BOTTOM, LEVEL_ROOM, RIGHT = 52, 52, 164, 24
 
 @dataclass(frozen=True)
 class Series:
-    """Named points; ``style`` is a line, a line with a mark at each point, a faint line (noisy measurements) or bars from zero."""
+    """Named points.
+
+    ``style`` is a line, a line with a mark at each point, marks alone, a faint line (noisy measurements) or bars from zero. Series of the
+    same ``hue``, a number from 0, have the same colour; None takes the place in the chart. Past the palette, lines are dashed.
+    """
 
     name: str
     x: Sequence[float]
     y: Sequence[float]
     style: Style = "line"
+    hue: int | None = None
 
     def __post_init__(self) -> None:
         if len(self.x) != len(self.y):
@@ -77,6 +82,12 @@ class Chart:
     def barred(self) -> bool:
         """Whether any series is drawn as bars."""
         return any(series.style == "bars" for series in self.series)
+
+    def look(self, index: int) -> tuple[int, bool]:
+        """The colour of a series, as a place in the palette, and whether it is dashed because all colours are taken before it."""
+        hue = self.series[index].hue
+        hue = index if hue is None else hue
+        return hue % len(PALETTE), hue // len(PALETTE) % 2 == 1
 
     def points(self, series: Series) -> list[tuple[float, float]]:
         """The points of a series that can be drawn."""
@@ -166,8 +177,10 @@ def png(chart: Chart, path: Path) -> Path:
     figure.text(20 / WIDTH, 1 - (frame.top - 18) / HEIGHT, chart.y_label, fontsize=9, color=MUTED, va="center", parse_math=False)
     figure.text(1 - RIGHT / WIDTH, 16 / HEIGHT, chart.x_label, fontsize=9, color=MUTED, ha="right", va="center", parse_math=False)
     for index, (x, y, name) in enumerate(_legend_places(chart)):
-        color, height = PALETTE[index % len(PALETTE)], 1 - y / HEIGHT
-        figure.add_artist(Line2D([x / WIDTH, (x + 20) / WIDTH], [height, height], color=color, linewidth=2.5))
+        (hue, dashed), height, alone = chart.look(index), 1 - y / HEIGHT, chart.series[index].style == "marks"
+        ends, line = [(x + 10) / WIDTH] if alone else [x / WIDTH, (x + 20) / WIDTH], "--" if dashed else "-"
+        key = Line2D(ends, [height] * len(ends), color=PALETTE[hue], lw=2.5, ls=line, marker="o" if alone else "", ms=5)
+        figure.add_artist(key)
         figure.text((x + 26) / WIDTH, height, name, fontsize=9, color=INK, va="center", parse_math=False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
@@ -237,8 +250,12 @@ def _legend_places(chart: Chart) -> list[tuple[float, float, str]]:
 def _legend(chart: Chart) -> list[str]:
     parts = []
     for index, (x, y, name) in enumerate(_legend_places(chart)):
-        hue = index % len(PALETTE)
-        parts.append(f'<line class="s{hue}" x1="{x:.1f}" x2="{x + 20:.1f}" y1="{y}" y2="{y}" stroke="{PALETTE[hue]}" stroke-width="3"/>')
+        hue, dashed = chart.look(index)
+        if chart.series[index].style == "marks":
+            parts.append(f'<circle class="f{hue}" cx="{x + 10:.1f}" cy="{y}" r="4.5" fill="{PALETTE[hue]}"/>')
+        else:
+            line = f'stroke="{PALETTE[hue]}" stroke-width="3"{_dash(dashed)}'
+            parts.append(f'<line class="s{hue}" x1="{x:.1f}" x2="{x + 20:.1f}" y1="{y}" y2="{y}" {line}/>')
         parts.append(_text(x + 26, y + 4.5, name, "ink"))
     return parts
 
@@ -247,6 +264,12 @@ def _grid(frame: _Frame) -> list[str]:
     parts, (right, bottom) = [], (frame.left + frame.width, frame.top + frame.height)
     if frame.empty:
         parts.append(_text((frame.left + right) / 2, (frame.top + bottom) / 2, "no data", more=' text-anchor="middle"'))
+    for value in frame.y.minor:
+        y = frame.at(frame.x.low, value)[1]
+        parts.append(f'<line class="grid" x1="{frame.left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}" stroke="{GRID}" stroke-opacity="0.5"/>')
+    for value in frame.x.minor:
+        x = frame.at(value, frame.y.low)[0]
+        parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{frame.top}" y2="{bottom}" stroke="{GRID}" stroke-opacity="0.5"/>')
     for value, label in zip(frame.y.ticks, frame.y.labels, strict=True):
         y = frame.at(frame.x.low, value)[1]
         parts.append(f'<line class="grid" x1="{frame.left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}" stroke="{GRID}"/>')
@@ -261,16 +284,17 @@ def _grid(frame: _Frame) -> list[str]:
 
 
 def _series(frame: _Frame, index: int) -> list[str]:
-    series, hue = frame.chart.series[index], index % len(PALETTE)
+    series, (hue, dashed) = frame.chart.series[index], frame.chart.look(index)
     points = frame.chart.points(series)
     if series.style == "bars":
         return _bars(frame, series.name, hue, points)
-    places = [frame.at(x, y) for x, y in _thinned(points)]
+    places = [frame.at(x, y) for x, y in thinned(points)]
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-    if not line:
+    if not line or series.style == "marks":
         return []
     width = 'stroke-width="1.2" stroke-opacity="0.6"' if series.style == "faint" else 'stroke-width="2.2"'
-    return [f'<polyline class="s{hue}" points="{line}" fill="none" stroke="{PALETTE[hue]}" {width} stroke-linejoin="round"/>']
+    look = f'stroke="{PALETTE[hue]}" {width}{_dash(dashed)} stroke-linejoin="round"'
+    return [f'<polyline class="s{hue}" points="{line}" fill="none" {look}/>']
 
 
 def _bars(frame: _Frame, name: str, hue: int, points: list[tuple[float, float]]) -> list[str]:
@@ -296,11 +320,11 @@ def _dots(frame: _Frame) -> list[str]:
     """The marks of marked series, each with its values as a tooltip; outside the clip, so a mark on the edge stays round."""
     parts = []
     for index, series in enumerate(frame.chart.series):
-        hue = index % len(PALETTE)
-        points = frame.chart.points(series) if series.style == "marked" else []
+        hue, _ = frame.chart.look(index)
+        points = frame.chart.points(series) if series.style in ("marked", "marks") else []
         for x, y in points[:: _every(len(points))]:
             if frame.y.low <= y <= frame.y.high:
-                (left, top), words = frame.at(x, y), escape(f"{series.name}: {y:.3f} at {x:,.4g}")
+                (left, top), words = frame.at(x, y), escape(f"{series.name}: {y:.4g} at {x:,.4g}")
                 dot = f'<circle class="f{hue}" cx="{left:.1f}" cy="{top:.1f}" r="3.6" fill="{PALETTE[hue]}">'
                 parts.append(f"{dot}<title>{words}</title></circle>")
     return parts
@@ -323,15 +347,19 @@ def _dress(plot: Axes, frame: _Frame) -> None:
     plot.set_xticks(frame.x.ticks, frame.x.labels)
     plot.set_yticks(frame.y.ticks, frame.y.labels)
     plot.minorticks_off()
-    plot.tick_params(length=0, labelsize=9, labelcolor=MUTED)
+    plot.set_xticks(frame.x.minor, minor=True)
+    plot.set_yticks(frame.y.minor, minor=True)
+    plot.tick_params(which="both", length=0, labelsize=9, labelcolor=MUTED)
     plot.grid(axis="y" if frame.chart.barred else "both", color=GRID, linewidth=0.8)
+    plot.grid(which="minor", color=GRID, linewidth=0.5, alpha=0.5)
     plot.set_axisbelow(True)
     for side, spine in plot.spines.items():
         spine.set(visible=side == "bottom", color=MUTED)
 
 
 def _plot(plot: Axes, chart: Chart, index: int) -> None:
-    series, color = chart.series[index], PALETTE[index % len(PALETTE)]
+    series, (hue, dashed) = chart.series[index], chart.look(index)
+    color = PALETTE[hue]
     points = chart.points(series)
     x, y = [point[0] for point in points], [point[1] for point in points]
     if series.style == "bars":
@@ -339,8 +367,13 @@ def _plot(plot: Axes, chart: Chart, index: int) -> None:
         if len(points) <= 16:
             plot.bar_label(bars, fmt="%.2f", fontsize=8.5, color=INK, padding=2)
         return
-    faint, marker = series.style == "faint", "o" if series.style == "marked" else ""
-    plot.plot(x, y, color=color, lw=1 if faint else 1.8, alpha=0.6 if faint else 1, marker=marker, ms=4, markevery=_every(len(x)))
+    faint, marker = series.style == "faint", "o" if series.style in ("marked", "marks") else ""
+    lines = plot.plot(x, y, color=color, lw=1 if faint else 1.8, alpha=0.6 if faint else 1, marker=marker, ms=4, markevery=_every(len(x)))
+    lines[0].set_linestyle("" if series.style == "marks" else "--" if dashed else "-")
+
+
+def _dash(dashed: bool) -> str:
+    return ' stroke-dasharray="7 4"' if dashed else ""
 
 
 def _every(count: int, most: int = 60) -> int:
@@ -358,15 +391,3 @@ def _level_label(level: Level) -> str:
 
 def _short(name: str, most: int = 32) -> str:
     return name if len(name) <= most else name[: most - 1] + "…"
-
-
-def _thinned(points: list[tuple[float, float]], most: int = 1200) -> list[tuple[float, float]]:
-    """At most about ``most`` points that look the same: the lowest and the highest of each run of neighbours."""
-    if len(points) <= most:
-        return points
-    size = math.ceil(2 * len(points) / most)
-    kept = {0, len(points) - 1}
-    for start in range(0, len(points), size):
-        run = range(start, min(start + size, len(points)))
-        kept |= {min(run, key=lambda i: points[i][1]), max(run, key=lambda i: points[i][1])}
-    return [points[index] for index in sorted(kept)]

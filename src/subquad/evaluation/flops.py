@@ -2,13 +2,16 @@
 
 Matrix products come from PyTorch's counter (a multiply-add is 2 FLOPs). Causal attention is computed over whole rectangles there; of
 them ``causal="half"`` counts half, which is what is visible of the whole past (MEGABYTE's Table 7; of a patch and the one before it is
-three quarters), and ``"full"`` all (Hyena's Table 4.4). Embedding look-ups,
-norms and activations count nothing, as in the papers.
+three quarters; where only the last n of T positions ask, 1 - n / 2T of the rectangle), and ``"full"`` all (Hyena's Table 4.4). Embedding
+look-ups, norms and activations count nothing, as in the papers. With the backward pass it is a training step that is counted: of a model
+that learns a part of each window (PerceiverAR), the dearest part, divided by the positions in it. Linear attention needs all that it
+multiplies, so none of it is halved (``Mixer.pairs``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -16,7 +19,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from subquad.layers.attention import Attention
+from subquad.layers.mixer import Mixer
 from subquad.layers.stack import Block, Stack
 from subquad.models import build_model
 from subquad.models.model import CausalModel, ModelConfig
@@ -41,7 +44,7 @@ class Flops:
 def count_flops(
     config: ModelConfig | Mapping[str, Any] | str, length: int | None = None, causal: Causal = "half", backward: bool = False
 ) -> Flops:
-    """FLOPs per byte of a pass over ``length`` bytes (default: the context), with its backward pass if asked.
+    """FLOPs per byte of a pass over ``length`` bytes (default: the context), or of a training step on them with ``backward``.
 
     Raises ``ValueError`` for a length outside 1 to max_len.
     """
@@ -51,16 +54,17 @@ def count_flops(
     length = model.config.max_len if length is None else length
     if length < 1:
         raise ValueError(f"FLOPs per byte need at least 1 byte, got a length of {length}")
-    forward, attention = _counts(model, length, backward=False)
-    counted = _counts(model, length, backward=True)[0] if backward else forward
+    span = model.dearest_span(length) if backward else (0, length)
+    positions = span[1] - span[0]
+    forward, attention, visible = _counts(model, length, span, backward=False)
+    counted = _counts(model, length, span, backward=True)[0] if backward else forward
     # Backward work is not credited to modules reliably; attention and logits keep their share of the forward pass, since every matrix
     # product has two of its own size in the backward pass.
     scale = counted / max(forward, 1)
-    attention *= scale
-    logits = 2.0 * model.config.vocab * _output_width(model) * length * scale
+    attention, visible = attention * scale, visible * scale
+    logits = 2.0 * model.config.vocab * _output_width(model) * positions * scale
     linear = counted - attention - logits
-    visible = attention / 2 if causal == "half" else attention
-    return Flops(linear / length, visible / length, logits / length)
+    return Flops(linear / positions, (visible if causal == "half" else attention) / positions, logits / positions)
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -74,37 +78,64 @@ def embedding_parameters(model: nn.Module) -> int:
     return count_parameters(model) - sum(count_parameters(module) for module in model.modules() if isinstance(module, inner))
 
 
-def _counts(model: CausalModel, length: int, backward: bool) -> tuple[float, float]:
-    """FLOPs of the whole model and of its attention, measured at one and two blocks a stack and continued to all: blocks are alike."""
+def _counts(model: CausalModel, length: int, span: tuple[int, int], backward: bool) -> tuple[float, float, float]:
+    """FLOPs of the whole model, of its attention and of the visible part of that, measured at one and two blocks a stack and continued
+    to all: blocks are alike."""
     stacks = [module for module in model.modules() if isinstance(module, Stack) and len(module.blocks)]
     blocks = [list(stack.blocks) for stack in stacks]
 
-    def measured(deep: Stack | None) -> tuple[float, float]:
+    def measured(deep: Stack | None) -> tuple[float, float, float]:
         for stack, own in zip(stacks, blocks, strict=True):
             stack.blocks = cast("Sequence[Block]", nn.ModuleList(own[:1] * (2 if stack is deep else 1)))
-        return _measured(model, length, backward)
+        return _measured(model, length, span, backward)
 
     base = measured(None)
-    everything, attention = base
+    everything, attention, visible = base
     for stack, own in zip(stacks, blocks, strict=True):
         if len(own) > 1:
             deeper = measured(stack)
             everything += (len(own) - 1) * (deeper[0] - base[0])
             attention += (len(own) - 1) * (deeper[1] - base[1])
+            visible += (len(own) - 1) * (deeper[2] - base[2])
     for stack, own in zip(stacks, blocks, strict=True):
         stack.blocks = cast("Sequence[Block]", nn.ModuleList(own))
-    return everything, attention
+    return everything, attention, visible
 
 
-def _measured(model: CausalModel, length: int, backward: bool) -> tuple[float, float]:
+def _measured(model: CausalModel, length: int, span: tuple[int, int], backward: bool) -> tuple[float, float, float]:
     counter = FlopCounterMode(display=False)
-    with counter, torch.device("meta"), torch.set_grad_enabled(backward):
-        logits = model(torch.empty(1, length, dtype=torch.long))
+    with counter, torch.device("meta"), torch.set_grad_enabled(backward), _noting_attention(model, counter) as noted:
+        ids = torch.empty(1, length, dtype=torch.long)
+        logits = model(ids) if span == (0, length) else model.span_logits(ids, *span)
         if backward:
             logits.sum().backward()
     counts: Mapping[str, Mapping[Any, int]] = counter.get_flop_counts()
-    names = [f"{type(model).__name__}.{name}" for name, module in model.named_modules() if isinstance(module, Attention)]
-    return sum(counts["Global"].values()), sum(counts.get(name, {}).get(torch.ops.aten.bmm, 0) for name in names)
+    return sum(counts["Global"].values()), sum(count for count, _ in noted), sum(count * share for count, share in noted)
+
+
+@contextmanager
+def _noting_attention(model: CausalModel, counter: FlopCounterMode) -> Iterator[list[tuple[int, float]]]:
+    """For each call of an attention in a forward pass: FLOPs of its scores and values, and the share of them that is visible."""
+    noted: list[tuple[int, float]] = []
+    before: list[int] = []
+
+    def products() -> int:
+        return int(counter.get_flop_counts().get("Global", {}).get(torch.ops.aten.bmm, 0))
+
+    def begins(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        before.append(products())
+
+    def ends(module: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+        unseen = output.shape[1] / (2 * inputs[0].shape[1]) if module.pairs == "half" else 0.0
+        noted.append((products() - before.pop(), 1 - unseen))
+
+    found = [module for module in model.modules() if isinstance(module, Mixer) and module.pairs]
+    hooks = [hook for module in found for hook in (module.register_forward_pre_hook(begins), module.register_forward_hook(ends))]
+    try:
+        yield noted
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _output_width(model: nn.Module) -> int:

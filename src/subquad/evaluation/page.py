@@ -106,6 +106,16 @@ def ranking(header: Sequence[str], rows: Sequence[tuple[Sequence[str], float, in
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
 
 
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of ``header`` (plain text) and cells (HTML); the first cell of a row is its name. Nothing without rows."""
+    if not rows:
+        return ""
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in header)
+    head = f"<thead><tr>{head}</tr></thead>" if head else ""
+    body = "".join(f'<tr><th scope="row">{row[0]}</th>{"".join(f"<td>{cell}</td>" for cell in row[1:])}</tr>' for row in rows)
+    return f'<div class="wide"><table>{head}<tbody>{body}</tbody></table></div>'
+
+
 def counted(number: float, unit: str = "") -> str:
     """A count with three figures: ``3.41 M``, ``164 kB``, ``12 B``."""
     for size, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
@@ -177,8 +187,14 @@ pre{background:var(--ground);border-radius:6px;padding:.7rem .85rem}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 th,td{text-align:left;padding:.5rem 1rem .5rem 0;border-bottom:1px solid var(--rule);white-space:nowrap}
 tbody th{font-weight:600}
-thead th{font-size:.8rem;font-weight:500;color:var(--muted)}
+thead th{font-size:.8rem;font-weight:500;color:var(--muted);white-space:normal;vertical-align:bottom}
 tr:last-child>*{border-bottom:0}
+td code,th code{font-weight:400;background:var(--ground);border-radius:4px;padding:.1rem .3rem;white-space:pre-wrap;overflow-wrap:anywhere}
+td .text{white-space:normal;overflow-wrap:anywhere}
+ul{margin:.6rem 0;padding-left:1.2rem}
+h3:not(:first-child){margin-top:1rem}
+pre+pre{margin-top:.4rem}
+section>p{margin:0 0 .75rem;max-width:46rem}
 .bar{display:inline-block;width:11rem;max-width:22vw;margin-left:.7rem;vertical-align:middle}
 .bar b{display:block;height:.6rem;border-radius:3px}
 details{border-top:1px solid var(--rule);padding:.55rem 0}

@@ -66,7 +66,7 @@ def write_report(
     record = read_record(run)
     curve = _learning_curve(record)
     patch = _inside_chart(inside) if inside is not None and len(inside) > 1 else None
-    _write_charts({"learning_curve": curve, "inside_patch": patch}, run)
+    write_charts({"learning_curve": curve, "inside_patch": patch}, run)
     parts = [
         section("Figures", figures(_headline(record, test, parameters))),
         section("Learning curve", picture(curve) if curve else ""),
@@ -100,7 +100,7 @@ def write_comparison(
         f"{path.stem}_by_time": _overlaid(entries, records, baselines, time=True),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    _write_charts(charts, path.parent)
+    write_charts(charts, path.parent)
     passages = [(entry, entry.surprise) for entry in entries if entry.surprise is not None]
     key = passage_key(any(passage.patch_size > 1 for _, passage in passages)) if passages else ""
     parts = [
@@ -138,7 +138,7 @@ def _overlaid(entries: Sequence[Entry], records: Sequence[Record], baselines: Se
     points = [point for curve in curves for point in curve]
     if not points:
         return None
-    unit, size = _time_unit(max(point.seconds for point in points)) if time else ("", 1.0)
+    unit, size = time_unit(max(point.seconds for point in points)) if time else ("", 1.0)
     named = zip(entries, curves, strict=True)
     series = tuple(_series(entry.name, curve, "marked", size if time else None) for entry, curve in named)
     levels = tuple(Level(baseline.name, baseline.bits_per_byte) for baseline in baselines)
@@ -158,11 +158,13 @@ def _top(points: Sequence[Point]) -> float:
     return 1.6 * min(point.bits for point in points)
 
 
-def _time_unit(longest: float) -> tuple[str, float]:
+def time_unit(longest: float) -> tuple[str, float]:
+    """The unit for an axis of times up to ``longest`` seconds, and its seconds."""
     return ("seconds", 1.0) if longest < 300 else ("minutes", 60.0) if longest < 18_000 else ("hours", 3600.0)
 
 
-def _write_charts(charts: Mapping[str, Chart | None], folder: Path) -> None:
+def write_charts(charts: Mapping[str, Chart | None], folder: Path) -> None:
+    """Writes each chart that is there as NAME.svg, and as NAME.png where matplotlib is installed."""
     plot = importlib.util.find_spec("matplotlib") is not None
     for name, chart in charts.items():
         if chart:

@@ -1,6 +1,7 @@
 """Using a causal model: writing on from a prompt and scoring data."""
 
+from subquad.inference.continuation import continuation_bits
 from subquad.inference.generate import generate, stream
 from subquad.inference.score import Score, score, score_files, total
 
-__all__ = ["Score", "generate", "score", "score_files", "stream", "total"]
+__all__ = ["Score", "continuation_bits", "generate", "score", "score_files", "stream", "total"]

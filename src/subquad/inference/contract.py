@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from subquad.models.model import CausalModel
+from subquad.models.model import CausalModel, TokenCodec
 
 BYTES = 256
 
@@ -19,15 +19,27 @@ def byte_model(model: nn.Module) -> CausalModel:
 
     Raises ``ValueError`` for a model that cannot decode and for one whose ids are not bytes.
     """
+    causal, tokenizer = text_model(model)
+    if tokenizer is not None:
+        raise ValueError("a byte model is needed here, got a token model: train one without data.tokenizer")
+    return causal
+
+
+def text_model(model: nn.Module) -> tuple[CausalModel, TokenCodec | None]:
+    """A causal model and its tokenizer, None where its ids are bytes.
+
+    Raises ``ValueError`` for a model that cannot decode and for a token model without its tokenizer.
+    """
     if not hasattr(model, "init_state"):
         raise ValueError(f"a causal model is needed to generate or score, got {type(model).__name__}, which has no decoding state")
     causal = cast(CausalModel, model)
-    if causal.config.vocab != BYTES:
+    tokenizer: TokenCodec | None = getattr(causal, "tokenizer", None)
+    if tokenizer is None and causal.config.vocab != BYTES:
         raise ValueError(
             f"a byte model has {BYTES} ids and this one has {causal.config.vocab}: it is a token model and needs its tokenizer "
             "(tokenizer.json in the run folder)"
         )
-    return causal
+    return causal, tokenizer
 
 
 @contextmanager

@@ -1,7 +1,8 @@
-"""Writing on from a prompt, byte by byte, in batches of unequal prompts.
+"""Writing on from a prompt, byte by byte or token by token, in batches of unequal prompts.
 
 Past the context: a row that holds as many bytes as the context does, and needs one more, drops its oldest half by whole patches, and
 the rest is read again as a new start. A prompt longer than the context is cut by the same rule, as if it had been fed byte by byte.
+With a token model these are tokens; what is written, ``max_bytes`` and stop strings are bytes all the same, and may end inside a token.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from subquad.inference.contract import BYTES, byte_model, evaluating
+from subquad.inference.alphabet import Alphabet
+from subquad.inference.contract import evaluating, text_model
 from subquad.inference.sampling import Sampling, draw
-from subquad.inference.utf8 import BETWEEN, advance, allowed, state_after
+from subquad.inference.utf8 import BETWEEN, LONGEST, advance, state_after
 
 Text = bytes | str
 Prompts = list[bytes] | list[str] | list[Text]
@@ -79,14 +81,15 @@ def generate(
     At most ``max_bytes`` bytes. Sampling options as in :class:`~subquad.inference.sampling.Sampling`, the penalty over prompt and
     continuation. ``stop``: strings that end the continuation and are not part of it. ``utf8``: only bytes that keep prompt and
     continuation valid UTF-8, ending between characters. ``seed``: of every row, or a list with one per prompt. ``on_full="error"``
-    refuses what does not fit the context. A ``str`` is read as UTF-8. Raises ``ValueError`` for wrong options and token models.
+    refuses what does not fit the context, a token model's bytes counted as if each were a token. A ``str`` is read as UTF-8. Raises
+    ``ValueError`` for wrong options, a token model without its tokenizer, and a prompt for one that is not UTF-8.
     """
     how = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
     plan = _Plan(how, max_bytes, _stops(stop), utf8, on_full)
     prompts = prompt if isinstance(prompt, list) else [prompt]
-    writer = _Writer(model, _rows(prompts, seed), plan)
+    writer = _Writer(model, prompts, seed, plan)
     with evaluating(writer.modules):  # once for all bytes: changing modes costs as much as a small model's step
-        for _ in writer.bytewise():
+        for _ in writer.turns():
             pass
     written = [bytes(row.written) for row in writer.rows]
     return written if isinstance(prompt, list) else written[0]
@@ -115,7 +118,7 @@ def stream(
     plan = _Plan(how, max_bytes, _stops(stop), utf8, on_full)
     if isinstance(prompt, list):
         raise ValueError("stream takes one prompt, got a list: use generate for several")
-    return _pieces(_Writer(model, _rows([prompt], seed), plan))
+    return _pieces(_Writer(model, [prompt], seed, plan))
 
 
 @dataclass(frozen=True)
@@ -140,44 +143,50 @@ class _Plan:
 
 
 class _Row:
-    """One prompt: the bytes of it and after it that the model holds, and what has been written."""
+    """One prompt: the ids of it and after it that the model holds, and what has been written."""
 
-    def __init__(self, prompt: bytes, seed: int) -> None:
-        self.held = list(prompt)
-        self.seen = np.zeros(BYTES, dtype=np.bool_)
+    def __init__(self, prompt: bytes, seed: int, alphabet: Alphabet) -> None:
+        self.held = alphabet.read(prompt)
+        self.seen = np.zeros(alphabet.vocab, dtype=np.bool_)
         self.seen[self.held] = True
         self.open = state_after(prompt)
         self.generator = torch.Generator().manual_seed(seed)
         self.written = bytearray()
         self.done = False
 
-    def take(self, byte: int, plan: _Plan) -> None:
-        """Adds a drawn byte; a row that is done goes on in the model only."""
-        self.held.append(byte)
-        self.seen[byte] = True
-        self.open = advance(self.open, byte) or BETWEEN
-        if self.done:
-            return
-        self.written.append(byte)
-        ended = max((len(stop) for stop in plan.stops if self.written.endswith(stop)), default=0)
-        if ended:
-            del self.written[-ended:]
-            self.done = True
+    def take(self, drawn: int, piece: bytes, plan: _Plan) -> None:
+        """Adds a drawn id and what it writes; a row that is done goes on in the model only."""
+        self.held.append(drawn)
+        self.seen[drawn] = True
+        for byte in piece:
+            self.open = advance(self.open, byte) or BETWEEN
+            if self.done:
+                continue
+            self.written.append(byte)
+            ended = max((len(stop) for stop in plan.stops if self.written.endswith(stop)), default=0)
+            if ended:
+                del self.written[-ended:]
+            self.done = ended > 0 or len(self.written) == plan.max_bytes
+
+    def left(self, plan: _Plan) -> int:
+        """The bytes that it may still write, or room for any character when it is done."""
+        return LONGEST if self.done else plan.max_bytes - len(self.written)
 
 
 class _Writer:
-    """Rows and the model's state of those that still go on; one byte per row at a time."""
+    """Rows and the model's state of those that still go on; one id per row at a time."""
 
-    def __init__(self, model: nn.Module, rows: list[_Row], plan: _Plan) -> None:
-        self.model = byte_model(model)
+    def __init__(self, model: nn.Module, prompts: Prompts, seed: int | list[int], plan: _Plan) -> None:
+        self.model, tokenizer = text_model(model)
+        self.alphabet = Alphabet(self.model.config.vocab, tokenizer)
         self.modules = list(model.modules())
         self.context = self.model.config.max_len
-        self.rows = self.live = rows
+        self.rows = self.live = _rows(prompts, seed, self.alphabet)
         self.plan = plan
-        self._check_room()
+        self._check_room("bytes" if tokenizer is None else "tokens")
 
-    def bytewise(self) -> Iterator[None]:
-        """Writes one byte to each row at every turn; the model is not fed a byte that nothing follows."""
+    def turns(self) -> Iterator[None]:
+        """Writes one byte, or token, to each row at every turn; the model is not fed one that nothing follows."""
         for left in range(self.plan.max_bytes, 0, -1):
             if all(row.done for row in self.rows):
                 return
@@ -187,7 +196,7 @@ class _Writer:
                 else:
                     last = torch.tensor([row.held[-1] for row in self.live], device=self.state.logits.device)
                     self.model.step(last, self.state)
-                self._draw(left)
+                self._draw()
             yield
 
     def _start(self, left: int) -> None:
@@ -204,25 +213,27 @@ class _Writer:
                 ids[i, : lengths[i]] = torch.tensor(row.held, dtype=torch.int64)
             self.model.prefill(ids.to(self.state.logits.device), self.state, lengths)
 
-    def _draw(self, left: int) -> None:
+    def _draw(self) -> None:
         seen = np.stack([row.seen for row in self.live]) if self.plan.how.repetition_penalty else None
-        may = np.stack([allowed(row.open, left) for row in self.live]) if self.plan.utf8 else None
+        may = self.alphabet.writing()
+        if self.plan.utf8:
+            may = np.stack([self.alphabet.keeping_utf8(row.open, row.left(self.plan)) for row in self.live])
         drawn = draw(self.state.logits, self.plan.how, [row.generator for row in self.live], seen, may)
-        for row, byte in zip(self.live, drawn, strict=True):
-            row.take(byte, self.plan)
+        for row, one in zip(self.live, drawn, strict=True):
+            row.take(one, self.alphabet.pieces[one], self.plan)
 
     def _excess(self, length: int) -> int:
-        """How many of ``length`` bytes are dropped by the time one more is needed."""
+        """How many of ``length`` ids are dropped by the time one more is needed."""
         patch, half = self.model.span, self.context - self.context // 2
         dropped = min(-(-half // patch) * patch, self.context)
         return 0 if length < self.context else dropped * (1 + (length - self.context) // dropped)
 
-    def _check_room(self) -> None:
+    def _check_room(self, unit: str) -> None:
         for row in self.rows:
             needed = len(row.held) + self.plan.max_bytes
             if self.plan.on_full == "error" and needed > self.context:
                 raise ValueError(
-                    f"a prompt of {len(row.held)} bytes and max_bytes={self.plan.max_bytes} need {needed} bytes and the context is "
+                    f"a prompt of {len(row.held)} {unit} and max_bytes={self.plan.max_bytes} need {needed} {unit} and the context is "
                     f"{self.context}: shorten one of them or use on_full='slide'"
                 )
             if self.plan.utf8 and 0 < self.plan.max_bytes < row.open.needed:
@@ -233,7 +244,7 @@ class _Writer:
 
 def _pieces(writer: _Writer) -> Iterator[bytes]:
     (row,), sent = writer.rows, 0
-    for _ in writer.bytewise():
+    for _ in writer.turns():
         safe = len(row.written) - _held_back(row, writer.plan.stops)
         if safe > sent:
             yield bytes(row.written[sent:safe])
@@ -251,14 +262,14 @@ def _held_back(row: _Row, stops: tuple[bytes, ...]) -> int:
     return 0
 
 
-def _rows(prompts: Prompts, seed: int | list[int]) -> list[_Row]:
+def _rows(prompts: Prompts, seed: int | list[int], alphabet: Alphabet) -> list[_Row]:
     seeds = seed if isinstance(seed, list) else [seed] * len(prompts)
     if len(seeds) != len(prompts):
         raise ValueError(f"seed must be one number or one per prompt, got {len(seeds)} for {len(prompts)} prompts")
     for one in seeds:
         if not isinstance(one, int) or not 0 <= one < 2**64:
             raise ValueError(f"seed must be a whole number from 0 to 2**64 - 1, got {one!r}")
-    return [_Row(_bytes(prompt, "prompt"), one) for prompt, one in zip(prompts, seeds, strict=True)]
+    return [_Row(_bytes(prompt, "prompt"), one, alphabet) for prompt, one in zip(prompts, seeds, strict=True)]
 
 
 def _stops(stop: Text | Prompts | None) -> tuple[bytes, ...]:

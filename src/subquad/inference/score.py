@@ -4,6 +4,9 @@ Every file is cut into windows of the model's context, each a new start. ``overl
 beginning of the next, as context only; ``sliding`` is an overlap of half a window. ``strided`` (MEGABYTE, section 2.3.3) reads each
 window a second time from P // 2 bytes further on and takes each byte from the pass in which it lies nearer to its patch's beginning.
 
+With a token model a file is encoded whole, and windows, their overlap and their patches count tokens. A token's bits are booked on its
+last byte and its other bytes cost nothing, so bits per byte are those of the file's bytes for every model.
+
 B windows, T bytes, P bytes per patch.
 """
 
@@ -16,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,11 +28,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from subquad.errors import RunError
-from subquad.inference.contract import byte_model, evaluating
+from subquad.inference.contract import evaluating, text_model
 
 Progress = Callable[[int, int], None]
 
-_BATCH_BYTES = 1 << 15
+_BATCH_LOGITS = 1 << 23
 _CHUNK = 1 << 20
 
 
@@ -36,8 +40,8 @@ _CHUNK = 1 << 20
 class Score:
     """What it cost to predict some data.
 
-    ``bits``: float32, one number per byte, ``-log2`` of the probability that the model gave it. ``seconds``: time spent.
-    ``words``: words of the text between white space, None where the data is not UTF-8.
+    ``bits``: float32, one number per byte, ``-log2`` of the probability that the model gave it (to a token: on its last byte).
+    ``seconds``: time spent. ``words``: words of the text between white space, None where the data is not UTF-8.
     """
 
     bits: npt.NDArray[np.float32] = field(repr=False)
@@ -88,8 +92,9 @@ def score(
 ) -> Score:
     """Bits of every byte of ``data``: bytes, or the path of a file, which is read window by window.
 
-    ``overlap`` in bytes, ``batch`` in windows at a time (chosen when None; it does not change the result). ``progress(done, bytes)`` is
-    called after each batch. Raises ``ValueError`` for wrong options, an unreadable file and token models.
+    ``overlap`` in bytes (of a token model: in tokens), ``batch`` in windows at a time (chosen when None; it does not change the result).
+    ``progress(done, all)`` is called after each batch, with bytes or tokens. Raises ``ValueError`` for wrong options, an unreadable file, a
+    token model without its tokenizer, and one whose file is not UTF-8.
     """
     windows = _Windows(model, overlap, sliding, strided, batch)
     return windows.score(_open(data), progress)
@@ -115,24 +120,35 @@ class _Windows:
     """A model and how it walks over data."""
 
     def __init__(self, model: nn.Module, overlap: int, sliding: bool, strided: bool, batch: int | None) -> None:
-        self.model = byte_model(model)
+        self.model, self.tokenizer = text_model(model)
+        unit = "bytes" if self.tokenizer is None else "tokens"
         self.modules = list(model.modules())
         self.device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
         self.length = self.model.config.max_len
         if sliding and overlap:
-            raise ValueError(f"sliding is an overlap of half a window ({self.length // 2} bytes), got overlap={overlap} as well: give one")
+            raise ValueError(f"sliding is an overlap of half a window ({self.length // 2} {unit}), got overlap={overlap} as well: give one")
         if not 0 <= overlap < self.length:
-            raise ValueError(f"overlap must be from 0 to {self.length - 1}, less than the context of {self.length} bytes, got {overlap}")
+            raise ValueError(f"overlap must be from 0 to {self.length - 1}, less than the context of {self.length} {unit}, got {overlap}")
         if batch is not None and batch < 1:
             raise ValueError(f"batch must be at least 1 window, got {batch}")
         if strided and self.model.patch_size == 1:
-            raise ValueError("strided needs a model with patches of 2 bytes or more, got one without patches: leave it out")
+            raise ValueError(f"strided needs a model with patches of 2 {unit} or more, got one without patches: leave it out")
         self.overlap = self.length // 2 if sliding else overlap
         self.half = self.model.patch_size // 2 if strided else 0
-        self.batch = batch or max(1, _BATCH_BYTES // self.length)
+        self.batch = batch or max(1, _BATCH_LOGITS // (self.length * self.model.config.vocab))
 
     def score(self, data: npt.NDArray[np.uint8], progress: Progress | None) -> Score:
         began = time.perf_counter()
+        if self.tokenizer is None:
+            bits = self._walk(data, progress)
+        else:
+            ids = self.tokenizer.encode(data.tobytes())
+            bits = np.zeros(data.size, dtype=np.float32)
+            bits[self.tokenizer.byte_lengths[ids].cumsum() - 1] = self._walk(ids, progress)
+        return Score(bits, time.perf_counter() - began, _count_words(data))
+
+    def _walk(self, data: npt.NDArray[np.integer[Any]], progress: Progress | None) -> npt.NDArray[np.float32]:
+        """Bits of every id, ``(n,)``."""
         bits = np.empty(data.size, dtype=np.float32)
         for starts in self._batches(data.size):
             length = min(self.length, data.size - starts[0])
@@ -144,7 +160,7 @@ class _Windows:
                 bits[start + known : start + length] = row[known:]
             if progress is not None:
                 progress(starts[-1] + length, data.size)
-        return Score(bits, time.perf_counter() - began, _count_words(data))
+        return bits
 
     def _batches(self, size: int) -> Iterator[list[int]]:
         """Where windows start, in batches of windows of one length; the last window may be shorter and is then alone."""

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from subquad.layers.mixer import Mixer, MixerConfig
+from subquad.layers.mixer import Mixer, MixerConfig, Pairs
 from subquad.layers.state import State
 from subquad.ops.attention import attend, causal_attention, sees
 from subquad.ops.rotary import rotary_table, rotate, run_table
@@ -22,13 +22,15 @@ from subquad.ops.rows import put_rows, run_index, take_rows
 
 
 class AttentionConfig(MixerConfig):
-    """``head_dim`` defaults to dim / heads; ``window`` counts the position itself."""
+    """``head_dim`` defaults to dim / heads; ``window`` counts the position itself; ``rotary_fraction`` is the share of a head's channels
+    that turn, the first ones."""
 
     kind: Literal["attention"] = "attention"
     heads: int = Field(gt=0)
     head_dim: int | None = Field(None, gt=0)
     rotary: bool = True
     rotary_base: float = Field(10_000.0, gt=1)
+    rotary_fraction: float = Field(1.0, gt=0, le=1)
     window: int | None = Field(None, gt=0)
     dropout: float = Field(0.0, ge=0, lt=1)
 
@@ -88,13 +90,14 @@ class KeyValues(State):
 class Attention(Mixer):
     """See the module's docstring. Raises ``ValueError`` when heads do not divide the width or a window meets a segment."""
 
+    pairs: ClassVar[Pairs | None] = "half"
+
     def __init__(self, config: AttentionConfig, dim: int, segment: int | None = None, lookback: int = 0) -> None:
         super().__init__()
         if config.head_dim is None and dim % config.heads:
             raise ValueError(f"dim {dim} is no multiple of {config.heads} heads: change one of them, or set head_dim")
         self.head_dim = config.head_dim or dim // config.heads
-        if config.rotary and self.head_dim % 2:
-            raise ValueError(f"rotary positions turn pairs of channels, but head_dim is {self.head_dim}: make it even or set rotary=false")
+        self.turned = _turned(config, self.head_dim)
         if segment is not None and config.window is not None:
             raise ValueError(f"a window of {config.window} inside segments of {segment} is not supported: set window=null")
         if segment is not None and lookback > segment:
@@ -104,9 +107,13 @@ class Attention(Mixer):
         self.qkv = nn.Linear(dim, 3 * inner)
         self.out = nn.Linear(inner, dim)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        q, k, v = self._project(x, [0])
+    def forward(self, x: Tensor, mask: Tensor | None = None, first: int = 0) -> Tensor:
+        """See ``Mixer.forward``; with ``first`` only the outputs from that position on, (B, T - first, D), of unmasked positions."""
         dropout = self.config.dropout if self.training else 0.0
+        if first:
+            assert mask is None
+            return self.out(self._latest(x, first, dropout).flatten(2))
+        q, k, v = self._project(x, [0])
         y = self.out(self._causal(q, k, v, mask, dropout).flatten(2))
         return y if mask is None else y * mask.unsqueeze(-1)
 
@@ -143,16 +150,33 @@ class Attention(Mixer):
     def _project(self, x: Tensor, starts: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         """Rotated queries, rotated keys and values of positions from ``starts`` on, each (B, n, H, d)."""
         qkv = self.qkv(x).unflatten(-1, (3, self.config.heads, self.head_dim))
-        if not self.config.rotary:
-            q, k, v = qkv.unbind(2)
-            return q, k, v
-        dtype = torch.promote_types(qkv.dtype, torch.float32)
-        if len(set(starts)) == 1:
-            cos, sin = run_table(starts[0], x.shape[1], self.head_dim, self.config.rotary_base, dtype, x.device)
-        else:
-            cos, sin = rotary_table(run_index(starts, x.shape[1], x.device), self.head_dim, self.config.rotary_base, dtype)
-        q, k = rotate(qkv[:, :, :2], cos[..., None, None, :], sin[..., None, None, :]).unbind(2)
+        q, k = self._rotate(qkv[:, :, :2], starts).unbind(2)
         return q, k, qkv[:, :, 2]
+
+    def _rotate(self, x: Tensor, starts: Sequence[int]) -> Tensor:
+        """Queries or keys of positions from ``starts`` on, (B, n, parts, H, d), with their positions."""
+        if not self.turned:
+            return x
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        if len(set(starts)) == 1:
+            cos, sin = run_table(starts[0], x.shape[1], self.turned, self.config.rotary_base, dtype, x.device)
+        else:
+            cos, sin = rotary_table(run_index(starts, x.shape[1], x.device), self.turned, self.config.rotary_base, dtype)
+        cos, sin = cos[..., None, None, :], sin[..., None, None, :]
+        if self.turned == self.head_dim:
+            return rotate(x, cos, sin)
+        return torch.cat((rotate(x[..., : self.turned], cos, sin), x[..., self.turned :]), -1)
+
+    def _latest(self, x: Tensor, first: int, dropout: float) -> Tensor:
+        """Attention of the queries from position ``first`` on, (B, T - first, H, d); the other queries are not even projected."""
+        inner, heads = self.out.in_features, (self.config.heads, self.head_dim)
+        weight, bias = self.qkv.weight, self.qkv.bias
+        q = F.linear(x[:, first:], weight[:inner], bias[:inner]).unflatten(-1, (1, *heads))
+        kv = F.linear(x, weight[inner:], bias[inner:]).unflatten(-1, (2, *heads))
+        q, k = self._rotate(q, [first]).squeeze(2), self._rotate(kv[:, :, :1], [0]).squeeze(2)
+        time = torch.arange(x.shape[1], device=x.device)
+        seen = sees(time[first:].unsqueeze(1), time, self.config.window, self.segment, self.lookback)
+        return attend(q, k, kv[:, :, 1], seen, dropout)
 
     def _causal(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
         window, segment = self.config.window, self.segment
@@ -173,3 +197,15 @@ class Attention(Mixer):
         key = torch.tensor(bases, device=q.device)[:, None] + torch.arange(keys.shape[1], device=q.device)
         seen = sees(query.unsqueeze(2), key.unsqueeze(1), self.config.window, self.segment, self.lookback)
         return attend(q, keys, values, seen.unsqueeze(1))
+
+
+def _turned(config: AttentionConfig, head_dim: int) -> int:
+    """How many channels of a head rotary positions turn. Raises ``ValueError`` when these are no pairs."""
+    share = config.rotary_fraction * head_dim if config.rotary else 0.0
+    turned = round(share)
+    if abs(turned - share) > 1e-6 or turned % 2 or (config.rotary and not turned):
+        raise ValueError(
+            f"rotary positions turn pairs of channels, but head_dim is {head_dim} and rotary_fraction {config.rotary_fraction:g} of it "
+            f"are {share:g}: make that an even number or set rotary=false"
+        )
+    return turned

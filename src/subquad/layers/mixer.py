@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,9 +18,17 @@ from subquad.config import Config
 from subquad.layers.state import State
 from subquad.ops.rows import put_rows, take_rows
 
+Pairs = Literal["half", "all"]
+
 
 class Mixer(nn.Module, ABC):
-    """Base of the mixers. D is the model width, T the number of positions."""
+    """Base of the mixers. D is the model width, T the number of positions.
+
+    ``pairs`` is for FLOP counts: a mixer whose batched matrix products compare positions says whether a causal one needs "half" or "all"
+    of what they multiply.
+    """
+
+    pairs: ClassVar[Pairs | None] = None
 
     @abstractmethod
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -8,10 +8,12 @@ from pydantic import BeforeValidator, SerializeAsAny
 
 from subquad.config import parse, suggest
 from subquad.layers.attention import AttentionConfig
+from subquad.layers.linear_attention import LinearAttentionConfig
 from subquad.layers.mixer import MixerConfig
 
 MIXERS: dict[str, type[MixerConfig]] = {
     "attention": AttentionConfig,
+    "linear_attention": LinearAttentionConfig,
 }
 
 

@@ -8,14 +8,15 @@ from typing import Any
 from torch import nn
 
 from subquad.config import parse, suggest
-from subquad.models import language_model, megabyte
+from subquad.models import language_model, megabyte, perceiver_ar
 from subquad.models.model import ModelConfig
 
 MODELS: dict[str, type[ModelConfig]] = {
     "language_model": language_model.LanguageModelConfig,
     "megabyte": megabyte.MegabyteConfig,
+    "perceiver_ar": perceiver_ar.PerceiverARConfig,
 }
-PRESETS: dict[str, ModelConfig] = {**language_model.PRESETS, **megabyte.PRESETS}
+PRESETS: dict[str, ModelConfig] = {**language_model.PRESETS, **megabyte.PRESETS, **perceiver_ar.PRESETS}
 
 
 def presets() -> dict[str, ModelConfig]:

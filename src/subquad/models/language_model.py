@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from subquad.layers.attention import AttentionConfig
+from subquad.layers.linear_attention import LinearAttentionConfig
 from subquad.layers.stack import Stack, StackConfig, StackState, init_weights
 from subquad.models.model import CausalModel, ModelConfig, ModelState
 from subquad.ops.rows import run_index
@@ -95,9 +96,19 @@ def transformer(
     return LanguageModelConfig(max_len=max_len, stack=stack, init_std=init_std)
 
 
+def linear_transformer(
+    dim: int, depth: int, heads: int, max_len: int = 1024, init_std: float = 0.006, dropout: float = 0.0
+) -> LanguageModelConfig:
+    """The same with linear attention: a cost linear in T, and a decoding state of one size."""
+    stack = StackConfig(dim=dim, depth=depth, mixer=LinearAttentionConfig(heads=heads, rotary=True), dropout=dropout)
+    return LanguageModelConfig(max_len=max_len, stack=stack, init_std=init_std)
+
+
 PRESETS: dict[str, LanguageModelConfig] = {
     "transformer-tiny": transformer(64, 2, 2, init_std=0.08),
     "transformer-small": transformer(96, 2, 3, init_std=0.08),
+    "linear-transformer-tiny": linear_transformer(64, 2, 2, init_std=0.08),
+    "linear-transformer-small": linear_transformer(96, 2, 3, init_std=0.08),
     "transformer-125m": transformer(768, 12, 12, dropout=0.1),  # S1
     "transformer-350m": transformer(1024, 24, 16, dropout=0.1),  # S2
     "transformer-760m": transformer(1536, 24, 16, dropout=0.1),  # S3

@@ -333,6 +333,6 @@ def _laptop(wide: tuple[int, int, int], narrow: tuple[int, int, int], patch_size
 
 PRESETS: dict[str, MegabyteConfig] = {
     "megabyte-tiny": _laptop((128, 2, 4), (64, 2, 2), 4),
-    "megabyte-small": _laptop((192, 3, 6), (96, 2, 3), 8),
+    "megabyte-small": _laptop((192, 2, 6), (96, 3, 3), 8),
     **_paper(),
 }

@@ -8,7 +8,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from pydantic import Field
@@ -52,13 +55,29 @@ class ModelState(State):
             raise ValueError(f"{most} ids do not fit a context of {self.max_len}: prefill at most what is left, or start a new state")
 
 
+class TokenCodec(Protocol):
+    """How the ids of a token model are text; ``pieces[id]`` holds the bytes of a token, ``byte_lengths`` (vocab,) their numbers."""
+
+    vocab: int
+    pieces: list[bytes]
+
+    @property
+    def byte_lengths(self) -> npt.NDArray[np.int64]: ...
+
+    def encode(self, data: bytes) -> npt.NDArray[np.integer[Any]]: ...
+
+    def to_bytes(self) -> bytes: ...
+
+
 class CausalModel(nn.Module, ABC):
     """Base of the causal models. B batch, T ids, V vocabulary.
 
     ``patch_size`` is the number of bytes in a patch of the last stage that has patches, ``span`` in one of the first; 1 without patches.
+    ``tokenizer`` is what a token model reads text with; None where ids are bytes.
     """
 
     config: ModelConfig
+    tokenizer: TokenCodec | None = None
     patch_size: int = 1
     span: int = 1
 
@@ -104,6 +123,10 @@ class CausalModel(nn.Module, ABC):
 
         What is drawn comes from PyTorch's random numbers.
         """
+        return 0, length
+
+    def dearest_span(self, length: int) -> tuple[int, int]:
+        """That one of the spans that ``training_span`` may give whose step costs the most."""
         return 0, length
 
     def span_logits(self, ids: Tensor, first: int, end: int) -> Tensor:

@@ -18,7 +18,11 @@ from subquad.errors import RunError
 
 
 class DataConfig(Config):
-    """``paths`` as ``Corpus.open`` takes them; ``window`` in bytes, None for an image's size or else the model's context."""
+    """``paths`` as ``Corpus.open`` takes them; ``window`` in bytes, None for an image's size or else the model's context.
+
+    ``tokenizer`` makes windows of tokens, which ``window`` then counts: the path of a tokenizer.json, or the number of tokens of one to be
+    trained on the training part.
+    """
 
     paths: tuple[str, ...] = ()
     split: Literal["auto", "document", "range"] = "auto"
@@ -27,6 +31,13 @@ class DataConfig(Config):
     pack: bool = False
     shift: bool = True
     image: ImageShape | None = None
+    tokenizer: str | int | None = None
+
+    @model_validator(mode="after")
+    def _reads_text(self) -> DataConfig:
+        if self.tokenizer is not None and self.image is not None:
+            raise ValueError("images have no tokens: leave out tokenizer, or image")
+        return self
 
 
 class OptimConfig(Config):

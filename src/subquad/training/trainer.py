@@ -1,6 +1,7 @@
 """The training loop: batches by number, one step, validation and samples now and then, checkpoints, a clean end.
 
-The loop knows any causal model: ids (B, T) to logits (B, T, V), the loss over all positions or over the span that the model draws. B batch, T bytes of a window.
+The loop knows any causal model: ids (B, T) to logits (B, T, V), the loss over all positions or over the span that the model draws.
+B batch, T bytes of a window, or tokens: losses are in bits per byte all the same, for the bytes that the tokens stand for.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from subquad import checkpoint
-from subquad.data import Corpus, Windows
+from subquad.data import Corpus, Ids, Tokenizer, Windows, count_bytes, open_tokenizer, tokenized
 from subquad.errors import RunError
 from subquad.models.model import CausalModel
 from subquad.training.config import TrainConfig, as_yaml, differences, read
@@ -37,7 +38,6 @@ DATA, LOG = "data.json", "log.jsonl"
 
 _CHANGEABLE = ("steps", "device", "dtype", "threads", "compile", "checkpoint_activations", "track", "init", "eval.", "save.", "data.paths")
 
-Bytes = NDArray[np.uint8]
 Integers = NDArray[np.int64]
 
 
@@ -45,7 +45,7 @@ Integers = NDArray[np.int64]
 class Hooks:
     """What the loop is handed from above.
 
-    ``sample(model, step)`` writes text; ``flops_per_byte`` counts a training step's FLOPs per byte; ``matmul_rate(dtype)`` is the
+    ``sample(model, step)`` writes text; ``flops_per_byte`` counts a training step's FLOPs per byte or token; ``matmul_rate(dtype)`` is the
     machine's FLOP per second; ``seconds(call)`` times a call, and settles ``dtype: auto``, which is float32 without it.
     """
 
@@ -99,11 +99,13 @@ class Trainer:
         self._set_up_data()
         self._set_up_model()
         self._decide(self.config)
-        contents = {
+        contents: dict[str, checkpoint.Content] = {
             checkpoint.CONFIG: checkpoint.as_json(self.config.model),
             checkpoint.TRAIN: as_yaml(self.config),
             DATA: checkpoint.as_json(self.corpus.record(self.split)),
         }
+        if self.tokenizer is not None:
+            contents[checkpoint.TOKENIZER] = self.tokenizer.to_bytes()
         with self._writing():
             checkpoint.replace(self.out, contents)
         return Counters()
@@ -111,13 +113,15 @@ class Trainer:
     def _resume(self) -> Counters:
         checkpoint.check(self.out, [checkpoint.TRAIN, DATA])
         saved = read(self.out)
+        if saved.data.tokenizer is not None:
+            checkpoint.check(self.out, [checkpoint.TOKENIZER])
         self._decide(saved)
         changed = differences(self.config, saved)
         if fixed := [key for key in changed if not key.startswith(_CHANGEABLE)]:
             raise ValueError(f"a resumed run cannot change {', '.join(fixed)}: leave it as {self.out} has it, or start anew with --init")
         if json.loads((self.out / DATA).read_text(encoding="utf-8"))["fingerprint"] != self.corpus.fingerprint:
             raise ValueError(f"the data is not what {self.out} was trained on: give the same files, or start anew with --init {self.out}")
-        self._set_up_data()
+        self._set_up_data(self.out / checkpoint.TOKENIZER)
         self._set_up_model()
         counters = self._restore()
         if counters.step > self.config.steps:
@@ -125,7 +129,7 @@ class Trainer:
         if saved.steps != self.config.steps:
             self.display.say(f"the schedule is now that of {self.config.steps} steps, it was that of {saved.steps}")
         with self._writing():
-            checkpoint.seal(self.out, [checkpoint.CONFIG, checkpoint.WEIGHTS, checkpoint.TRAIN, DATA])
+            checkpoint.seal(self.out, [checkpoint.CONFIG, checkpoint.WEIGHTS, checkpoint.TOKENIZER, checkpoint.TRAIN, DATA])
             if changed:
                 checkpoint.replace(self.out, {checkpoint.TRAIN: as_yaml(self.config)})
         return counters
@@ -161,18 +165,34 @@ class Trainer:
         max_len = int(self.config.model["max_len"])
         window = data.window or (data.image.size if data.image else max_len)
         if window > max_len:
-            raise ValueError(f"a window of {window} bytes exceeds the model's context of {max_len}: lower data.window or raise max_len")
+            unit = "bytes" if data.tokenizer is None else "tokens"
+            raise ValueError(f"a window of {window} {unit} exceeds the model's context of {max_len}: lower data.window or raise max_len")
         return window
 
-    def _set_up_data(self) -> None:
+    def _set_up_data(self, kept_tokenizer: Path | None = None) -> None:
         config, window = self.config, self._window()
         self.split = self.corpus.split(config.data.fractions, config.data.split, config.seed)
-        self.windows = Windows(self.split.train, window, config.seed, config.data.pack, config.data.shift)
-        self.valid: tuple[Bytes, Integers] | None = None
+        self._set_up_tokenizer(kept_tokenizer)
+        self.windows = Windows(tokenized(self.split.train, self.tokenizer), window, config.seed, config.data.pack, config.data.shift)
+        self.valid: tuple[Ids, Integers] | None = None
         if self.split.valid and config.eval.windows:
-            held_out = Windows(self.split.valid, window, config.seed, config.data.pack, shift=False)
+            held_out = Windows(tokenized(self.split.valid, self.tokenizer), window, config.seed, config.data.pack, shift=False)
             ids, lengths = zip(*held_out.in_order(config.eval.windows), strict=True)
             self.valid = np.stack(ids), np.array(lengths)
+
+    def _set_up_tokenizer(self, kept: Path | None) -> None:
+        """The run's own tokenizer, or the one asked for; the model takes it along, and must have been without or have the same."""
+        asked, start = self.config.data.tokenizer, self.model.tokenizer
+        self.tokenizer: Tokenizer | None = None
+        if asked is not None:
+            self.tokenizer = open_tokenizer(asked if kept is None else str(kept), self.split.train)
+        if start is not None and (self.tokenizer is None or self.tokenizer.to_bytes() != start.to_bytes()):
+            raise ValueError("the weights to start from go with another tokenizer: give that run's, as data.tokenizer=RUN/tokenizer.json")
+        vocab = self.model.config.vocab
+        if self.tokenizer is not None and vocab < self.tokenizer.vocab:
+            size = self.tokenizer.vocab
+            raise ValueError(f"the tokenizer has {size} tokens and the model a vocabulary of {vocab}: set model.vocab={size}, or more")
+        self.model.tokenizer = self.tokenizer
 
     def _set_up_model(self) -> None:
         torch.manual_seed(self.config.seed)
@@ -209,7 +229,7 @@ class Trainer:
         return counters
 
     def _step(self, counters: Counters) -> Counters:
-        """One update from ``batch`` windows; the loss is the mean over all their bytes, however they are cut into parts."""
+        """One update from ``batch`` windows; the gradient is of the mean over all their ids, however they are cut into parts."""
         began = time.perf_counter()
         config = self.config
         lr = self._rate(counters.step)
@@ -222,7 +242,8 @@ class Trainer:
             torch.autograd.backward(nats / count)
             total = total + nats.detach()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.optim.clip or math.inf).item()
-        loss = bits_per_byte(total.item(), count)
+        read = count_bytes(ids, lengths, span, self.tokenizer)
+        loss = bits_per_byte(total.item(), read)
         self._demand_finite(loss, f"a loss of {loss} bits per byte", counters.step + 1)
         self._demand_finite(norm, f"a gradient of norm {norm}", counters.step + 1)
         set_lr(self.optimizer, lr)
@@ -233,22 +254,21 @@ class Trainer:
             counters,
             step=counters.step + 1,
             samples=counters.samples + config.batch,
-            bytes=counters.bytes + count,
+            bytes=counters.bytes + read,
             seconds=counters.seconds + seconds,
         )
-        self._report_step(counters, {"bits_per_byte": loss, "lr": lr, "grad_norm": norm}, count, seconds)
+        self._report_step(counters, {"bits_per_byte": loss, "lr": lr, "grad_norm": norm}, read / seconds, count / seconds, seconds)
         return counters
 
-    def _report_step(self, counters: Counters, values: Record, count: int, seconds: float) -> None:
-        rate = count / seconds
+    def _report_step(self, counters: Counters, values: Record, byte_rate: float, id_rate: float, seconds: float) -> None:
         flops, matmul = self.hooks.flops_per_byte, self._matmul_rate
-        progress = {"bytes": counters.bytes, "seconds": counters.seconds, "bytes_per_second": rate}
-        share = None if flops is None or matmul is None else rate * flops / matmul
+        progress = {"bytes": counters.bytes, "seconds": counters.seconds, "bytes_per_second": byte_rate}
+        share = None if flops is None or matmul is None else id_rate * flops / matmul
         record = {"kind": "train", "step": counters.step, **values, **progress, "matmul_share": share}
         self._log(record)
         self.display.update(record, seconds)
 
-    def _nats(self, ids: Bytes, lengths: Integers, span: tuple[int, int] | None = None, dtype: str | None = None) -> Tensor:
+    def _nats(self, ids: Ids, lengths: Integers, span: tuple[int, int] | None = None, dtype: str | None = None) -> Tensor:
         """The summed cross entropy of windows (B, T), over the positions of a span if one is given."""
         on_device = torch.from_numpy(ids).to(self.device).long()
         first, end = span or (0, ids.shape[1])
@@ -287,11 +307,11 @@ class Trainer:
             self.display.say(text)
         return counters
 
-    def _validate(self, ids: Bytes, lengths: Integers) -> float:
+    def _validate(self, ids: Ids, lengths: Integers) -> float:
         size = self.config.batch // self.config.accumulate
         with undisturbed(self.model, self.device):
             parts = [self._nats(ids[first : first + size], lengths[first : first + size]).item() for first in range(0, len(ids), size)]
-        return bits_per_byte(sum(parts), int(lengths.sum()))
+        return bits_per_byte(sum(parts), count_bytes(ids, lengths, (0, ids.shape[1]), self.tokenizer))
 
     def _save(self, counters: Counters) -> None:
         # An update can ruin the weights and still have had a finite gradient: what is saved must predict something.

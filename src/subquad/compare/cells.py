@@ -1,0 +1,185 @@
+"""The grid of an experiment, cell by cell: which model, on which text, with which seed, learning rate and number of steps.
+
+Everything is settled before anything runs, except the learning rates that are chosen by the first cells.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from subquad.compare.experiment import Budget, DataSpec, Experiment, ModelSpec
+from subquad.compare.results import Role
+from subquad.config import override
+from subquad.evaluation.flops import count_flops
+from subquad.models import build_model, parse_model
+from subquad.models.model import CausalModel
+from subquad.training.config import TrainConfig
+from subquad.training.optim import default_lr
+
+Values = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A model of the experiment with all its numbers: config, training options, cost and what was solved for, in words."""
+
+    config: Values
+    options: Values
+    flops_per_byte: float
+    training_flops_per_byte: float
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run to do. ``options`` are those of train.yaml; ``budget`` is met by the number of steps, in ``options`` unless in seconds."""
+
+    model: str
+    data: str
+    seed: int
+    lr: float
+    role: Role
+    config: Values
+    options: Values
+    spec: DataSpec
+    budget: Budget
+    resolved: Resolved
+
+    @property
+    def name(self) -> str:
+        """Also the folder of the cell."""
+        rate = f"-lr{self.lr:g}" if self.role == "rate" else ""
+        return f"{self.data}/{self.model}-seed{self.seed}{rate}"
+
+
+def resolve(experiment: Experiment) -> dict[str, Resolved]:
+    """Every model's config and cost; those that are solved for come after those that they are like.
+
+    Raises ``ValueError`` for a model that cannot be built, a training option that does not exist, and a size that cannot be solved.
+    """
+    found: dict[str, Resolved] = {}
+    waiting = dict(experiment.models)
+    while waiting:
+        ready = [name for name, spec in waiting.items() if spec.solve is None or spec.solve.like in found]
+        if not ready:
+            raise ValueError(f"the models {', '.join(waiting)} are solved for by each other: let one of them have a size of its own")
+        for name in ready:
+            found[name] = _resolved(name, waiting.pop(name), experiment, found)
+    return {name: found[name] for name in experiment.models}
+
+
+def _resolved(name: str, spec: ModelSpec, experiment: Experiment, others: Mapping[str, Resolved]) -> Resolved:
+    try:
+        config = model_config(spec)
+        options = experiment.train | spec.train
+        override(TrainConfig(model=config).model_dump(mode="json"), options)
+        if spec.solve is None:
+            return _costed(config, options, spec.note)
+        target = others[spec.solve.like].training_flops_per_byte
+        best: Resolved | None = None
+        for values in itertools.product(*spec.solve.among.values()):
+            chosen = dict(zip(spec.solve.among, values, strict=True))
+            words = ", ".join(f"{key} = {value}" for key, value in chosen.items())
+            tried = _costed(parse_model(override(config, chosen)).model_dump(mode="json"), options, words)
+            if best is None or _distance(tried, target) < _distance(best, target):
+                best = tried
+    except ValueError as error:
+        raise ValueError(f"models.{name}: {error}") from None
+    assert best is not None
+    share = best.training_flops_per_byte / target
+    if abs(share - 1) > spec.solve.within:
+        raise ValueError(
+            f"models.{name}: the nearest size, {best.note}, costs {share:.2f} of {spec.solve.like}: widen solve.among or within"
+        )
+    note = f"{best.note} costs {share:.2f} of {spec.solve.like} a byte. {spec.note}".strip()
+    return Resolved(best.config, best.options, best.flops_per_byte, best.training_flops_per_byte, note)
+
+
+def model_config(spec: ModelSpec) -> Values:
+    """The config of a model, before anything is solved for."""
+    base = parse_model(spec.preset if spec.preset is not None else spec.config or {}).model_dump(mode="json")
+    changes = dict(spec.set) | ({"vocab": spec.tokens} if spec.tokens else {})
+    return parse_model(override(base, changes)).model_dump(mode="json")
+
+
+def _costed(config: Values, options: Values, note: str) -> Resolved:
+    length = min(int(options.get("data.window") or config["max_len"]), int(config["max_len"]))
+    forward, training = (count_flops(config, length, backward=backward).total for backward in (False, True))
+    return Resolved(config, options, forward, training, note)
+
+
+def _distance(resolved: Resolved, target: float) -> float:
+    return abs(math.log(resolved.training_flops_per_byte / target))
+
+
+def rate_cells(experiment: Experiment, models: Mapping[str, Resolved]) -> list[Cell]:
+    """The cells that choose learning rates; models with a rate of their own have none."""
+    rates = experiment.rates
+    if rates is None or experiment.budget is None:
+        return []
+    budget = experiment.budget.share(rates.share)
+    open_models = [name for name, spec in experiment.models.items() if spec.lr is None]
+    return [
+        _cell(experiment, models[name], name, rates.data, experiment.seeds[0], lr, "rate", budget)
+        for name in open_models
+        for lr in rates.among
+    ]
+
+
+def final_cells(experiment: Experiment, models: Mapping[str, Resolved], rates: Mapping[str, float]) -> list[Cell]:
+    """The cells of the table, all texts with the first seed before the second; ``rates`` are those chosen."""
+    budget = experiment.budget
+    if budget is None:
+        return []
+    return [
+        _cell(experiment, models[name], name, data, seed, learning_rate(experiment, name, models[name], rates), "final", budget)
+        for seed in experiment.seeds
+        for data in experiment.data
+        for name in experiment.models
+    ]
+
+
+def learning_rate(experiment: Experiment, name: str, model: Resolved, rates: Mapping[str, float]) -> float:
+    """As the model fixes it, as chosen, as the experiment's options say, or from the width."""
+    fixed = experiment.models[name].lr or rates.get(name) or model.options.get("optim.lr")
+    return float(fixed) if fixed else default_lr(parse_model(model.config).width)
+
+
+def _cell(experiment: Experiment, model: Resolved, name: str, data: str, seed: int, lr: float, role: Role, budget: Budget) -> Cell:
+    spec, tokens = experiment.data[data], experiment.models[name].tokens
+    options = model.options | {"seed": seed, "optim.lr": lr, "data.split": spec.split, "data.fractions": list(spec.fractions)}
+    if tokens:
+        options["data.tokenizer"] = tokens
+    if budget.seconds is None:
+        options["steps"] = steps_for(budget, model, options)
+        options |= _rhythm(options)
+    return Cell(name, data, seed, lr, role, model.config, options, spec, budget, model)
+
+
+def steps_for(budget: Budget, model: Resolved, options: Mapping[str, Any]) -> int:
+    """Steps that spend a budget of FLOPs or bytes, at least one."""
+    each = bytes_a_step(model.config, options)
+    spent = each if budget.bytes else each * model.training_flops_per_byte
+    return max(1, round((budget.bytes or budget.flops or 0) / spent))
+
+
+def bytes_a_step(config: Mapping[str, Any], options: Mapping[str, Any]) -> float:
+    """Ids that one step learns from full windows: all of them, or as many as the model draws."""
+    with torch.device("meta"):
+        model = build_model(config)
+    assert isinstance(model, CausalModel)
+    first, end = model.training_span(min(int(options.get("data.window") or model.config.max_len), model.config.max_len))
+    return (end - first) * int(options.get("batch", TrainConfig.model_fields["batch"].default))
+
+
+def _rhythm(options: Mapping[str, Any]) -> Values:
+    """Ten validations a run and a checkpoint every fifth of it, unless the experiment says otherwise."""
+    steps = int(options["steps"])
+    rhythm = {"eval.every": max(1, steps // 10), "save.every": max(1, steps // 5), "save.keep": 1, "eval.windows": 16}
+    return {name: value for name, value in rhythm.items() if name not in options}

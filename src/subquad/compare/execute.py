@@ -1,0 +1,201 @@
+"""One cell: train, or go on with what was trained; then score and measure. What comes out is one ``Outcome``.
+
+A cell's folder holds the run (``run/``) and, once all is known, ``outcome.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from subquad import api
+from subquad.checkpoint import as_json, write_atomically
+from subquad.compare.cells import Cell, bytes_a_step
+from subquad.compare.experiment import Way, found_paths
+from subquad.compare.probes import probe
+from subquad.compare.results import Outcome
+from subquad.compare.tasks import reverse_lines
+from subquad.data import Corpus, Span
+from subquad.errors import RunError
+from subquad.evaluation.decoding import measure_decoding
+from subquad.evaluation.flops import count_parameters
+from subquad.evaluation.memory import peak_memory
+from subquad.evaluation.record import Record, read_record
+from subquad.evaluation.throughput import seconds
+from subquad.models import build_model
+from subquad.models.model import CausalModel
+from subquad.training.config import OptimConfig
+from subquad.training.objectives import cross_entropy_sum
+from subquad.training.optim import build_optimizer
+
+OUTCOME = "outcome.json"
+PLACES = 16  # parts of a window in ``by_position``
+
+Bits = npt.NDArray[np.float32]
+
+
+def read_outcome(folder: Path) -> Outcome | None:
+    """What a finished cell left, None where it is not finished. Raises ``RunError`` for a damaged file."""
+    path = folder / OUTCOME
+    if not path.is_file():
+        return None
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return Outcome(**values | {"curve": [tuple(point) for point in values["curve"]]})
+    except (ValueError, TypeError, KeyError) as error:
+        raise RunError(f"{path} is damaged: remove the folder {folder} and run the comparison again with --resume") from error
+
+
+def execute(cell: Cell, folder: Path, ways: Sequence[Way], probes: Sequence[str]) -> Outcome | None:
+    """Runs a cell and writes its outcome; None when it was interrupted, after saving. Goes on with a run that is already there."""
+    try:
+        outcome = _outcome(cell, folder, ways, probes)
+    except (RunError, ValueError, OSError, MemoryError) as error:
+        outcome = replace(waiting(cell), status="failed", error=f"{error}" or type(error).__name__)
+    if outcome is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / OUTCOME, as_json(asdict(outcome)))
+    return outcome
+
+
+def waiting(cell: Cell) -> Outcome:
+    """What is known of a cell before it has run."""
+    return Outcome(
+        cell=cell.name,
+        model=cell.model,
+        data=cell.data,
+        seed=cell.seed,
+        lr=cell.lr,
+        role=cell.role,
+        status="waiting",
+        flops_per_byte=cell.resolved.flops_per_byte,
+        training_flops_per_byte=cell.resolved.training_flops_per_byte,
+        config=cell.config,
+    )
+
+
+def _outcome(cell: Cell, folder: Path, ways: Sequence[Way], probes: Sequence[str]) -> Outcome | None:
+    run = folder / "run"
+    paths = data_paths(cell, folder)
+    resume = (run / "train.yaml").is_file()
+    options = cell.options if resume or cell.budget.seconds is None else cell.options | timed_options(cell)
+    try:
+        api.train(None if resume else cell.config, paths, run, {} if resume else options, resume=resume, quiet=True, report=False)
+    except RunError:
+        if not (run / "config.json").is_file() or read_record(run).ended != "not finite":
+            raise
+    record = read_record(run)
+    if record.ended == "interrupted":
+        return None
+    known = replace(waiting(cell), **_trained(cell, record))
+    if record.ended == "not finite":
+        return replace(known, status="diverged", step=record.last.step if record.last else 0)
+    if cell.role == "rate":
+        if record.best is None:
+            raise RunError("there is no validation to choose a learning rate by: give the data a validation part")
+        return replace(known, status="done", bits={"validation": record.best.bits})
+    model = api.load(run)
+    assert isinstance(model, CausalModel)
+    held_out = Corpus.open(paths).split(cell.spec.fractions, cell.spec.split, cell.seed).test
+    return replace(
+        known, status="done", **_scored(model, cell, held_out, ways), **_measured(model, cell), probes=probe(model, cell, probes, held_out)
+    )
+
+
+def data_paths(cell: Cell, folder: Path) -> list[str]:
+    """The files of a cell's text; those of a task are made once for all cells that share it, beside them."""
+    paths = found_paths(cell.spec)
+    if cell.spec.task is None:
+        return paths
+    made = folder.parent / f"{cell.spec.task}.txt"
+    if not made.is_file():
+        made.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(made, reverse_lines(Corpus.open(paths)))
+    return [str(made)]
+
+
+def timed_options(cell: Cell) -> dict[str, Any]:
+    """As many steps as fit the seconds of the budget, by the time that a step takes here now."""
+    assert cell.budget.seconds is not None
+    with torch.random.fork_rng():
+        model = build_model(cell.config)
+        assert isinstance(model, CausalModel)
+        taken = seconds(lambda: training_step(model, cell), repeat=3)
+    steps = max(1, int(cell.budget.seconds / taken))
+    return {"steps": steps, "eval.every": max(1, steps // 10), "save.every": max(1, steps // 5), "save.keep": 1, "eval.windows": 16}
+
+
+def training_step(model: CausalModel, cell: Cell) -> None:
+    """A training step on windows of zeros, as the trainer takes it, update included."""
+    length = min(int(cell.options.get("data.window") or model.config.max_len), model.config.max_len)
+    ids = torch.zeros(int(cell.options.get("batch", 8)), length, dtype=torch.long)
+    first, end = model.training_span(length)
+    optimizer = build_optimizer(model, OptimConfig(), 0.0)
+    logits = model.span_logits(ids, first, end)
+    torch.autograd.backward(cross_entropy_sum(logits, ids[:, first:end], [end - first] * len(ids)) / ids.numel())
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def _trained(cell: Cell, record: Record) -> dict[str, Any]:
+    """What the run's log says. FLOPs go by ids; a token model's are put on the bytes that its tokens stood for."""
+    last = record.last
+    ids = bytes_a_step(cell.config, cell.options)
+    each = cell.resolved.training_flops_per_byte * ids
+    bytes_an_id = last.bytes / (last.step * ids) if last and "data.tokenizer" in cell.options else 1.0
+    return {
+        "parameters": record.parameters,
+        "flops_per_byte": cell.resolved.flops_per_byte / bytes_an_id,
+        "training_flops_per_byte": cell.resolved.training_flops_per_byte / bytes_an_id,
+        "training_bytes": last.bytes if last else None,
+        "training_seconds": last.seconds if last else None,
+        "training_flops": each * last.step if last else None,
+        "curve": [(each * point.step, point.seconds, point.bytes, point.bits) for point in record.valid],
+        "command": record.command or "",
+    }
+
+
+def _scored(model: CausalModel, cell: Cell, held_out: Sequence[Span], ways: Sequence[Way]) -> dict[str, Any]:
+    """Bits per byte by each way that the model can be scored by, and by position, over the same bytes."""
+    share = math.ceil(cell.spec.score_bytes / max(len(held_out), 1))
+    texts = [span.read(0, min(span.size, share)).tobytes() for span in held_out]
+    patched = model.patch_size > 1
+    bits: dict[str, float] = {}
+    basic: list[Bits] = []
+    for way in ways:
+        if way in ("strided", "both") and not patched:
+            continue
+        scores = [api.score(model, text, sliding=way in ("sliding", "both"), strided=way in ("strided", "both")) for text in texts]
+        bits[way] = api.total(scores).bits_per_byte or 0.0
+        basic = [score.bits for score in scores] if way == "basic" else basic
+    patch, context = model.patch_size, model.config.max_len
+    inside = _by_place(basic, patch, patch) if patched else []
+    return {"bits": bits, "inside": inside, "by_position": _by_place(basic, context, PLACES)}
+
+
+def _by_place(rows: Sequence[Bits], period: int, parts: int) -> list[float]:
+    """Mean bits in each of ``parts`` equal parts of every ``period`` bytes; NaN-free: parts without a byte are left out at the end."""
+    where = np.concatenate([np.arange(len(row)) % period * parts // period for row in rows]) if rows else np.empty(0, np.int64)
+    sums = np.bincount(where, weights=np.concatenate(rows) if rows else None, minlength=parts)
+    counts = np.bincount(where, minlength=parts)
+    return [float(total / count) for total, count in zip(sums, counts, strict=True) if count]
+
+
+def _measured(model: CausalModel, cell: Cell) -> dict[str, Any]:
+    decoding = measure_decoding(model)
+    peak = peak_memory(lambda: training_step(model.train(), cell))
+    model.eval()
+    return {
+        "parameters": count_parameters(model),
+        "state_bytes": decoding.state_bytes,
+        "serial_steps": decoding.serial_steps,
+        "peak_bytes": peak,
+    }

@@ -1,0 +1,223 @@
+"""An experiment as a file: which models, on which data, at which budget. Needs no torch.
+
+Paths of data may begin with ``{data}``, the folder that the environment variable SUBQUAD_DATA names (default ../shared/data), or with
+``{stdlib}``, Python's standard library.
+"""
+
+from __future__ import annotations
+
+import os
+import sysconfig
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, model_validator
+
+from subquad.config import Config, parse, suggest
+from subquad.errors import RunError
+
+Way = Literal["basic", "sliding", "strided", "both"]
+QUICK_WINDOW = 64
+
+
+class Solve(Config):
+    """Values to choose by cost: of all combinations of ``among`` (dotted name of the model's config -> values), the one whose training
+    costs nearest to that of the model ``like``, in FLOPs per byte; ``within`` is the largest relative difference allowed."""
+
+    like: str
+    among: dict[str, tuple[Any, ...]] = Field(min_length=1)
+    within: float = Field(0.1, gt=0)
+
+
+class ModelSpec(Config):
+    """A preset with fields set by dotted name, or a whole config; ``train`` holds options of train.yaml for this model alone.
+
+    ``lr`` fixes the learning rate, which is otherwise chosen as the experiment says. ``tokens`` makes it a model on that many subword
+    tokens, learnt from each text's training part. ``note`` goes to the report.
+    """
+
+    preset: str | None = None
+    config: dict[str, Any] | None = None
+    set: dict[str, Any] = {}
+    solve: Solve | None = None
+    train: dict[str, Any] = {}
+    lr: float | None = Field(None, gt=0)
+    tokens: int | None = Field(None, gt=256)
+    note: str = ""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ModelSpec:
+        if (self.preset is None) == (self.config is None):
+            raise ValueError("a model is a preset or a config: give one of them")
+        return self
+
+
+class DataSpec(Config):
+    """Files, how they are split (train, valid, test), and how many bytes of the test part are scored, an equal share of each document.
+
+    ``task`` "reverse" makes lines "word=drow" of the words in the files, and asks for the answers of held-out words.
+    """
+
+    paths: tuple[str, ...] = Field(min_length=1)
+    split: Literal["auto", "document", "range"] = "auto"
+    fractions: tuple[float, float, float] = (0.9, 0.02, 0.08)
+    score_bytes: int = Field(65_536, gt=0)
+    task: Literal["reverse"] | None = None
+
+
+class Budget(Config):
+    """What every cell may spend: training FLOPs, seconds of training, or training bytes."""
+
+    flops: float | None = Field(None, gt=0)
+    seconds: float | None = Field(None, gt=0)
+    bytes: float | None = Field(None, gt=0)
+
+    @model_validator(mode="after")
+    def _one(self) -> Budget:
+        if sum(value is not None for value in (self.flops, self.seconds, self.bytes)) != 1:
+            raise ValueError("a budget is flops, seconds or bytes: give exactly one of them")
+        return self
+
+    def share(self, part: float) -> Budget:
+        """That part of it."""
+        return Budget(**{name: value * part for name, value in self if value is not None})
+
+    def __str__(self) -> str:
+        name, value = next((name, value) for name, value in self if value is not None)
+        return f"{value:.3g} {'training FLOPs' if name == 'flops' else name} a cell"
+
+
+class Rates(Config):
+    """Learning rates to try for each model: on one text, with a share of the budget; the one of the best validation is used everywhere."""
+
+    among: tuple[float, ...] = Field(min_length=1)
+    data: str
+    share: float = Field(0.3, gt=0, le=1)
+
+
+class PublishedTable(Config):
+    """Figures of a paper, printed beside ours."""
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: dict[str, tuple[float | None, ...]]
+
+
+class CostSpec(Config):
+    """A curve of FLOPs per byte against length: a model as above, or the points of a published figure alone."""
+
+    preset: str | None = None
+    config: dict[str, Any] | None = None
+    set: dict[str, Any] = {}
+    published: tuple[tuple[int, float], ...] = ()
+    note: str = ""
+
+
+class Costs(Config):
+    """FLOPs per byte of models at many lengths, counted and not run."""
+
+    lengths: tuple[int, ...] = Field(min_length=1)
+    curves: dict[str, CostSpec]
+
+
+class Quick(Config):
+    """What ``--quick`` changes, to see in seconds that everything works: the budget, the lengths, and any training option."""
+
+    bytes: float = Field(4096, gt=0)
+    score_bytes: int = Field(512, gt=0)
+    train: dict[str, Any] = {}
+    lengths: tuple[int, ...] = (256, 4096)
+
+
+class Experiment(Config):
+    """The whole file."""
+
+    title: str
+    about: str
+    models: dict[str, ModelSpec] = {}
+    data: dict[str, DataSpec] = {}
+    budget: Budget | None = None
+    seeds: tuple[int, ...] = (0,)
+    rates: Rates | None = None
+    train: dict[str, Any] = {}
+    score: tuple[Way, ...] = ("basic",)
+    probes: tuple[Literal["trailing-space"], ...] = ()
+    published: tuple[PublishedTable, ...] = ()
+    costs: Costs | None = None
+    quick: Quick = Quick()
+
+    @model_validator(mode="after")
+    def _whole(self) -> Experiment:
+        if not self.models and self.costs is None:
+            raise ValueError("an experiment needs models to train, or costs to count")
+        if self.models and (not self.data or self.budget is None or not self.seeds):
+            raise ValueError("models need data, a budget and at least one seed: give all of them")
+        if "basic" not in self.score:
+            raise ValueError("score must hold 'basic', which the table is made of")
+        if self.rates and self.rates.data not in self.data:
+            raise ValueError(f"rates.data names no text, {self.rates.data!r}: {suggest(self.rates.data, self.data)}")
+        for name, model in self.models.items():
+            if model.solve and model.solve.like not in self.models:
+                raise ValueError(f"models.{name}.solve.like names no model, {model.solve.like!r}: {suggest(model.solve.like, self.models)}")
+            if model.tokens and self.budget and self.budget.bytes:
+                raise ValueError(f"models.{name} reads tokens, whose bytes cannot be budgeted: use a budget of flops or seconds")
+        return self
+
+
+def read_experiment(path: str | Path) -> Experiment:
+    """Raises ``ValueError`` when the file is missing, no YAML or no experiment."""
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"expected an experiment file such as experiments/megabyte-text.yaml, there is no file {str(path)!r}")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{path} holds a {type(values).__name__}, expected a mapping with title, models, data and budget")
+    return parse(Experiment, values)
+
+
+def quick_version(experiment: Experiment) -> Experiment:
+    """The same grid with a tiny budget, one seed, two learning rates and short windows: for a look at the machinery, not at the models."""
+    quick = experiment.quick
+    data = {name: spec.model_copy(update={"score_bytes": quick.score_bytes}) for name, spec in experiment.data.items()}
+    changes: dict[str, Any] = {
+        "title": f"{experiment.title} (quick: shows that it runs, its figures mean nothing)",
+        "data": data,
+        "seeds": experiment.seeds[:1],
+        "budget": Budget(bytes=quick.bytes) if experiment.budget else None,
+        "train": experiment.train | {"batch": 1, "data.window": QUICK_WINDOW, "eval.windows": 2} | quick.train,
+    }
+    if any(model.tokens for model in experiment.models.values()):
+        changes["budget"] = Budget(flops=quick.bytes * 1e6)
+    if experiment.rates:
+        changes["rates"] = experiment.rates.model_copy(update={"among": experiment.rates.among[:2], "share": 0.5})
+    if experiment.costs:
+        changes["costs"] = experiment.costs.model_copy(update={"lengths": quick.lengths})
+    return experiment.model_copy(update=changes)
+
+
+def with_data(experiment: Experiment, paths: Mapping[str, Sequence[str]]) -> Experiment:
+    """The experiment on other files: name of a text -> its paths. Raises ``ValueError`` for a name it does not have."""
+    data = dict(experiment.data)
+    for name, files in paths.items():
+        if name not in data:
+            raise ValueError(f"the experiment has no text {name!r}: {suggest(name, data)}")
+        data[name] = data[name].model_copy(update={"paths": tuple(files)})
+    return experiment.model_copy(update={"data": data})
+
+
+def found_paths(spec: DataSpec) -> list[str]:
+    """The paths of a text with ``{data}`` and ``{stdlib}`` filled in. Raises ``RunError`` where that folder is missing."""
+    places = {"{data}": os.environ.get("SUBQUAD_DATA", "../shared/data"), "{stdlib}": sysconfig.get_paths()["stdlib"]}
+    found = []
+    for path in spec.paths:
+        for name, place in places.items():
+            if path.startswith(name) and not Path(place).is_dir():
+                raise RunError(f"{path} needs the folder {place}, which is missing: set SUBQUAD_DATA, or give files with --data NAME=PATH")
+            path = path.replace(name, place)
+        found.append(path)
+    return found

@@ -1,0 +1,121 @@
+"""The charts of a comparison: learning curves, bits by position, and cost by length. A model has the same colour in all of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from statistics import mean
+
+from subquad.compare.results import Outcome, Results
+from subquad.evaluation.charts import Chart, Series
+from subquad.evaluation.report import time_unit
+
+BITS = "bits per byte"
+
+
+def learning_curves(results: Results) -> dict[str, list[tuple[str, Chart]]]:
+    """For each text that has validation curves, two charts with their names as files: by training FLOPs and by time.
+
+    A curve is that of the model's first seed. Points far above the lowest one are cut off.
+    """
+    found: dict[str, list[tuple[str, Chart]]] = {}
+    names = file_names(results.data)
+    for data in results.data:
+        curves = [(hue, model, outcome) for hue, model in enumerate(results.models) if (outcome := _first_curve(results, model, data))]
+        if curves:
+            charts = _curves(data, curves, time=False), _curves(data, curves, time=True)
+            found[data] = list(zip((f"curve_{names[data]}_by_flops", f"curve_{names[data]}_by_time"), charts, strict=True))
+    return found
+
+
+def inside_chart(results: Results) -> Chart | None:
+    """Bits at each byte of a patch, a series for each model with patches; bars where there is one."""
+    rows, note = _over_texts(results, "inside")
+    series = [
+        Series(model, range(1, len(bits) + 1), bits, "bars" if len(rows) == 1 else "marked", None if len(rows) == 1 else hue)
+        for hue, model, bits in rows
+    ]
+    return Chart("Bits by position inside the patch", "byte of the patch", BITS, tuple(series), note=note) if series else None
+
+
+def window_chart(results: Results) -> Chart | None:
+    """Bits at each part of the window, a line for each model, placed at the middle of the part."""
+    rows, note = _over_texts(results, "by_position")
+    series = [
+        Series(model, [100 * (part + 0.5) / len(bits) for part in range(len(bits))], bits, "marked", hue) for hue, model, bits in rows
+    ]
+    return Chart("Bits by position in the window", "place in the window (%)", BITS, tuple(series), note=note) if series else None
+
+
+def cost_chart(results: Results) -> Chart | None:
+    """FLOPs per byte against length; the points of published figures as marks in the colour of their curve."""
+    series = []
+    for hue, curve in enumerate(results.costs):
+        if curve.lengths:
+            series.append(Series(curve.name, curve.lengths, curve.flops, "line", hue))
+        if curve.published:
+            lengths, flops = zip(*curve.published, strict=True)
+            series.append(Series(f"{curve.name}, published" if curve.lengths else curve.name, lengths, flops, "marks", hue))
+    if not series:
+        return None
+    return Chart("Cost by length", "length (bytes)", "forward FLOPs per byte", tuple(series), log_x=True, log_y=True)
+
+
+def file_names(names: Sequence[str]) -> dict[str, str]:
+    """Each name as part of a file's name, no two the same."""
+    found: dict[str, str] = {}
+    for name in names:
+        plain = word = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "text"
+        count = 1
+        while word in found.values():
+            count += 1
+            word = f"{plain}-{count}"
+        found[name] = word
+    return found
+
+
+Curve = tuple[int, str, Outcome]
+Point = tuple[float, float, int, float]
+
+
+def _first_curve(results: Results, model: str, data: str) -> Outcome | None:
+    return next((outcome for outcome in results.finals(model, data) if outcome.curve), None)
+
+
+def _curves(data: str, curves: Sequence[Curve], time: bool) -> Chart:
+    unit, size = time_unit(max(point[1] for _, _, outcome in curves for point in outcome.curve)) if time else ("", 1.0)
+    # The first steps fall from 8 bits and would flatten all that follows.
+    top = 1.6 * min(point[3] for _, _, outcome in curves for point in outcome.curve)
+    series = []
+    for hue, model, outcome in curves:
+        points = _from_below(outcome.curve, top)
+        name = f"{model} (diverged)" if outcome.status == "diverged" else model
+        series.append(Series(name, [point[time] / size for point in points], [point[3] for point in points], "marked", hue))
+    label = f"training time ({unit})" if time else "training FLOPs"
+    return Chart(f"{data}: validation by training {'time' if time else 'FLOPs'}", label, BITS, tuple(series), log_x=True, y_top=top)
+
+
+def _from_below(curve: Sequence[Point], top: float) -> Sequence[Point]:
+    """The points from the last one before the curve comes below ``top``, so that the axis begins where something is seen."""
+    first = next((index for index, point in enumerate(curve) if point[3] <= top), len(curve))
+    return curve[max(first - 1, 0) :]
+
+
+def _over_texts(results: Results, name: str) -> tuple[list[tuple[int, str, list[float]]], str]:
+    """Place, name and figures of each model that has them, and over which texts they are means.
+
+    They are means over seeds and then over the texts that all these models have; of rows of unequal lengths, the shorter one counts.
+    """
+    found = {(model, data): _over_seeds(results.finals(model, data), name) for model in results.models for data in results.data}
+    models = [model for model in results.models if any(found[model, data] for data in results.data)]
+    texts = [data for data in results.data if models and all(found[model, data] for model in models)]
+    if not texts:
+        return [], ""
+    rows = {model: [mean(column) for column in zip(*[found[model, data] for data in texts], strict=False)] for model in models}
+    words = f"On {texts[0]}." if len(texts) == 1 else f"Means over {', '.join(texts)}."
+    return [(hue, model, rows[model]) for hue, model in enumerate(results.models) if model in rows], words
+
+
+def _over_seeds(cells: Sequence[Outcome], name: str) -> list[float]:
+    rows = [row for cell in cells if cell.status == "done" and len(row := getattr(cell, name)) > 1]
+    return [mean(column) for column in zip(*rows, strict=False)]

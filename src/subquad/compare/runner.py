@@ -1,0 +1,226 @@
+"""Runs the grid: every cell in a process of its own, so that one that fails, or is killed, leaves the others alone; then the tables.
+
+``OUT/cells/TEXT/MODEL-seedN`` holds a cell. What is finished is never run again; a run that was broken off goes on where it was saved.
+"""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import torch
+import yaml
+
+from subquad.checkpoint import as_json, write_atomically
+from subquad.compare.cells import Cell, Resolved, final_cells, rate_cells, resolve
+from subquad.compare.costs import cost_curves
+from subquad.compare.execute import execute, read_outcome, waiting
+from subquad.compare.experiment import Experiment, read_experiment
+from subquad.compare.page import write_page
+from subquad.compare.results import Outcome, Published, Results
+from subquad.compare.tables import csv_text
+from subquad.compare.watch import Watch
+from subquad.evaluation.throughput import machine
+
+EXPERIMENT = "experiment.yaml"
+LOOK = 1.0  # seconds between looks at the running cells
+
+Tell = Callable[[str], None]
+
+
+def compare(
+    experiment: Experiment, out: str | Path, *, resume: bool = False, jobs: int = 1, command: str = "", quiet: bool = False
+) -> Results:
+    """Runs what is left of an experiment in the folder ``out`` and writes results.json, results.csv, charts and report.html there.
+
+    ``jobs`` cells run at a time, each in a process of its own, and share the processor's cores; 0 runs them one by one in this process.
+    Raises ``ValueError`` before anything runs for an experiment that cannot
+    be and for a folder that holds something else, ``RunError`` when it was interrupted. A cell that fails is told of in the results.
+    """
+    out = Path(out)
+    if jobs < 0:
+        raise ValueError(f"jobs must be 0 or more, got {jobs}")
+    models = resolve(experiment)
+    _claim(out, experiment, resume)
+    grid = _Grid(experiment, models, out, jobs, Watch(quiet))
+    try:
+        rates = grid.choose(rate_cells(experiment, models))
+        outcomes = grid.run(final_cells(experiment, models, rates))
+    except KeyboardInterrupt:
+        grid.watch.tell(f"stopped, and all that was trained is saved: go on with the same command and --resume (in {out})")
+        raise
+    finally:
+        results = grid.results(command)
+        _write(results, out)
+    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
+    grid.watch.say(f"{len(outcomes) - len(failed)} of {len(outcomes)} cells are done{_first(failed)}")
+    return results
+
+
+def _first(failed: Sequence[Outcome]) -> str:
+    return f"; the first that failed: {failed[0].cell}, {failed[0].error}" if failed else ""
+
+
+def _claim(out: Path, experiment: Experiment, resume: bool) -> None:
+    """Makes the folder and puts the experiment there, or finds the same one in it."""
+    text = yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False, allow_unicode=True).encode()
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file, expected a folder for the comparison: give another --out")
+    if out.is_dir() and any(out.iterdir()):
+        if not (out / EXPERIMENT).is_file():
+            raise ValueError(f"{out} is not empty and holds no comparison: give another --out")
+        if not resume:
+            raise ValueError(f"{out} holds a comparison already: go on with it by --resume, or give another --out")
+        if read_experiment(out / EXPERIMENT) != experiment:
+            raise ValueError(f"{out} holds a comparison of another experiment: resume it with its own file, or give another --out")
+        return
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_atomically(out / EXPERIMENT, text)
+    except OSError as error:
+        raise ValueError(f"cannot write to {out} ({error.strerror}): give another --out") from error
+
+
+@dataclass
+class _Running:
+    """A cell and the process that works on it."""
+
+    cell: Cell
+    process: BaseProcess
+
+
+class _Grid:
+    """The cells of one comparison and where they stand."""
+
+    def __init__(self, experiment: Experiment, models: dict[str, Resolved], out: Path, jobs: int, watch: Watch) -> None:
+        self.experiment, self.models, self.out, self.jobs, self.watch = experiment, models, out, jobs, watch
+        self.threads = max(1, (os.cpu_count() or 1) // max(jobs, 1))
+        self.known: dict[str, Outcome] = {}
+        self.notes = [f"{name}: {model.note}" for name, model in models.items() if model.note]
+
+    def folder(self, cell: Cell) -> Path:
+        """Where a cell lives."""
+        return self.out / "cells" / cell.name
+
+    def choose(self, cells: Sequence[Cell]) -> dict[str, float]:
+        """Runs the cells that choose learning rates: the rate of the best validation for each model, whatever worked at all."""
+        chosen: dict[str, float] = {}
+        outcomes = self.run(cells)
+        for name in dict.fromkeys(cell.model for cell in cells):
+            tried = {o.lr: o.bits.get("validation", math.inf) for o in outcomes if o.model == name and o.status == "done"}
+            if tried:
+                chosen[name] = min(tried, key=lambda lr: tried[lr])
+                found = ", ".join(f"{lr:g}: {bits:.3f}" for lr, bits in tried.items())
+                self.notes.append(f"{name}: learning rate {chosen[name]:g} by validation ({found})")
+        return chosen
+
+    def run(self, cells: Sequence[Cell]) -> list[Outcome]:
+        """Runs those that are not finished; outcomes in the order of the cells."""
+        self.known |= {cell.name: waiting(cell) for cell in cells}
+        left: list[Cell] = []
+        for cell in cells:
+            outcome = read_outcome(self.folder(cell))
+            if outcome is None or outcome.status == "failed":
+                left.append(cell)
+            else:
+                self.known[cell.name] = outcome
+        self.watch.begin(len(cells), len(cells) - len(left))
+        if self.jobs:
+            self._run_apart(left)
+        for cell in left if not self.jobs else ():
+            self._finish(cell, execute(cell, self.folder(cell), self.experiment.score, self.experiment.probes), 0)
+        return [self.known[cell.name] for cell in cells]
+
+    def _run_apart(self, left: list[Cell]) -> None:
+        """Each cell in a process of its own, ``jobs`` at a time."""
+        running: list[_Running] = []
+        with _stopping(running):
+            while left or running:
+                while left and len(running) < self.jobs:
+                    running.append(self._start(left.pop(0)))
+                wait([one.process.sentinel for one in running], timeout=LOOK)
+                for one in [one for one in running if not one.process.is_alive()]:
+                    running.remove(one)
+                    one.process.join()
+                    self._finish(one.cell, read_outcome(self.folder(one.cell)), one.process.exitcode)
+                self.watch.look({one.cell.name: self.folder(one.cell) / "run" / "log.jsonl" for one in running})
+
+    def _start(self, cell: Cell) -> _Running:
+        threads = int(cell.options.get("threads") or self.threads)
+        arguments = (cell, self.folder(cell), self.experiment.score, self.experiment.probes, threads, os.getpid())
+        process = multiprocessing.get_context("spawn").Process(target=work, args=arguments, name=cell.name)
+        process.start()
+        return _Running(cell, process)
+
+    def _finish(self, cell: Cell, outcome: Outcome | None, status: int | None) -> None:
+        if outcome is None and status == 0:
+            raise KeyboardInterrupt  # somebody stopped the cell: it has saved, and so do the others
+        self.known[cell.name] = outcome or replace(waiting(cell), status="failed", error=f"its process ended with status {status}")
+        self.watch.done(self.known[cell.name])
+
+    def results(self, command: str) -> Results:
+        """Everything that is known now."""
+        experiment = self.experiment
+        return Results(
+            title=experiment.title,
+            about=experiment.about,
+            machine=machine(),
+            command=command,
+            budget=str(experiment.budget) if experiment.budget else "",
+            models=tuple(experiment.models),
+            data=tuple(experiment.data),
+            outcomes=tuple(self.known.values()),
+            published=tuple(Published(one.caption, one.columns, one.rows) for one in experiment.published),
+            costs=cost_curves(experiment.costs) if experiment.costs else (),
+            notes=tuple(self.notes),
+        )
+
+
+def work(cell: Cell, folder: Path, ways: Sequence[str], probes: Sequence[str], threads: int, parent: int) -> None:
+    """What a cell's process does. It ends as an interrupted run does when its parent has gone."""
+    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+    torch.set_num_threads(threads)
+    execute(cell, folder, ways, probes)  # type: ignore[arg-type]  # ways were checked in the parent
+
+
+def _follow(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(LOOK)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@contextmanager
+def _stopping(running: Sequence[_Running]) -> Iterator[None]:
+    """Whatever ends the loop, the processes are asked to save and end, and waited for."""
+    before = signal.getsignal(signal.SIGTERM)
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        for one in running:
+            one.process.terminate()
+        for one in running:
+            one.process.join()
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
+
+
+def _write(results: Results, out: Path) -> None:
+    write_atomically(out / "results.json", as_json(results.record()))
+    write_atomically(out / "results.csv", csv_text(results).encode())
+    write_page(results, out)

@@ -1,0 +1,270 @@
+"""The tables of a comparison as rows of words, and the same as CSV, Markdown and lines for a terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from statistics import mean
+
+from subquad.compare.results import Outcome, Results, summary, verdict
+from subquad.evaluation.markup import visible
+from subquad.evaluation.page import counted, duration
+
+Table = tuple[list[str], list[list[str]]]
+
+NONE = "–"
+BITS = "Bits per byte on the test part, fewer is better; the best of each column is marked."
+SPREAD = "Mean over seeds ± half of the largest less the smallest."
+RULE = "Only gaps wider than the spread over seeds (the largest less the smallest, of either model) count as ahead or behind."
+ONE_SEED = "With one seed no verdict is given, only the numbers: a gap may be no wider than the next seed would move it."
+COSTS = "Training bytes and time are means over a model's cells; memory and serial steps are measured on the trained model."
+_WAYS = {"basic": "windows side by side", "sliding": "windows that overlap by half", "strided": "two passes half a patch apart"}
+_MOST_HINT = 120
+
+
+@dataclass(frozen=True)
+class Place:
+    """One place of the main table: what it says, whether its mean is the best of its column, and the error where a cell failed."""
+
+    text: str
+    best: bool = False
+    hint: str = ""
+
+
+def places(results: Results) -> list[list[Place]]:
+    """The main table: a row for each model, a place for each text."""
+    columns = [_column(results, data) for data in results.data]
+    return [[column[row] for column in columns] for row in range(len(results.models))]
+
+
+def main_table(results: Results) -> Table:
+    """Models by texts: test bits per byte with the spread over seeds, or what became of the cells."""
+    named = zip(results.models, places(results), strict=True)
+    return ["Model", *results.data], [[model, *(place.text for place in row)] for model, row in named]
+
+
+def main_note(results: Results) -> str:
+    """How to read the main table."""
+    return f"{BITS} {SPREAD}" if seeds(results) > 1 else BITS
+
+
+def ways_table(results: Results) -> Table:
+    """Models by ways of scoring: the mean over the texts that every scored model has. No rows where there is one way only."""
+    ways, texts = ways_of(results), shared_texts(results)
+    if len(ways) < 2 or not texts:
+        return [], []
+    rows = []
+    for model in results.models:
+        bits = [[results.bits(model, data, way) for data in texts] for way in ways]
+        rows.append([model, *map(_mean_text, bits)])
+    return ["Model", *ways], rows
+
+
+def ways_note(results: Results) -> str:
+    """Over which texts the means are, and what the ways are."""
+    texts = shared_texts(results)
+    over = f"On {texts[0]}." if len(texts) == 1 else f"Means over {', '.join(texts)}."
+    words = [f"{way}: {_WAYS[way]}" for way in ways_of(results) if way in _WAYS]
+    return f"{over} {_capital('; '.join(words))}." if words else over
+
+
+def cost_table(results: Results) -> Table:
+    """What each model costs; columns of which nothing is known are left out."""
+    columns: list[tuple[str, Callable[[list[Outcome]], str]]] = [
+        ("Parameters", lambda cells: _figure(cells, "parameters", counted)),
+        ("Forward FLOPs a byte", lambda cells: _figure(cells, "flops_per_byte", counted)),
+        ("Training FLOPs a byte", lambda cells: _figure(cells, "training_flops_per_byte", counted)),
+        ("Training bytes", lambda cells: _figure(cells, "training_bytes", lambda value: counted(value, "B"))),
+        ("Training time", lambda cells: _figure(cells, "training_seconds", duration)),
+        ("Decoding state", lambda cells: _figure(cells, "state_bytes", lambda value: counted(value, "B"))),
+        ("Peak memory of a training step", lambda cells: _figure(cells, "peak_bytes", lambda value: counted(value, "B"))),
+        ("Serial steps a byte", lambda cells: _figure(cells, "serial_steps", lambda value: f"{value:.3g}")),
+        ("Learning rate", lambda cells: ", ".join(dict.fromkeys(f"{cell.lr:g}" for cell in cells)) or NONE),
+    ]
+    cells = {model: [o for o in results.outcomes if o.role == "final" and o.model == model] for model in results.models}
+    known = {model: found for model, found in cells.items() if found}
+    shown = [(name, value) for name, value in columns if any(value(found) != NONE for found in known.values())]
+    return ["Model", *(name for name, _ in shown)], [[model, *(value(found) for _, value in shown)] for model, found in known.items()]
+
+
+def length_table(results: Results) -> Table:
+    """FLOPs per byte of each cost curve, a row for each length."""
+    curves = {curve.name: dict(zip(curve.lengths, curve.flops, strict=True)) for curve in results.costs if curve.lengths}
+    lengths = sorted({length for at in curves.values() for length in at})
+    rows = [[f"{length:,}", *(counted(at[length]) if length in at else NONE for at in curves.values())] for length in lengths]
+    return ["Length in bytes", *curves], rows
+
+
+def verdict_lines(results: Results) -> list[str]:
+    """The leading model against each other in words, the rule first; nothing before two models have figures on a text."""
+    subject = leading_model(results)
+    others = [model for model in results.models if model != subject]
+    if not any(results.bits(subject, data) and results.bits(other, data) for other in others for data in results.data):
+        return []
+    if seeds(results) < 2:
+        return [ONE_SEED, *(line for other in others if (line := _gaps(results, subject, other)))]
+    return [RULE, *(_standing(results, subject, other) for other in others)]
+
+
+def leading_model(results: Results) -> str:
+    """The model that the others are set against: the first MEGABYTE, else the first of the file; empty without models."""
+    kinds = {outcome.model: str(outcome.config.get("kind", "")) for outcome in results.outcomes}
+    return next((model for model in results.models if kinds.get(model) == "megabyte"), next(iter(results.models), ""))
+
+
+def seeds(results: Results) -> int:
+    """How many seeds the main table has."""
+    return len({outcome.seed for outcome in results.outcomes if outcome.role == "final"})
+
+
+def ways_of(results: Results) -> list[str]:
+    """The ways of scoring that any cell has, in their order."""
+    return list(dict.fromkeys(way for outcome in results.outcomes if outcome.role == "final" for way in outcome.bits))
+
+
+def shared_texts(results: Results) -> list[str]:
+    """The texts on which every model has a figure, of the models that have any."""
+    scored = [model for model in results.models if any(results.bits(model, data) for data in results.data)]
+    return [data for data in results.data if scored and all(results.bits(model, data) for model in scored)]
+
+
+def csv_text(results: Results) -> str:
+    """Every scalar of every cell, one line a cell, as RFC 4180 has it."""
+    ways = list(dict.fromkeys(way for outcome in results.outcomes for way in outcome.bits))
+    scalars = [field.name for field in fields(Outcome) if field.name not in ("bits", "inside", "by_position", "curve", "probes", "config")]
+    at = scalars.index("error") + 1
+    buffer = io.StringIO()
+    writer = csv.writer(buffer)
+    writer.writerow([*scalars[:at], *(f"bits_{way}" for way in ways), *scalars[at:]])
+    for outcome in results.outcomes:
+        before, after = [[getattr(outcome, name) for name in part] for part in (scalars[:at], scalars[at:])]
+        writer.writerow([*before, *(outcome.bits.get(way) for way in ways), *after])
+    return buffer.getvalue().encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def markdown(results: Results) -> str:
+    """Title, tables and verdicts for a page of the documentation; the best of each column is bold."""
+    parts = [f"# {_marked_down(results.title)}"]
+    for title, (header, rows), note, best in _sections(results):
+        shown = [[f"**{cell}**" if (i, j) in best else cell for j, cell in enumerate(map(_marked_down, row))] for i, row in enumerate(rows)]
+        lines = [list(map(_marked_down, header)), ["---"] + ["---:"] * (len(header) - 1), *shown]
+        table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        parts += [f"## {title}", table, _marked_down(note)]
+        if title == _MAIN and (verdicts := verdict_lines(results)):
+            parts.append("\n".join(f"- {_marked_down(line)}" for line in verdicts))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def plain(results: Results) -> str:
+    """Title, tables and verdicts in aligned columns, a table on its side where that is narrower; a star marks the best of each column."""
+    parts = [visible(results.title, "")]
+    for title, (header, rows), note, best in _sections(results):
+        starred = {j for _, j in best}
+        shown = [[cell + (" *" if (i, j) in best else "  " * (j in starred)) for j, cell in enumerate(row)] for i, row in enumerate(rows)]
+        lines = _aligned([[cell + "  " * (j in starred) for j, cell in enumerate(header)], *shown])
+        lines = lines if best else min(lines, _aligned(list(zip(header, *rows, strict=True))), key=lambda found: max(map(len, found)))
+        parts.append("\n".join(line for line in (title, *lines, visible(note, "")) if line))
+        if title == _MAIN and (verdicts := verdict_lines(results)):
+            parts.append("\n".join(visible(line, "") for line in verdicts))
+    return "\n\n".join(parts)
+
+
+_MAIN = "Bits per byte"
+
+
+def _sections(results: Results) -> list[tuple[str, Table, str, set[tuple[int, int]]]]:
+    """Title, table, note and which places are marked, of each table that has rows."""
+    best = {(i, j + 1) for i, row in enumerate(places(results)) for j, place in enumerate(row) if place.best}
+    found: list[tuple[str, Table, str, set[tuple[int, int]]]] = [
+        (_MAIN, main_table(results), main_note(results), best),
+        ("Ways of scoring", ways_table(results), ways_note(results) if ways_table(results)[1] else "", set()),
+        ("Costs", cost_table(results), COSTS, set()),
+        ("Cost by length", length_table(results), "", set()),
+    ]
+    return [section for section in found if section[1][1]]
+
+
+def _column(results: Results, data: str) -> list[Place]:
+    means = [None if (found := summary(results.bits(model, data))) is None else round(found[0], 3) for model in results.models]
+    known = [value for value in means if value is not None]
+    lowest = min(known) if len(known) > 1 else None
+    rows = zip(results.models, means, strict=True)
+    return [_place(results.finals(model, data), value is not None and value == lowest) for model, value in rows]
+
+
+def _place(cells: Sequence[Outcome], best: bool) -> Place:
+    bits = [cell.bits["basic"] for cell in cells if cell.status == "done" and "basic" in cell.bits]
+    hint = next((_cut(cell.error) for cell in cells if cell.status == "failed"), "")
+    if bits:
+        lost = [(status, sum(cell.status == status for cell in cells)) for status in ("diverged", "failed", "waiting")]
+        words = ", ".join(f"{count} of {len(cells)} {status}" for status, count in lost if count)
+        return Place(_scored(bits) + (f" ({words})" if words else ""), best, hint)
+    steps = [str(cell.step) for cell in cells if cell.status == "diverged"]
+    if steps:
+        return Place(f"diverged at step{'s' if len(steps) > 1 else ''} {', '.join(steps)}", False, hint)
+    return Place("failed", False, hint) if any(cell.status == "failed" for cell in cells) else Place(NONE)
+
+
+def _scored(bits: list[float]) -> str:
+    return f"{mean(bits):.3f} ± {(max(bits) - min(bits)) / 2:.3f}" if len(bits) > 1 else f"{bits[0]:.3f}"
+
+
+def _mean_text(bits: list[list[float]]) -> str:
+    """The figure over texts, each a list over seeds: with its spread where there is one text."""
+    if not all(bits):
+        return NONE
+    return _scored(bits[0]) if len(bits) == 1 else f"{mean(map(mean, bits)):.3f}"
+
+
+def _figure(cells: list[Outcome], name: str, words: Callable[[float], str]) -> str:
+    """The mean of a figure over the cells that are done, or over any that know it."""
+    for among in ([cell for cell in cells if cell.status == "done"], cells):
+        values = [float(value) for cell in among if (value := getattr(cell, name)) is not None]
+        if values:
+            return words(mean(values))
+    return NONE
+
+
+def _standing(results: Results, subject: str, other: str) -> str:
+    """``megabyte is ahead of transformer on 4 of 5 texts, behind on 1 (code)``; a text with one seed of either is not judged."""
+    found: dict[str, list[str]] = {"ahead": [], "behind": [], "even": [], "unknown": []}
+    for data in results.data:
+        judged = min(len(results.bits(subject, data)), len(results.bits(other, data))) > 1
+        found[verdict(results, subject, other, data) if judged else "unknown"].append(data)
+    count = len(results.data)
+    line = f"{subject} is ahead of {other} on {len(found['ahead'])} of {count} text{'s' if count > 1 else ''}"
+    for kind, words in (("behind", "behind on"), ("even", "even on"), ("unknown", "not judged on")):
+        line += f", {words} {len(found[kind])} ({', '.join(found[kind])})" if found[kind] else ""
+    return f"{line}."
+
+
+def _gaps(results: Results, subject: str, other: str) -> str:
+    """The difference on each text that both have, empty without one."""
+    both = [(data, results.bits(subject, data), results.bits(other, data)) for data in results.data]
+    gaps = [f"{data} {mean(mine) - mean(theirs):+.3f}" for data, mine, theirs in both if mine and theirs]
+    return f"{subject} less {other}, bits per byte: {', '.join(gaps)}." if gaps else ""
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines with the first column on the left and the others on the right."""
+    shown = [[visible(cell, "") for cell in row] for row in rows]
+    widths = [max(len(cell) for cell in column) for column in zip(*shown, strict=True)]
+    pads = [str.ljust] + [str.rjust] * (len(widths) - 1)
+    return ["  ".join(pad(cell, width) for pad, cell, width in zip(pads, row, widths, strict=True)).rstrip() for row in shown]
+
+
+def _marked_down(text: str) -> str:
+    """Text without Markdown and HTML in it, on one line."""
+    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(visible(text).split()))
+
+
+def _cut(text: str) -> str:
+    words = " ".join(text.split())
+    return words if len(words) <= _MOST_HINT else words[: _MOST_HINT - 1] + "…"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

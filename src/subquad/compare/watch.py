@@ -1,0 +1,80 @@
+"""How a comparison is followed: a bar over the whole grid on a terminal, plain lines elsewhere, one line for each cell that ends."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from subquad.compare.results import Outcome
+
+_EVERY = 30.0  # seconds between plain lines
+_TAIL = 4096  # bytes of a log that hold its last line
+
+
+class Watch:
+    """Shows how far the cells are, on stderr. A cell counts by the share of its steps that its log tells of."""
+
+    def __init__(self, quiet: bool = False, console: Console | None = None) -> None:
+        self._quiet = quiet
+        self._console = console or Console(stderr=True, highlight=False)
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+        self._shown = time.monotonic()
+        self._total = self._done = 0
+
+    def begin(self, total: int, done: int) -> None:
+        """A part of the grid begins: that many cells, of which some are finished already."""
+        self._total, self._done = total, done
+        if self._quiet or not total or not self._console.is_terminal:
+            return
+        columns = (TextColumn("cells {task.fields[text]}"), BarColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+        self._bar = Progress(*columns, console=self._console)
+        self._task = self._bar.add_task("grid", total=total, completed=done, text=f"{done}/{total}")
+        self._bar.start()
+
+    def look(self, running: Mapping[str, Path]) -> None:
+        """``running`` maps each running cell to its log."""
+        parts = {name: _progress(path) for name, path in running.items()}
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self._done + sum(parts.values()), text=f"{self._done}/{self._total}")
+            if not running:
+                self._bar.stop()
+                self._bar = None
+        elif running and time.monotonic() - self._shown > _EVERY:
+            self._shown = time.monotonic()
+            each = ", ".join(f"{name} {part:.0%}" for name, part in parts.items())
+            self.say(f"{self._done}/{self._total} cells · {each}")
+
+    def done(self, outcome: Outcome) -> None:
+        """One cell has ended."""
+        self._done += 1
+        bits = outcome.bits.get("basic", outcome.bits.get("validation"))
+        end = f"{bits:.3f} bits/byte" if bits is not None else f"diverged at step {outcome.step}" if outcome.step else outcome.status
+        self.say(f"{self._done}/{self._total} {outcome.cell}: {end}{f' ({outcome.error})' if outcome.error else ''}")
+
+    def say(self, text: str) -> None:
+        """One line, unless quiet."""
+        if not self._quiet:
+            self.tell(text)
+
+    def tell(self, text: str) -> None:
+        """One line, quiet or not."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _progress(log: Path) -> float:
+    """The share of its steps that a run has done, by the last whole line of its log and its train.yaml."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - _TAIL))
+            lines = [line for line in file.read().split(b"\n")[:-1] if b'"kind": "train"' in line]
+        step = json.loads(lines[-1])["step"] if lines else 0
+        steps = next(line for line in (log.parent / "train.yaml").read_text().splitlines() if line.startswith("steps:"))
+        return min(1.0, step / int(steps.split()[1]))
+    except (OSError, ValueError, StopIteration):
+        return 0.0

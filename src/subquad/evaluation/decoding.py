@@ -1,0 +1,56 @@
+"""What one more byte costs while decoding: the state that is carried along, and how many layers run one after another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from subquad.layers.stack import Block
+from subquad.layers.state import State
+from subquad.models.model import CausalModel
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """``state_bytes`` of one row with room for the whole context, and calls of a block a byte, on average over the bytes decoded."""
+
+    state_bytes: int
+    serial_steps: float
+
+
+def measure_decoding(model: CausalModel, length: int = 512) -> Decoding:
+    """Decodes ``length`` bytes (at most the context) and counts. The model is left as it was."""
+    length = min(length, model.config.max_len)
+    with torch.inference_mode():
+        state = model.init_state(1)
+        calls = layer_calls(model, length)
+    return Decoding(state.nbytes, calls / length)
+
+
+def layer_calls(model: CausalModel, length: int) -> int:
+    """Calls of a block while ``length`` bytes are generated one by one."""
+    calls = 0
+    blocks = [module for module in model.modules() if isinstance(module, Block)]
+
+    def count(block: Block) -> None:
+        def counted(x: Tensor, state: State, lengths: Sequence[int] | None = None) -> Tensor:
+            nonlocal calls
+            calls += 1
+            return Block.prefill(block, x, state, lengths)
+
+        block.__dict__["prefill"] = counted  # beside the class's own, for as long as this counts
+
+    for block in blocks:
+        count(block)
+    try:
+        with torch.inference_mode():
+            state = model.init_state(1, length)
+            for _ in range(length - 1):
+                model.step(state.logits.argmax(-1), state)
+    finally:
+        for block in blocks:
+            del block.__dict__["prefill"]
+    return calls

@@ -1,0 +1,102 @@
+"""Causal linear attention over H heads of d channels: weights phi(q)^T phi(k) with phi = elu + 1 instead of a softmax.
+
+The formula is in ``ops/linear_attention.py``; the paper is Katharopoulos et al., arXiv 2006.16236, rotary positions are RoFormer's
+(arXiv 2104.09864, section 3.3). Cost in T: T * (C + d) in chunks of C. A decoding state has the same size at every length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from subquad.layers.mixer import Mixer, MixerConfig, Pairs
+from subquad.layers.state import State
+from subquad.ops.linear_attention import CHUNK, Rotation, continue_linear_attention, linear_attention
+from subquad.ops.rotary import rotary_table, run_table
+from subquad.ops.rows import run_index
+
+
+class LinearAttentionConfig(MixerConfig):
+    """``head_dim`` defaults to dim / heads; ``chunk`` positions are multiplied out at a time, which changes speed and no result."""
+
+    kind: Literal["linear_attention"] = "linear_attention"
+    heads: int = Field(gt=0)
+    head_dim: int | None = Field(None, gt=0)
+    rotary: bool = False
+    rotary_base: float = Field(10_000.0, gt=1)
+    chunk: int = Field(CHUNK, gt=0)
+
+    def build(self, dim: int) -> LinearAttention:
+        return LinearAttention(self, dim)
+
+
+@dataclass
+class RunningSums(State):
+    """What the past comes down to, in float32 or better, and how many positions each row has taken."""
+
+    products: Tensor  # (B, H, d, d), sum of phi(k) v^T, with rotary positions of turned keys
+    keys: Tensor  # (B, H, d), sum of phi(k)
+    lengths: list[int]
+
+
+class LinearAttention(Mixer):
+    """See the module's docstring. Raises ``ValueError`` when heads do not divide the width."""
+
+    pairs: ClassVar[Pairs | None] = "all"
+
+    def __init__(self, config: LinearAttentionConfig, dim: int) -> None:
+        super().__init__()
+        if config.head_dim is None and dim % config.heads:
+            raise ValueError(f"dim {dim} is no multiple of {config.heads} heads: change one of them, or set head_dim")
+        self.head_dim = config.head_dim or dim // config.heads
+        if config.rotary and self.head_dim % 2:
+            raise ValueError(f"rotary positions turn pairs of channels, but head_dim is {self.head_dim}: make it even or set rotary=false")
+        self.config = config
+        inner = config.heads * self.head_dim
+        self.qkv = nn.Linear(dim, 3 * inner)
+        self.out = nn.Linear(inner, dim)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        q, k, v = self._project(x)
+        y = linear_attention(q, k, v, rotation=self._rotation(x, [0]), mask=mask, chunk=self.config.chunk)
+        y = self.out(y.flatten(2))
+        return y if mask is None else y * mask.unsqueeze(-1)
+
+    def init_state(self, batch: int, max_len: int) -> RunningSums:
+        weight, heads, dim = self.out.weight, self.config.heads, self.head_dim
+        dtype = torch.promote_types(weight.dtype, torch.float32)
+        products = torch.zeros(batch, heads, dim, dim, dtype=dtype, device=weight.device)
+        return RunningSums(products, torch.zeros(batch, heads, dim, dtype=dtype, device=weight.device), [0] * batch)
+
+    def prefill(self, x: Tensor, state: State, lengths: Sequence[int] | None = None) -> Tensor:
+        assert isinstance(state, RunningSums)
+        n, starts = x.shape[1], state.lengths
+        counts = [n] * x.shape[0] if lengths is None else list(lengths)
+        mask = None
+        if min(counts, default=n) < n:
+            mask = torch.arange(n, device=x.device) < torch.tensor(counts, device=x.device).unsqueeze(1)
+        q, k, v = self._project(x)
+        sums, rotation = (state.products, state.keys), self._rotation(x, starts)
+        y, sums = continue_linear_attention(q, k, v, sums, rotation=rotation, mask=mask, chunk=self.config.chunk)
+        state.products, state.keys = sums
+        state.lengths = [start + count for start, count in zip(starts, counts, strict=True)]
+        return self.out(y.flatten(2))
+
+    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each (B, n, H, d)."""
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.config.heads, self.head_dim)).unbind(2)
+        return q, k, v
+
+    def _rotation(self, x: Tensor, starts: Sequence[int]) -> Rotation | None:
+        """Tables of the positions from ``starts`` on, (n, d), or (B, n, d) where rows stand apart."""
+        if not self.config.rotary:
+            return None
+        dtype, base = torch.promote_types(x.dtype, torch.float32), self.config.rotary_base
+        if len(set(starts)) == 1:
+            return run_table(starts[0], x.shape[1], self.head_dim, base, dtype, x.device)
+        return rotary_table(run_index(starts, x.shape[1], x.device), self.head_dim, base, dtype)

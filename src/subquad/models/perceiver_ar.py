@@ -1,0 +1,233 @@
+"""PerceiverAR (arXiv 2202.07765), the long-context baseline of the MEGABYTE paper: a few latents read a long context once.
+
+    x[0] = start,  x[t] = E[id[t-1]]
+    c = x + attention(norm(x)) over the whole past,  c = c + feedforward(norm(c))     (the reader: cross-attention)
+    y[t] = stack(c[w], ..., c[t])[t]  with  w = max(0, (floor(t / (N/2)) - 1) N/2),  logits = W y
+
+The stack sees N latents: position t lies in the second half of the window that starts at w, or anywhere in the first window.
+Cost in T: T^2 for the reader's scores and two runs of the stack a position, each over N. A training step learns one window: T N.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from subquad.layers.attention import AttentionConfig
+from subquad.layers.feedforward import FeedForwardConfig
+from subquad.layers.stack import Block, Stack, StackConfig, StackState, init_weights
+from subquad.layers.state import State
+from subquad.models.model import CausalModel, ModelConfig, ModelState
+from subquad.ops.rows import put_rows, take_rows
+
+
+def latent_stack(dim: int, depth: int, heads: int, dropout: float = 0.1) -> StackConfig:
+    """A stack with PerceiverAR's own layers: rotary positions on half the channels of a head, squared ReLU."""
+    mixer = AttentionConfig(heads=heads, rotary_fraction=0.5, dropout=dropout)
+    feedforward = FeedForwardConfig(activation="squared_relu")
+    return StackConfig(dim=dim, depth=depth, mixer=mixer, feedforward=feedforward, dropout=dropout)
+
+
+class PerceiverARConfig(ModelConfig):
+    """``latents`` is N, an even number; ``stack`` is over the latents and gives the reader its layers too.
+
+    ``cross_heads`` are the reader's heads (default: the stack's). A head that is not ``tied`` to the embedding starts at zero.
+    """
+
+    kind: Literal["perceiver_ar"] = "perceiver_ar"
+    latents: int = Field(1024, gt=0)
+    stack: StackConfig = latent_stack(1024, 12, 16)
+    cross_heads: int | None = Field(None, gt=0)
+    tied: bool = False
+
+    @property
+    def width(self) -> int:
+        return self.stack.dim
+
+    @property
+    def reader(self) -> StackConfig:
+        """The reader's layers: those of the stack, over the whole past."""
+        mixer = self.stack.mixer
+        assert isinstance(mixer, AttentionConfig)
+        whole = mixer.model_copy(update={"heads": self.cross_heads or mixer.heads, "window": None})
+        return self.stack.model_copy(update={"mixer": whole, "depth": 1})
+
+    @model_validator(mode="after")
+    def _fits(self) -> PerceiverARConfig:
+        if self.latents % 2:
+            raise ValueError(f"windows of latents overlap by half, so latents must be even, got {self.latents}")
+        if not isinstance(self.stack.mixer, AttentionConfig):
+            kind = self.stack.mixer.kind
+            raise ValueError(f"the latents of a PerceiverAR read by attention, got stack.mixer.kind {kind!r}: set 'attention'")
+        return self
+
+    def build(self) -> PerceiverAR:
+        return PerceiverAR(self)
+
+
+@dataclass
+class LatentsState(State):
+    """``recent`` (B, N / 2, D) are the newest latents, those that the next window opens with; ``stack`` is at each row's open window."""
+
+    recent: Tensor
+    stack: StackState
+    lengths: list[int]
+
+
+@dataclass
+class PerceiverARState(ModelState):
+    """``reader`` holds the keys and values of the whole context."""
+
+    reader: State
+    latents: LatentsState
+
+
+class Reader(Block):
+    """A block whose attention sees the whole past. One norm serves queries and keys: the linear maps after it can rescale each."""
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, first: int = 0) -> Tensor:
+        """(B, T, D) -> (B, T - first, D), from position ``first`` on."""
+        y = x[:, first:] + self.dropout(self.mixer(self.mixer_norm(x), mask, first))
+        return y + self.dropout(self.feedforward(self.feedforward_norm(y)))
+
+
+class Latents(nn.Module):
+    """A stack over windows of N = ``size`` positions that start N / 2 apart; (B, T, D) -> (B, T, D), causal.
+
+    Each window gives its second half, the first one all. Cost in T: that of 2 T / N windows.
+    """
+
+    def __init__(self, config: StackConfig, size: int) -> None:
+        super().__init__()
+        self.stack = Stack(config)
+        self.size, self.overlap = size, size // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, length, _ = x.shape
+        if length <= self.size:
+            return self.stack(x)
+        halves = F.pad(x, (0, 0, 0, -length % self.overlap)).unflatten(1, (-1, self.overlap))
+        windows = torch.cat((halves[:, :-1], halves[:, 1:]), 2)
+        y = self.stack(windows.flatten(0, 1)).unflatten(0, (batch, -1))
+        return torch.cat((y[:, 0], y[:, 1:, self.overlap :].flatten(1, 2)), 1)[:, :length]
+
+    def init_state(self, batch: int, max_len: int) -> LatentsState:
+        """See ``Mixer.init_state``."""
+        recent = self.stack.norm.weight.new_zeros(batch, self.overlap, self.stack.norm.weight.shape[0])
+        return LatentsState(recent, self.stack.init_state(batch, min(max_len, self.size)), [0] * batch)
+
+    def prefill(self, x: Tensor, state: LatentsState, lengths: Sequence[int]) -> Tensor:
+        """See ``Mixer.prefill``. A row that comes to a new window reads the N / 2 latents before it once more, from its start."""
+        left, done, y = list(lengths), [0] * len(lengths), torch.zeros_like(x)
+        known = torch.cat((state.recent, x), 1)  # the next position of row b is at overlap + done[b]
+        while max(left):
+            opens = [at >= self.size and at % self.overlap == 0 and rest > 0 for at, rest in zip(state.lengths, left, strict=True)]
+            if any(opens):
+                state.stack.restart(opens, self.stack.init_state(len(opens), self.size))
+            again = [self.overlap if new else 0 for new in opens]
+            counts = [min(self._room(at), rest) for at, rest in zip(state.lengths, left, strict=True)]
+            reads = [count + more for count, more in zip(counts, again, strict=True)]
+            starts = [self.overlap + before - more for before, more in zip(done, again, strict=True)]
+            part = self.stack.prefill(take_rows(known, starts, max(reads)), state.stack, reads)
+            put_rows(y, done, take_rows(part, again, max(counts)))  # past a row's count its next window overwrites this
+            state.lengths = [at + count for at, count in zip(state.lengths, counts, strict=True)]
+            done = [before + count for before, count in zip(done, counts, strict=True)]
+            left = [rest - count for rest, count in zip(left, counts, strict=True)]
+        state.recent = take_rows(known, done, self.overlap).clone()
+        return y
+
+    def _room(self, at: int) -> int:
+        """Positions from ``at`` on that lie in its window."""
+        return self.size - at if at < self.size else self.overlap - at % self.overlap
+
+
+class PerceiverAR(CausalModel):
+    """See the module's docstring."""
+
+    def __init__(self, config: PerceiverARConfig) -> None:
+        super().__init__()
+        self.config: PerceiverARConfig = config
+        dim = config.stack.dim
+        self.embedding = nn.Embedding(config.vocab, dim)
+        self.start = nn.Parameter(torch.empty(dim))
+        self.reader = Reader(config.reader)
+        self.latents = Latents(config.stack, config.latents)
+        self.head = None if config.tied else nn.Linear(dim, config.vocab)
+        init_weights(self, config.init_std)
+        if self.head is not None:
+            nn.init.zeros_(self.head.weight)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        batch, length = ids.shape
+        self._check_length(length)
+        if length == 0:
+            return self.start.new_zeros(batch, 0, self.config.vocab)
+        return self._logits(self.latents(self.reader(self._inputs(ids))))
+
+    def training_span(self, length: int) -> tuple[int, int]:
+        """One window, drawn from those that ``forward`` runs: each starts a multiple of N / 2 and holds positions that no other gives."""
+        last, _ = self.dearest_span(length)
+        first = int(torch.randint(last // self.latents.overlap + 1, (), device="cpu")) * self.latents.overlap
+        return first, min(first + self.latents.size, length)
+
+    def dearest_span(self, length: int) -> tuple[int, int]:
+        """The last window: its latents read the most."""
+        first = max(-(-length // self.latents.overlap) - 2, 0) * self.latents.overlap
+        return first, min(first + self.latents.size, length)
+
+    def span_logits(self, ids: Tensor, first: int, end: int) -> Tensor:
+        """The logits of one window that starts at ``first``, (B, T) -> (B, end - first, V).
+
+        In the second half of a window of ``forward``, and in all of the first one, they are ``forward``'s; the positions of a first half
+        know less than there. Raises ``ValueError`` for a span that is no window.
+        """
+        self._check_length(ids.shape[1])
+        if not 0 <= first < end <= min(ids.shape[1], first + self.latents.size):
+            raise ValueError(
+                f"a span must lie within {ids.shape[1]} ids and hold 1 to {self.latents.size} positions, got {first} to {end}: "
+                "take one of training_span"
+            )
+        return self._logits(self.latents.stack(self.reader(self._inputs(ids[:, :end]), None, first)))
+
+    def init_state(self, batch: int, max_len: int | None = None) -> PerceiverARState:
+        room = self._room(max_len)
+        reader, latents = self.reader.init_state(batch, room + 1), self.latents.init_state(batch, room + 1)
+        start = self.reader.prefill(self.start.expand(batch, 1, -1), reader)
+        logits = self._logits(self.latents.prefill(start, latents, [1] * batch).squeeze(1))
+        return PerceiverARState(logits, [0] * batch, room, reader, latents)
+
+    def _advance(self, ids: Tensor, counts: Sequence[int], state: ModelState) -> Tensor:
+        assert isinstance(state, PerceiverARState)
+        read = self.reader.prefill(self.embedding(ids), state.reader, counts)
+        return self._logits(self.latents.prefill(read, state.latents, counts))
+
+    def _inputs(self, ids: Tensor) -> Tensor:
+        return torch.cat((self.start.expand(ids.shape[0], 1, -1), self.embedding(ids[:, :-1])), 1)
+
+    def _logits(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.embedding.weight) if self.head is None else self.head(x)
+
+
+def perceiver_ar(
+    dim: int, depth: int, heads: int, max_len: int, latents: int, init_std: float = 0.006, dropout: float = 0.1
+) -> PerceiverARConfig:
+    """A byte PerceiverAR with the original's layers."""
+    return PerceiverARConfig(max_len=max_len, latents=latents, stack=latent_stack(dim, depth, heads, dropout), init_std=init_std)
+
+
+PRESETS: dict[str, PerceiverARConfig] = {
+    "perceiver-ar-tiny": perceiver_ar(64, 2, 2, 1024, 256, init_std=0.08, dropout=0.0),
+    "perceiver-ar-small": perceiver_ar(96, 2, 3, 2048, 256, init_std=0.08, dropout=0.0),
+    # MEGABYTE Table 15; heads from the widths of Table 14
+    "perceiver-ar-arxiv": perceiver_ar(1024, 17, 16, 8192, 1024),
+    "perceiver-ar-image64": perceiver_ar(1024, 16, 16, 12_288, 1024),
+    "perceiver-ar-image256": perceiver_ar(768, 6, 12, 8192, 768),
+    "perceiver-ar-image640": perceiver_ar(768, 6, 12, 4096, 1024),
+    "perceiver-ar-audio": perceiver_ar(768, 6, 12, 8192, 1024),
+}

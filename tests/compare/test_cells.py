@@ -1,0 +1,76 @@
+"""The grid: which cells there are, what their budgets come to, and sizes that are solved for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from subquad.compare.cells import bytes_a_step, final_cells, rate_cells, resolve, steps_for
+from subquad.compare.experiment import Budget, Experiment
+from subquad.config import parse
+from subquad.evaluation.flops import count_flops
+
+
+def test_the_grid_is_models_times_data_times_seeds(experiment: Experiment) -> None:
+    models = resolve(experiment)
+    rates = rate_cells(experiment, models)
+    assert [(cell.model, cell.lr, cell.role) for cell in rates] == [("transformer", 0.001, "rate"), ("transformer", 0.01, "rate")]
+    finals = final_cells(experiment, models, {"transformer": 0.001})
+    assert [cell.name for cell in finals] == [f"text/{model}-seed{seed}" for seed in (0, 1) for model in ("megabyte", "transformer")]
+    assert {cell.model: cell.lr for cell in finals} == {"megabyte": 0.01, "transformer": 0.001}
+    assert len({cell.name for cell in [*rates, *finals]}) == 6
+
+
+def test_budgets_are_met_by_steps(experiment: Experiment) -> None:
+    model = resolve(experiment)["transformer"]
+    options = {"batch": 2, "data.window": 16}
+    assert bytes_a_step(model.config, options) == 32
+    assert steps_for(Budget(bytes=320), model, options) == 10
+    assert steps_for(Budget(flops=320 * model.training_flops_per_byte), model, options) == 10
+    assert steps_for(Budget(bytes=1), model, options) == 1
+    assert rate_cells(experiment, resolve(experiment))[0].options["steps"] == 5
+
+
+def test_a_model_that_draws_its_span_is_counted_by_what_it_learns() -> None:
+    config = {"preset": "perceiver-ar-tiny", "set": {"max_len": 64, "latents": 16}}
+    experiment = parse(
+        Experiment, {"title": "", "about": "", "models": {"p": config}, "data": {"t": {"paths": ["x"]}}, "budget": {"bytes": 640}}
+    )
+    model = resolve(experiment)["p"]
+    assert bytes_a_step(model.config, {"batch": 4}) == 64
+
+
+def test_a_size_is_solved_for_by_cost(values: dict[str, Any]) -> None:
+    solve = {"like": "transformer", "among": {"stages.0.depth": [1, 2, 8], "stages.1.depth": [1, 2]}, "within": 0.5}
+    values["models"]["megabyte"]["solve"] = solve
+    models = resolve(parse(Experiment, values))
+    target = count_flops(models["transformer"].config, backward=True).total
+    costs = {}
+    for deep in solve["among"]["stages.0.depth"]:  # type: ignore[index]
+        for thin in solve["among"]["stages.1.depth"]:  # type: ignore[index]
+            config = models["megabyte"].config
+            stages = [config["stages"][0] | {"depth": deep}, config["stages"][1] | {"depth": thin}]
+            costs[deep, thin] = abs(count_flops(config | {"stages": stages}, backward=True).total / target - 1)
+    found = tuple(stage["depth"] for stage in models["megabyte"].config["stages"])
+    assert costs[found] == min(costs.values())
+    assert "of transformer a byte" in models["megabyte"].note
+    with pytest.raises(ValueError, match=r"models.megabyte: the nearest size, .* of transformer: widen"):
+        values["models"]["megabyte"]["solve"] = solve | {"within": 1e-6}
+        resolve(parse(Experiment, values))
+
+
+def test_models_that_cannot_be_are_named(values: dict[str, Any]) -> None:
+    solve = {"among": {"max_len": [32]}}
+    circle = {
+        "a": {"preset": "transformer-tiny", "solve": {"like": "b"} | solve},
+        "b": {"preset": "transformer-tiny", "solve": {"like": "a"} | solve},
+    }
+    for models, sentence in [
+        (circle, "a, b are solved for by each other"),
+        ({"a": {"preset": "transformer-tinny"}}, "models.a: unknown preset"),
+        ({"a": {"preset": "transformer-tiny", "set": {"stack.dpth": 2}}}, "models.a: unknown key 'dpth'"),
+        ({"a": {"preset": "transformer-tiny", "train": {"optim.rate": 2}}}, "models.a: unknown key 'rate'"),
+    ]:
+        with pytest.raises(ValueError, match=sentence):
+            resolve(parse(Experiment, values | {"models": models}))

@@ -1,0 +1,75 @@
+"""Experiment files: what is refused and in which words, the shipped ones, paths, the quick version."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from subquad.compare.experiment import DataSpec, Experiment, found_paths, quick_version, read_experiment, with_data
+from subquad.config import parse
+from subquad.errors import RunError
+
+SHIPPED = sorted((Path(__file__).parents[2] / "experiments").glob("*.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"budget": {"bytes": 640, "flops": 1e9}}, "exactly one of them"),
+        ({"budget": None}, "give all of them"),
+        ({"data": {}}, "give all of them"),
+        ({"score": ["sliding"]}, "must hold 'basic'"),
+        ({"rates": {"among": [0.1], "data": "txt"}}, "did you mean 'text'"),
+        ({"models": {"a": {"preset": "megabyte-tiny", "config": {}}}}, "a preset or a config"),
+        ({"models": {"a": {"preset": "megabyte-tiny", "solve": {"like": "b", "among": {"max_len": [1]}}}}}, "names no model"),
+        ({"models": {"a": {"preset": "transformer-tiny", "tokens": 300}}}, "bytes cannot be budgeted"),
+        ({"models": {}}, "models to train, or costs to count"),
+        ({"sedes": [1]}, "did you mean 'seeds'"),
+    ],
+)
+def test_a_wrong_experiment_is_refused_in_words(values: dict[str, Any], change: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        parse(Experiment, values | change)
+
+
+@pytest.mark.parametrize("content", ["", "- a\n", "a: [", "title: x\n"])
+def test_a_file_that_is_no_experiment_is_refused(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text(content)
+    with pytest.raises(ValueError, match="expected a mapping|cannot be read as YAML|is missing"):
+        read_experiment(path)
+    with pytest.raises(ValueError, match="there is no file"):
+        read_experiment(tmp_path / "none.yaml")
+
+
+def test_five_experiments_are_shipped_and_can_be_read() -> None:
+    assert len(SHIPPED) == 5
+    for path in SHIPPED:
+        experiment = read_experiment(path)
+        assert "cannot" in experiment.about, "each says what it can and cannot show"
+        assert parse(Experiment, experiment.model_dump(mode="json")) == experiment
+
+
+def test_paths_are_filled_in_and_a_missing_folder_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = DataSpec(paths=("{data}/a/*.txt", "{stdlib}/ast.py"))
+    monkeypatch.setenv("SUBQUAD_DATA", str(tmp_path))
+    first, second = found_paths(spec)
+    assert first == f"{tmp_path}/a/*.txt"
+    assert Path(second).is_file()
+    monkeypatch.setenv("SUBQUAD_DATA", str(tmp_path / "none"))
+    with pytest.raises(RunError, match="set SUBQUAD_DATA, or give files with --data"):
+        found_paths(spec)
+
+
+def test_other_data_and_the_quick_version_keep_the_grid(experiment: Experiment) -> None:
+    other = with_data(experiment, {"text": ["a", "b"]})
+    assert other.data["text"].paths == ("a", "b")
+    assert other.data["text"].score_bytes == experiment.data["text"].score_bytes
+    with pytest.raises(ValueError, match="did you mean 'text'"):
+        with_data(experiment, {"texts": ["a"]})
+    quick = quick_version(experiment)
+    assert quick.models == experiment.models
+    assert quick.seeds == (0,)
+    assert quick.budget is not None and quick.budget.bytes == quick.quick.bytes
