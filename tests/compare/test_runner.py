@@ -61,7 +61,9 @@ def test_cells_that_fail_or_diverge_leave_the_others_alone(values: dict[str, Any
     assert f"diverged at step {diverged.step}" in (tmp_path / "out" / "report.html").read_text()
     assert found["missing/megabyte-seed0"].status == "failed" and "none.txt" in found["missing/megabyte-seed0"].error
     (tmp_path / "none.txt").write_bytes((tmp_path / "text.txt").read_bytes())
-    mended = {outcome.cell: outcome for outcome in compare(parse(Experiment, values), tmp_path / "out", resume=True, jobs=0, quiet=True).outcomes}
+    mended = {
+        outcome.cell: outcome for outcome in compare(parse(Experiment, values), tmp_path / "out", resume=True, jobs=0, quiet=True).outcomes
+    }
     assert mended["missing/megabyte-seed0"].status == "done"
     assert mended["text/megabyte-seed0"] == found["text/megabyte-seed0"]
 

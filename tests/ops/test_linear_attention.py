@@ -68,8 +68,10 @@ def test_sums_continue_where_they_stand(split: int, rotary: bool) -> None:
     whole = linear_attention(q, k, v, rotation=_rotation(0, 23) if rotary else None, chunk=4)
     sums, parts = _nothing(), []
     for start, end in ((0, split), (split, 23)):
-        piece = (x[:, start:end] for x in (q, k, v))
-        y, sums = continue_linear_attention(*piece, sums, rotation=_rotation(start, end) if rotary else None, chunk=4)
+        rows = slice(start, end)
+        y, sums = continue_linear_attention(
+            q[:, rows], k[:, rows], v[:, rows], sums, rotation=_rotation(start, end) if rotary else None, chunk=4
+        )
         parts.append(y)
     _close(torch.cat(parts, 1), whole)
     every = linear_attention_recurrent(q, k, v, rotation=_rotation(0, 23) if rotary else None)[1]
@@ -99,7 +101,7 @@ def test_masked_positions_neither_give_nor_get() -> None:
     _close(linear_attention_direct(q, k, v, mask=mask), masked)
     continued, sums = continue_linear_attention(q, k, v, _nothing(), mask=mask, chunk=5)
     _close(continued, masked)
-    for one, other in zip(sums, linear_attention_recurrent(*(x[1:, 2:7] for x in (q, k, v)))[1], strict=True):
+    for one, other in zip(sums, linear_attention_recurrent(q[1:, 2:7], k[1:, 2:7], v[1:, 2:7])[1], strict=True):
         _close(one[1:], other)
     gradients = torch.autograd.grad(masked.square().sum(), (q, k, v))
     assert all(gradient.isfinite().all() and gradient[~mask].abs().max() == 0 for gradient in gradients)
@@ -126,7 +128,7 @@ def test_any_finite_input_gives_finite_outputs_and_gradients(size: float) -> Non
         y = linear_attention(*inputs)
         assert y.abs().max() <= inputs[2].abs().max() * (1 + 1e-4)  # a weighted mean of values
         assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(y.sum(), inputs))
-        assert linear_attention_recurrent(*inputs)[0].isfinite().all()
+        assert linear_attention_recurrent(inputs[0], inputs[1], inputs[2])[0].isfinite().all()
 
 
 @pytest.mark.parametrize("length", [1, 70])
@@ -136,7 +138,7 @@ def test_autocast_leaves_the_sums_in_float32(length: int) -> None:
     nothing = (torch.zeros(1, 2, 8, 8), torch.zeros(1, 2, 8))
     with torch.autocast("cpu", torch.bfloat16):
         y, sums = continue_linear_attention(q, k, v, nothing)
-    exact, of_exact = continue_linear_attention(*(x.double() for x in (q, k, v)), (nothing[0].double(), nothing[1].double()))
+    exact, of_exact = continue_linear_attention(q.double(), k.double(), v.double(), (nothing[0].double(), nothing[1].double()))
     assert y.dtype is torch.bfloat16
     torch.testing.assert_close(y.double(), exact, rtol=5e-3, atol=1e-5)
     for one, other in zip(sums, of_exact, strict=True):

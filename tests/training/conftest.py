@@ -12,6 +12,7 @@ import torch
 from subquad.config import override, parse
 from subquad.data import Corpus
 from subquad.models import build_model
+from subquad.models.model import CausalModel
 from subquad.training.config import TrainConfig
 from subquad.training.trainer import Hooks, Trainer
 
@@ -44,6 +45,8 @@ def make_trainer(corpus: Corpus, make_config: MakeConfig) -> MakeTrainer:
     def make(out: Path, changes: dict[str, Any] | None = None, hooks: Hooks | None = None, config: TrainConfig | None = None) -> Trainer:
         config = config or make_config(changes)
         torch.manual_seed(config.seed)
-        return Trainer(build_model(config.model), config, corpus, out, hooks or Hooks(quiet=True))
+        model = build_model(config.model)
+        assert isinstance(model, CausalModel)
+        return Trainer(model, config, corpus, out, hooks or Hooks(quiet=True))
 
     return make

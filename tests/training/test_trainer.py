@@ -22,6 +22,7 @@ from subquad import checkpoint
 from subquad.data import Corpus
 from subquad.errors import RunError
 from subquad.models import build_model
+from subquad.models.model import CausalModel
 from subquad.training.config import as_yaml, read
 from subquad.training.progress import Log, read_log
 from subquad.training.state import check_out, newest_state
@@ -178,7 +179,9 @@ def test_a_resumed_run_needs_its_data(tmp_path: Path, make_trainer: MakeTrainer,
     make_trainer(tmp_path / "run", {"steps": 2}).run()
     (tmp_path / "other.txt").write_bytes(b"x" * 5000)
     config = make_config({"steps": 4})
-    other = Trainer(build_model(config.model), config, Corpus.open([tmp_path / "other.txt"]), tmp_path / "run", Hooks(quiet=True))
+    model = build_model(config.model)
+    assert isinstance(model, CausalModel)
+    other = Trainer(model, config, Corpus.open([tmp_path / "other.txt"]), tmp_path / "run", Hooks(quiet=True))
     with pytest.raises(ValueError, match="the data is not what"):
         other.run(resume=True)
 
@@ -202,8 +205,8 @@ def test_a_loss_that_is_no_number_stops(bad: float, tmp_path: Path, make_trainer
     trainer = make_trainer(out)
     nats = Trainer._nats
 
-    def spoiled(self: Trainer, ids: Any, lengths: Any, dtype: str | None = None) -> Tensor:
-        loss = nats(self, ids, lengths, dtype)
+    def spoiled(self: Trainer, ids: Any, lengths: Any, span: tuple[int, int] | None = None, dtype: str | None = None) -> Tensor:
+        loss = nats(self, ids, lengths, span, dtype)
         return loss * bad if self.model.training and (out / "state" / "step-00000008").exists() else loss
 
     monkeypatch.setattr(Trainer, "_nats", spoiled)
@@ -294,6 +297,7 @@ PROGRAM = """
 import sys, torch
 from subquad.data import Corpus
 from subquad.models import build_model
+from subquad.models.model import CausalModel
 from subquad.training.config import read
 from subquad.training.trainer import Hooks, Trainer
 config = read(sys.argv[1])

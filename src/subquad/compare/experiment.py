@@ -125,7 +125,7 @@ class Costs(Config):
 class Quick(Config):
     """What ``--quick`` changes, to see in seconds that everything works: the budget, the lengths, and any training option."""
 
-    bytes: float = Field(4096, gt=0)
+    bytes: float = Field(1024, gt=0)
     score_bytes: int = Field(512, gt=0)
     train: dict[str, Any] = {}
     lengths: tuple[int, ...] = (256, 4096)

@@ -10,9 +10,11 @@ multiplies, so none of it is halved (``Mixer.pairs``).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal, cast
 
 import torch
@@ -21,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from subquad.layers.mixer import Mixer
 from subquad.layers.stack import Block, Stack
-from subquad.models import build_model
+from subquad.models import build_model, parse_model
 from subquad.models.model import CausalModel, ModelConfig
 
 Causal = Literal["half", "full"]
@@ -48,12 +50,18 @@ def count_flops(
 
     Raises ``ValueError`` for a length outside 1 to max_len.
     """
-    with torch.device("meta"):
-        model = build_model(config)
-    assert isinstance(model, CausalModel)
-    length = model.config.max_len if length is None else length
+    config = config if isinstance(config, ModelConfig) else parse_model(config)
+    length = config.max_len if length is None else length
     if length < 1:
         raise ValueError(f"FLOPs per byte need at least 1 byte, got a length of {length}")
+    return _count(config.model_dump_json(), length, causal, backward)
+
+
+@lru_cache(maxsize=256)  # a comparison asks for the same model in every cell, and counting takes a second
+def _count(config: str, length: int, causal: Causal, backward: bool) -> Flops:
+    with torch.device("meta"):
+        model = build_model(json.loads(config))
+    assert isinstance(model, CausalModel)
     span = model.dearest_span(length) if backward else (0, length)
     positions = span[1] - span[0]
     forward, attention, visible = _counts(model, length, span, backward=False)
