@@ -26,7 +26,7 @@ ROWS = [
     ("evaluation",),
     ("interop",),
     ("api",),
-    ("compare",),
+    ("comparison",),
     ("cli", "serve"),
     ("__init__",),
     ("__main__",),

@@ -1,6 +1,7 @@
 """Subquad: sequence models on bytes whose cost grows slower than the square of the length.
 
-``import subquad`` is cheap: the names below live in ``subquad.api`` and are fetched, and torch with them, at first use.
+``import subquad`` is cheap: the names below live in ``subquad.api`` and ``subquad.comparison`` and are fetched, and torch with them, at
+first use.
 """
 
 from __future__ import annotations
@@ -10,16 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from subquad.api import Score, build, generate, load, presets, save, score, stream, train
+    from subquad.comparison.runner import compare
 
 __version__ = "0.1.0"
 
-__all__ = ["Score", "__version__", "build", "generate", "load", "presets", "save", "score", "stream", "train"]
+__all__ = ["Score", "__version__", "build", "compare", "generate", "load", "presets", "save", "score", "stream", "train"]
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'subquad' has no attribute {name!r}")
-    value = getattr(importlib.import_module("subquad.api"), name)
+    module = "subquad.comparison.runner" if name == "compare" else "subquad.api"
+    value = getattr(importlib.import_module(module), name)
     globals()[name] = value
     return value
 

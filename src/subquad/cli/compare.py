@@ -48,13 +48,13 @@ def main(arguments: Sequence[str]) -> None:
         raise ValueError("name an experiment file, such as experiments/megabyte-text.yaml")
     if not request.out:
         raise ValueError("--out is missing: name the folder to write, such as --out runs/text")
-    from subquad.compare.experiment import quick_version, read_experiment, with_data
+    from subquad.comparison.experiment import quick_version, read_experiment, with_data
 
     experiment = with_data(read_experiment(request.experiment), _paths(request.data))
     experiment = quick_version(experiment) if request.quick else experiment
 
-    from subquad.compare.runner import compare
-    from subquad.compare.tables import plain
+    from subquad.comparison.runner import compare
+    from subquad.comparison.tables import plain
 
     jobs = 1 if request.jobs is None else request.jobs
     results = compare(experiment, request.out, resume=request.resume, jobs=jobs, command=_command(arguments), quiet=request.quiet)

@@ -114,3 +114,18 @@ def verdict(results: Results, model: str, other: str, data: str) -> Literal["ahe
     if abs(gap) <= max(mine[1], theirs[1]):
         return "even"
     return "ahead" if gap > 0 else "behind"
+
+
+def results_from(record: dict[str, Any]) -> Results:
+    """The value that ``record`` wrote, read back from JSON."""
+    outcomes = tuple(Outcome(**values | {"curve": [tuple(point) for point in values["curve"]]}) for values in record["outcomes"])
+    published = tuple(
+        Published(one["caption"], tuple(one["columns"]), {name: tuple(row) for name, row in one["rows"].items()})
+        for one in record["published"]
+    )
+    costs = tuple(
+        CostCurve(one["name"], tuple(one["lengths"]), tuple(one["flops"]), tuple((int(at), y) for at, y in one["published"]), one["note"])
+        for one in record["costs"]
+    )
+    names = {name: tuple(record[name]) for name in ("models", "data", "notes")}
+    return Results(**record | names | {"outcomes": outcomes, "published": published, "costs": costs})

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from subquad import api
-from subquad.compare.cells import Cell
+from subquad.comparison.cells import Cell
 from subquad.data import Span
 from subquad.inference import continuation_bits
 from subquad.models.model import CausalModel

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from subquad.compare.results import Results
-from subquad.compare.tables import (
+from subquad.comparison.results import Results
+from subquad.comparison.tables import (
     ONE_SEED,
     RULE,
     Table,
@@ -25,7 +25,7 @@ from subquad.compare.tables import (
     verdict_lines,
     ways_table,
 )
-from tests.compare.cases import DATA, EVIL, MODELS, empty, grid
+from tests.comparison.cases import DATA, EVIL, MODELS, empty, grid
 
 
 def row(table: Table, name: str) -> dict[str, str]:

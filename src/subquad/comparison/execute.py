@@ -18,11 +18,11 @@ import torch
 
 from subquad import api
 from subquad.checkpoint import as_json, write_atomically
-from subquad.compare.cells import Cell, bytes_a_step
-from subquad.compare.experiment import Way, found_paths
-from subquad.compare.probes import probe
-from subquad.compare.results import Outcome
-from subquad.compare.tasks import reverse_lines
+from subquad.comparison.cells import Cell, bytes_a_step
+from subquad.comparison.experiment import Way, found_paths
+from subquad.comparison.probes import probe
+from subquad.comparison.results import Outcome
+from subquad.comparison.tasks import reverse_lines
 from subquad.data import Corpus, Span
 from subquad.errors import RunError
 from subquad.evaluation.decoding import measure_decoding

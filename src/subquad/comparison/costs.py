@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from subquad.compare.cells import model_config
-from subquad.compare.experiment import Costs, CostSpec, ModelSpec
-from subquad.compare.results import CostCurve
+from subquad.comparison.cells import model_config
+from subquad.comparison.experiment import Costs, CostSpec, ModelSpec
+from subquad.comparison.results import CostCurve
 from subquad.evaluation.flops import count_flops
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from subquad.compare.results import CostCurve, Outcome, Published, Results
+from subquad.comparison.results import CostCurve, Outcome, Published, Results
 
 EVIL = "</pre><script>alert('x')</script>\x00\udcff & \u202e|*"
 MODELS = ("transformer", "megabyte", "hyena <b>")

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from subquad.checkpoint import write_atomically
-from subquad.compare.pictures import cost_chart, inside_chart, learning_curves, window_chart
-from subquad.compare.results import Outcome, Published, Results
-from subquad.compare.tables import (
+from subquad.comparison.pictures import cost_chart, inside_chart, learning_curves, window_chart
+from subquad.comparison.results import Outcome, Published, Results
+from subquad.comparison.tables import (
     COSTS,
     NONE,
     Place,

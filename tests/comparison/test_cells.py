@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from subquad.compare.cells import bytes_a_step, final_cells, rate_cells, resolve, steps_for
-from subquad.compare.experiment import Budget, Experiment
+from subquad.comparison.cells import bytes_a_step, final_cells, rate_cells, resolve, steps_for
+from subquad.comparison.experiment import Budget, Experiment
 from subquad.config import parse
 from subquad.evaluation.flops import count_flops
 

@@ -11,38 +11,45 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
 
 from subquad.checkpoint import as_json, write_atomically
-from subquad.compare.cells import Cell, Resolved, final_cells, rate_cells, resolve
-from subquad.compare.costs import cost_curves
-from subquad.compare.execute import execute, read_outcome, waiting
-from subquad.compare.experiment import Experiment, read_experiment
-from subquad.compare.page import write_page
-from subquad.compare.results import Outcome, Published, Results
-from subquad.compare.tables import csv_text
-from subquad.compare.watch import Watch
+from subquad.comparison.cells import Cell, Resolved, final_cells, rate_cells, resolve
+from subquad.comparison.costs import cost_curves
+from subquad.comparison.execute import execute, read_outcome, waiting
+from subquad.comparison.experiment import Experiment, read_experiment
+from subquad.comparison.page import write_page
+from subquad.comparison.results import Outcome, Published, Results
+from subquad.comparison.tables import csv_text
+from subquad.comparison.watch import Watch
+from subquad.config import parse
 from subquad.evaluation.throughput import machine
 
 EXPERIMENT = "experiment.yaml"
 LOOK = 1.0  # seconds between looks at the running cells
 
-Tell = Callable[[str], None]
-
 
 def compare(
-    experiment: Experiment, out: str | Path, *, resume: bool = False, jobs: int = 1, command: str = "", quiet: bool = False
+    experiment: Experiment | Mapping[str, Any] | str | Path,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    jobs: int = 1,
+    command: str = "",
+    quiet: bool = False,
 ) -> Results:
     """Runs what is left of an experiment in the folder ``out`` and writes results.json, results.csv, charts and report.html there.
 
+    ``experiment``: a file, or what is in one. ``command`` is told in the report as what repeats it.
     ``jobs`` cells run at a time, each in a process of its own, and share the processor's cores; 0 runs them one by one in this process.
     Raises ``ValueError`` before anything runs for an experiment that cannot
     be and for a folder that holds something else, ``RunError`` when it was interrupted. A cell that fails is told of in the results.
@@ -50,6 +57,10 @@ def compare(
     out = Path(out)
     if jobs < 0:
         raise ValueError(f"jobs must be 0 or more, got {jobs}")
+    if isinstance(experiment, str | Path):
+        experiment = read_experiment(experiment)
+    elif isinstance(experiment, Mapping):
+        experiment = parse(Experiment, experiment)
     models = resolve(experiment)
     _claim(out, experiment, resume)
     grid = _Grid(experiment, models, out, jobs, Watch(quiet))

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from subquad.compare.experiment import quick_version, read_experiment, with_data
-from subquad.compare.runner import compare
+from subquad.comparison.experiment import quick_version, read_experiment, with_data
+from subquad.comparison.runner import compare
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = sorted((ROOT / "experiments").glob("*.yaml"))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from subquad.compare.experiment import Experiment
+from subquad.comparison.experiment import Experiment
 from subquad.config import parse
 
 TINY = {"stack.dim": 16, "max_len": 32}

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from subquad.compare.experiment import Budget, DataSpec, Experiment, ModelSpec
-from subquad.compare.results import Role
+from subquad.comparison.experiment import Budget, DataSpec, Experiment, ModelSpec
+from subquad.comparison.results import Role
 from subquad.config import override
 from subquad.evaluation.flops import count_flops
 from subquad.models import build_model, parse_model

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import yaml
 
-from subquad.compare.experiment import Experiment
-from subquad.compare.results import Outcome
-from subquad.compare.runner import compare
+from subquad.comparison.experiment import Experiment
+from subquad.comparison.results import Outcome
+from subquad.comparison.runner import compare
 from subquad.config import parse
 
 TIMED = {"training_seconds", "curve", "command"}

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from subquad.compare.results import Outcome
+from subquad.comparison.results import Outcome
 
 _EVERY = 30.0  # seconds between plain lines
 _TAIL = 4096  # bytes of a log that hold its last line

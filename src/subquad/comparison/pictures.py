@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from statistics import mean
 
-from subquad.compare.results import Outcome, Results
+from subquad.comparison.results import Outcome, Results
 from subquad.evaluation.charts import Chart, Series
 from subquad.evaluation.report import time_unit
 

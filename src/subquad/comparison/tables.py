@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from statistics import mean
 
-from subquad.compare.results import Outcome, Results, summary, verdict
+from subquad.comparison.results import Outcome, Results, summary, verdict
 from subquad.evaluation.markup import visible
 from subquad.evaluation.page import counted, duration
 

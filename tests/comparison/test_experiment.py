@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from subquad.compare.experiment import DataSpec, Experiment, found_paths, quick_version, read_experiment, with_data
+from subquad.comparison.experiment import DataSpec, Experiment, found_paths, quick_version, read_experiment, with_data
 from subquad.config import parse
 from subquad.errors import RunError
 
