@@ -10,8 +10,8 @@ import torch
 
 import subquad
 from subquad.training.config import read
-from subquad.training.progress import read_log
 from tests.training.conftest import MakeTrainer
+from tests.training.logs import read_log
 from tests.training.test_trainer import assert_same, losses, stopping_at
 
 STACK = {"dim": 16, "depth": 1, "mixer": {"heads": 2, "rotary_fraction": 0.5, "dropout": 0.1}, "dropout": 0.1}

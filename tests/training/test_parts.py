@@ -22,9 +22,10 @@ from subquad.training.config import OptimConfig, ScheduleConfig
 from subquad.training.machine import Interrupts, checkpointed, resolved_device, threads, undisturbed
 from subquad.training.objectives import bits_per_byte, cross_entropy_sum
 from subquad.training.optim import build_optimizer, decayed_names, optimizer_tensors, resolved_lr, restore_optimizer
-from subquad.training.progress import Display, Log, read_log, summary_writer
+from subquad.training.progress import Display, Log, summary_writer
 from subquad.training.schedule import learning_rate, resolved_warmup
 from tests.training.conftest import MODEL, STACK
+from tests.training.logs import read_log
 
 
 def rates(steps: int, values: dict[str, Any]) -> list[float]:

@@ -18,9 +18,9 @@ from subquad.errors import RunError
 from subquad.models import build_model
 from subquad.models.model import CausalModel
 from subquad.training.config import DataConfig, read
-from subquad.training.progress import read_log
 from subquad.training.trainer import Trainer
 from tests.training.conftest import MakeTrainer
+from tests.training.logs import read_log
 from tests.training.test_trainer import assert_same, losses, stopping_at
 
 TOKENS: dict[str, Any] = {"data.tokenizer": 280, "model.vocab": 280}

@@ -24,10 +24,11 @@ from subquad.errors import RunError
 from subquad.models import build_model
 from subquad.models.model import CausalModel
 from subquad.training.config import as_yaml, read
-from subquad.training.progress import Log, read_log
+from subquad.training.progress import Log
 from subquad.training.state import check_out, newest_state
 from subquad.training.trainer import Hooks, Trainer
 from tests.training.conftest import MakeConfig, MakeTrainer
+from tests.training.logs import read_log
 
 
 def losses(run: Path, kind: str = "train") -> dict[int, float]:

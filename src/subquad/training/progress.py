@@ -34,19 +34,6 @@ class Log:
         self._file.close()
 
 
-def read_log(run: str | Path) -> list[Record]:
-    """The records of a run in order, without those of steps that a resumed run has done again, and without a half-written line."""
-    records: list[Record] = []
-    for line in (Path(run) / "log.jsonl").read_text(encoding="utf-8").splitlines(keepends=True):
-        if not line.endswith("\n"):
-            break
-        record = json.loads(line)
-        if record["kind"] == "resume":
-            records = [earlier for earlier in records if earlier["step"] <= record["step"]]
-        records.append(record)
-    return records
-
-
 class Display:
     """Loss in bits per byte, bytes per second, share of the matmul rate and time left, on stderr."""
 
