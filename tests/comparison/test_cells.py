@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from subquad.comparison.cells import bytes_a_step, final_cells, rate_cells, resolve, steps_for
+from subquad.comparison.cells import final_cells, flat, rate_cells, resolve, steps_for
 from subquad.comparison.experiment import Budget, Experiment
 from subquad.config import parse
 from subquad.evaluation.flops import count_flops
@@ -24,12 +24,27 @@ def test_the_grid_is_models_times_data_times_seeds(experiment: Experiment) -> No
 
 def test_budgets_are_met_by_steps(experiment: Experiment) -> None:
     model = resolve(experiment)["transformer"]
-    options = {"batch": 2, "data.window": 16}
-    assert bytes_a_step(model.config, options) == 32
-    assert steps_for(Budget(bytes=320), model, options) == 10
-    assert steps_for(Budget(flops=320 * model.training_flops_per_byte), model, options) == 10
-    assert steps_for(Budget(bytes=1), model, options) == 1
+    assert model.ids_a_step == 64
+    assert steps_for(Budget(bytes=640), model) == 10
+    assert steps_for(Budget(flops=640 * model.training_flops_per_byte), model) == 10
+    assert steps_for(Budget(bytes=1), model) == 1
     assert rate_cells(experiment, resolve(experiment))[0].options["steps"] == 5
+
+
+def test_options_may_be_nested_and_count_all_the_same(values: dict[str, Any]) -> None:
+    values["models"]["transformer"]["train"] = {"data": {"window": 16}, "optim": {"lr": 0.02}}
+    experiment = parse(Experiment, values | {"rates": None})
+    models = resolve(experiment)
+    assert models["transformer"].ids_a_step == 32
+    cells = {cell.model: cell for cell in final_cells(experiment, models, {})}
+    assert cells["transformer"].lr == 0.02 and cells["transformer"].options["steps"] == 20
+    assert flat({"a": {"b": {"c": 1}}, "d.e": 2}) == {"a.b.c": 1, "d.e": 2}
+
+
+def test_validations_read_as_much_for_every_model(experiment: Experiment) -> None:
+    for cell in final_cells(experiment, resolve(experiment), {}):
+        assert cell.options["eval.windows"] * 32 == 32_768
+        assert cell.options["data.split_seed"] == 0
 
 
 def test_a_model_that_draws_its_span_is_counted_by_what_it_learns() -> None:
@@ -38,7 +53,7 @@ def test_a_model_that_draws_its_span_is_counted_by_what_it_learns() -> None:
         Experiment, {"title": "", "about": "", "models": {"p": config}, "data": {"t": {"paths": ["x"]}}, "budget": {"bytes": 640}}
     )
     model = resolve(experiment)["p"]
-    assert bytes_a_step(model.config, {"batch": 4}) == 64
+    assert model.ids_a_step == 8 * 16
 
 
 def test_a_size_is_solved_for_by_cost(values: dict[str, Any]) -> None:
@@ -71,6 +86,11 @@ def test_models_that_cannot_be_are_named(values: dict[str, Any]) -> None:
         ({"a": {"preset": "transformer-tinny"}}, "models.a: unknown preset"),
         ({"a": {"preset": "transformer-tiny", "set": {"stack.dpth": 2}}}, "models.a: unknown key 'dpth'"),
         ({"a": {"preset": "transformer-tiny", "train": {"optim.rate": 2}}}, "models.a: unknown key 'rate'"),
+        (
+            {"a": {"preset": "transformer-tiny", "train": {"model": {"max_len": 8}}}},
+            "models.a: the training option 'model.max_len' is settled",
+        ),
+        ({"a": {"preset": "transformer-tiny", "train": {"steps": 8}}}, "models.a: the training option 'steps' is settled"),
     ]:
         with pytest.raises(ValueError, match=sentence):
             resolve(parse(Experiment, values | {"models": models}))

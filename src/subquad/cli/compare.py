@@ -12,6 +12,7 @@ from tyro.conf import Positional, UseAppendAction
 
 from subquad.cli.arguments import WHOLE, option, parse_arguments
 from subquad.cli.output import print_json
+from subquad.errors import RunError
 
 ABOUT = """Trains models on the same data at the same budget, as an experiment file says, and sets them side by side.
 
@@ -63,6 +64,10 @@ def main(arguments: Sequence[str]) -> None:
     else:
         print(plain(results))
         print(f"\nThe report, with pictures: {Path(request.out, 'report.html')}")
+    failed = [outcome for outcome in results.outcomes if outcome.status == "failed"]
+    if failed:
+        first = f"{failed[0].cell} failed: {failed[0].error}"
+        raise RunError(f"{len(failed)} of {len(results.outcomes)} cells failed, the first: {first} (--resume tries them again)")
 
 
 def _paths(given: Sequence[Sequence[str]]) -> dict[str, list[str]]:

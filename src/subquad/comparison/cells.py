@@ -8,14 +8,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from subquad.comparison.experiment import Budget, DataSpec, Experiment, ModelSpec
+from subquad.comparison.experiment import SPLIT_SEED, Budget, DataSpec, Experiment, ModelSpec
 from subquad.comparison.results import Role
-from subquad.config import override
+from subquad.config import override, parse
 from subquad.evaluation.flops import count_flops
 from subquad.models import build_model, parse_model
 from subquad.models.model import CausalModel
@@ -24,13 +24,21 @@ from subquad.training.optim import default_lr
 
 Values = dict[str, Any]
 
+VALIDATED = 32_768  # ids of each validation
+_SETTLED = ("model", "steps", "seed", "init")
+_OF_DATA = ("data.paths", "data.split", "data.fractions", "data.split_seed", "data.tokenizer")
+
 
 @dataclass(frozen=True)
 class Resolved:
-    """A model of the experiment with all its numbers: config, training options, cost and what was solved for, in words."""
+    """A model of the experiment with all its numbers: config, dotted training options, cost and what was solved for, in words.
+
+    ``ids_a_step`` are those that a step learns from full windows: all of them, or as many as the model draws.
+    """
 
     config: Values
     options: Values
+    ids_a_step: float
     flops_per_byte: float
     training_flops_per_byte: float
     note: str = ""
@@ -77,8 +85,9 @@ def resolve(experiment: Experiment) -> dict[str, Resolved]:
 def _resolved(name: str, spec: ModelSpec, experiment: Experiment, others: Mapping[str, Resolved]) -> Resolved:
     try:
         config = model_config(spec)
-        options = experiment.train | spec.train
-        override(TrainConfig(model=config).model_dump(mode="json"), options)
+        options = flat(experiment.train) | flat(spec.train)
+        if own := [key for key in options if key.split(".")[0] in _SETTLED or key in _OF_DATA]:
+            raise ValueError(f"the training option {own[0]!r} is settled by the experiment: use set, seeds, budget, lr or data")
         if spec.solve is None:
             return _costed(config, options, spec.note)
         target = others[spec.solve.like].training_flops_per_byte
@@ -98,7 +107,7 @@ def _resolved(name: str, spec: ModelSpec, experiment: Experiment, others: Mappin
             f"models.{name}: the nearest size, {best.note}, costs {share:.2f} of {spec.solve.like}: widen solve.among or within"
         )
     note = f"{best.note} costs {share:.2f} of {spec.solve.like} a byte. {spec.note}".strip()
-    return Resolved(best.config, best.options, best.flops_per_byte, best.training_flops_per_byte, note)
+    return replace(best, note=note)
 
 
 def model_config(spec: ModelSpec) -> Values:
@@ -108,10 +117,24 @@ def model_config(spec: ModelSpec) -> Values:
     return parse_model(override(base, changes)).model_dump(mode="json")
 
 
+def flat(options: Mapping[str, Any], prefix: str = "") -> Values:
+    """Options by dotted name, however they are nested."""
+    found: Values = {}
+    for name, value in options.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return found
+
+
 def _costed(config: Values, options: Values, note: str) -> Resolved:
-    length = min(int(options.get("data.window") or config["max_len"]), int(config["max_len"]))
+    train = parse(TrainConfig, override(TrainConfig(model=config).model_dump(mode="json"), options))
+    with torch.device("meta"):
+        model = build_model(config)
+    assert isinstance(model, CausalModel)
+    length = min(train.data.window or model.config.max_len, model.config.max_len)
+    spans = model.training_spans(length)
+    learned = sum(end - first for first, end in spans) / len(spans) * train.batch
     forward, training = (count_flops(config, length, backward=backward).total for backward in (False, True))
-    return Resolved(config, options, forward, training, note)
+    return Resolved(config, options | {"batch": train.batch}, learned, forward, training, note)
 
 
 def _distance(resolved: Resolved, target: float) -> float:
@@ -153,33 +176,29 @@ def learning_rate(experiment: Experiment, name: str, model: Resolved, rates: Map
 
 def _cell(experiment: Experiment, model: Resolved, name: str, data: str, seed: int, lr: float, role: Role, budget: Budget) -> Cell:
     spec, tokens = experiment.data[data], experiment.models[name].tokens
-    options = model.options | {"seed": seed, "optim.lr": lr, "data.split": spec.split, "data.fractions": list(spec.fractions)}
+    split = {"data.split": spec.split, "data.fractions": list(spec.fractions), "data.split_seed": SPLIT_SEED}
+    options = model.options | split | {"seed": seed, "optim.lr": lr}
     if tokens:
         options["data.tokenizer"] = tokens
     if budget.seconds is None:
-        options["steps"] = steps_for(budget, model, options)
-        options |= _rhythm(options)
+        options = with_steps(options, steps_for(budget, model), model)
     return Cell(name, data, seed, lr, role, model.config, options, spec, budget, model)
 
 
-def steps_for(budget: Budget, model: Resolved, options: Mapping[str, Any]) -> int:
+def steps_for(budget: Budget, model: Resolved) -> int:
     """Steps that spend a budget of FLOPs or bytes, at least one."""
-    each = bytes_a_step(model.config, options)
-    spent = each if budget.bytes else each * model.training_flops_per_byte
+    spent = model.ids_a_step if budget.bytes else model.ids_a_step * model.training_flops_per_byte
     return max(1, round((budget.bytes or budget.flops or 0) / spent))
 
 
-def bytes_a_step(config: Mapping[str, Any], options: Mapping[str, Any]) -> float:
-    """Ids that one step learns from full windows: all of them, or as many as the model draws."""
-    with torch.device("meta"):
-        model = build_model(config)
-    assert isinstance(model, CausalModel)
-    first, end = model.training_span(min(int(options.get("data.window") or model.config.max_len), model.config.max_len))
-    return (end - first) * int(options.get("batch", TrainConfig.model_fields["batch"].default))
-
-
-def _rhythm(options: Mapping[str, Any]) -> Values:
-    """Ten validations a run and a checkpoint every fifth of it, unless the experiment says otherwise."""
-    steps = int(options["steps"])
-    rhythm = {"eval.every": max(1, steps // 10), "save.every": max(1, steps // 5), "save.keep": 1, "eval.windows": 16}
-    return {name: value for name, value in rhythm.items() if name not in options}
+def with_steps(options: Mapping[str, Any], steps: int, model: Resolved) -> Values:
+    """Options with that many steps: ten validations, of as many bytes for every model, and a checkpoint every fifth of the run, unless
+    the experiment says otherwise."""
+    window = int(options.get("data.window") or model.config["max_len"])
+    rhythm = {
+        "eval.every": max(1, steps // 10),
+        "eval.windows": max(1, VALIDATED // window),
+        "save.every": max(1, steps // 5),
+        "save.keep": 1,
+    }
+    return rhythm | dict(options) | {"steps": steps}

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,12 @@ import torch
 
 from subquad import api
 from subquad.checkpoint import as_json, write_atomically
-from subquad.comparison.cells import Cell, bytes_a_step
-from subquad.comparison.experiment import Way, found_paths
+from subquad.comparison.cells import Cell, with_steps
+from subquad.comparison.experiment import SPLIT_SEED, Way, found_paths
 from subquad.comparison.probes import probe
 from subquad.comparison.results import Outcome
 from subquad.comparison.tasks import reverse_lines
-from subquad.data import Corpus, Span
+from subquad.data import Corpus, Span, span_text
 from subquad.errors import RunError
 from subquad.evaluation.decoding import measure_decoding
 from subquad.evaluation.flops import count_parameters
@@ -33,11 +34,13 @@ from subquad.evaluation.throughput import seconds
 from subquad.models import build_model
 from subquad.models.model import CausalModel
 from subquad.training.config import OptimConfig
+from subquad.training.machine import resolved_device
 from subquad.training.objectives import cross_entropy_sum
 from subquad.training.optim import build_optimizer
 
 OUTCOME = "outcome.json"
 PLACES = 16  # parts of a window in ``by_position``
+PIECE = 16_384  # bytes of a document that are scored, where it has them
 
 Bits = npt.NDArray[np.float32]
 
@@ -55,13 +58,18 @@ def read_outcome(folder: Path) -> Outcome | None:
 
 
 def execute(cell: Cell, folder: Path, ways: Sequence[Way], probes: Sequence[str]) -> Outcome | None:
-    """Runs a cell and writes its outcome; None when it was interrupted, after saving. Goes on with a run that is already there."""
+    """Runs a cell and writes its outcome; None when it was interrupted, after saving. Goes on with a run that is already there.
+
+    Whatever goes wrong is the cell's own affair, and its outcome says so.
+    """
     try:
-        outcome = _outcome(cell, folder, ways, probes)
-    except (RunError, ValueError, OSError, MemoryError) as error:
-        outcome = replace(waiting(cell), status="failed", error=f"{error}" or type(error).__name__)
-    if outcome is not None:
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / OUTCOME).unlink(missing_ok=True)  # of an earlier try that failed
+        outcome = _outcome(cell, folder, ways, probes)
+    except Exception as error:
+        kind = "" if isinstance(error, RunError | ValueError) else f"{type(error).__name__}: "
+        outcome = replace(waiting(cell), status="failed", error=f"{kind}{error}")
+    if outcome is not None:
         write_atomically(folder / OUTCOME, as_json(asdict(outcome)))
     return outcome
 
@@ -83,12 +91,13 @@ def waiting(cell: Cell) -> Outcome:
 
 
 def _outcome(cell: Cell, folder: Path, ways: Sequence[Way], probes: Sequence[str]) -> Outcome | None:
-    run = folder / "run"
-    paths = data_paths(cell, folder)
-    resume = (run / "train.yaml").is_file()
-    options = cell.options if resume or cell.budget.seconds is None else cell.options | timed_options(cell)
+    run, paths = folder / "run", data_paths(cell, folder)
+    if run.is_dir() and not any((run / "state").glob("step-*")):
+        shutil.rmtree(run)  # broken off before its first checkpoint, perhaps while its files were being made
+    resume = run.is_dir()
+    options = {} if resume else cell.options if cell.budget.seconds is None else timed_options(cell)
     try:
-        api.train(None if resume else cell.config, paths, run, {} if resume else options, resume=resume, quiet=True, report=False)
+        api.train(None if resume else cell.config, paths, run, options, resume=resume, quiet=True, report=False)
     except RunError:
         if not (run / "config.json").is_file() or read_record(run).ended != "not finite":
             raise
@@ -97,17 +106,16 @@ def _outcome(cell: Cell, folder: Path, ways: Sequence[Way], probes: Sequence[str
         return None
     known = replace(waiting(cell), **_trained(cell, record))
     if record.ended == "not finite":
-        return replace(known, status="diverged", step=record.last.step if record.last else 0)
+        return replace(known, status="diverged", step=record.ended_at)
     if cell.role == "rate":
         if record.best is None:
             raise RunError("there is no validation to choose a learning rate by: give the data a validation part")
         return replace(known, status="done", bits={"validation": record.best.bits})
     model = api.load(run)
     assert isinstance(model, CausalModel)
-    held_out = Corpus.open(paths).split(cell.spec.fractions, cell.spec.split, cell.seed).test
-    return replace(
-        known, status="done", **_scored(model, cell, held_out, ways), **_measured(model, cell), probes=probe(model, cell, probes, held_out)
-    )
+    held_out = Corpus.open(paths).split(cell.spec.fractions, cell.spec.split, SPLIT_SEED).test
+    known = replace(known, **_scored(model, cell, held_out, ways), **_measured(model, cell))
+    return replace(known, status="done", probes=probe(model, cell, probes, held_out))
 
 
 def data_paths(cell: Cell, folder: Path) -> list[str]:
@@ -128,27 +136,34 @@ def timed_options(cell: Cell) -> dict[str, Any]:
     with torch.random.fork_rng():
         model = build_model(cell.config)
         assert isinstance(model, CausalModel)
-        taken = seconds(lambda: training_step(model, cell), repeat=3)
-    steps = max(1, int(cell.budget.seconds / taken))
-    return {"steps": steps, "eval.every": max(1, steps // 10), "save.every": max(1, steps // 5), "save.keep": 1, "eval.windows": 16}
+        model.to(resolved_device(str(cell.options.get("device", "auto"))))
+        taken = seconds(training_step(model, cell), repeat=3)
+    return with_steps(cell.options, max(1, int(cell.budget.seconds / taken)), cell.resolved)
 
 
-def training_step(model: CausalModel, cell: Cell) -> None:
-    """A training step on windows of zeros, as the trainer takes it, update included."""
+def training_step(model: CausalModel, cell: Cell) -> Callable[[], None]:
+    """A training step on windows of zeros, as the trainer takes it, update included; of the spans that a model may draw, the last."""
+    model.train()
+    device = next(model.parameters()).device
     length = min(int(cell.options.get("data.window") or model.config.max_len), model.config.max_len)
-    ids = torch.zeros(int(cell.options.get("batch", 8)), length, dtype=torch.long)
-    first, end = model.training_span(length)
+    ids = torch.zeros(int(cell.options["batch"]), length, dtype=torch.long, device=device)
+    first, end = model.training_spans(length)[-1]
     optimizer = build_optimizer(model, OptimConfig(), 0.0)
-    logits = model.span_logits(ids, first, end)
-    torch.autograd.backward(cross_entropy_sum(logits, ids[:, first:end], [end - first] * len(ids)) / ids.numel())
-    optimizer.step()
-    optimizer.zero_grad()
+
+    def step() -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=cell.options.get("dtype") == "bfloat16"):
+            logits = model.span_logits(ids, first, end)
+        torch.autograd.backward(cross_entropy_sum(logits, ids[:, first:end], [end - first] * len(ids)) / ids.numel())
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
 
 
 def _trained(cell: Cell, record: Record) -> dict[str, Any]:
     """What the run's log says. FLOPs go by ids; a token model's are put on the bytes that its tokens stood for."""
     last = record.last
-    ids = bytes_a_step(cell.config, cell.options)
+    ids = cell.resolved.ids_a_step
     each = cell.resolved.training_flops_per_byte * ids
     bytes_an_id = last.bytes / (last.step * ids) if last and "data.tokenizer" in cell.options else 1.0
     return {
@@ -165,8 +180,7 @@ def _trained(cell: Cell, record: Record) -> dict[str, Any]:
 
 def _scored(model: CausalModel, cell: Cell, held_out: Sequence[Span], ways: Sequence[Way]) -> dict[str, Any]:
     """Bits per byte by each way that the model can be scored by, and by position, over the same bytes."""
-    share = math.ceil(cell.spec.score_bytes / max(len(held_out), 1))
-    texts = [span.read(0, min(span.size, share)).tobytes() for span in held_out]
+    texts = pieces(held_out, cell.spec.score_bytes, whole_characters=model.tokenizer is not None)
     patched = model.patch_size > 1
     bits: dict[str, float] = {}
     basic: list[Bits] = []
@@ -174,24 +188,37 @@ def _scored(model: CausalModel, cell: Cell, held_out: Sequence[Span], ways: Sequ
         if way in ("strided", "both") and not patched:
             continue
         scores = [api.score(model, text, sliding=way in ("sliding", "both"), strided=way in ("strided", "both")) for text in texts]
-        bits[way] = api.total(scores).bits_per_byte or 0.0
+        found = api.total(scores).bits_per_byte
+        if found is None:
+            raise RunError("the test part holds no bytes to score: give the data a larger one")
+        bits[way] = found
         basic = [score.bits for score in scores] if way == "basic" else basic
-    patch, context = model.patch_size, model.config.max_len
-    inside = _by_place(basic, patch, patch) if patched else []
-    return {"bits": bits, "inside": inside, "by_position": _by_place(basic, context, PLACES)}
+    inside = by_place(basic, model.patch_size, model.patch_size) if patched else []
+    by_position = by_place(basic, model.config.max_len, PLACES) if model.tokenizer is None else []
+    return {"bits": bits, "inside": inside, "by_position": by_position, "scored_bytes": sum(len(row) for row in basic)}
 
 
-def _by_place(rows: Sequence[Bits], period: int, parts: int) -> list[float]:
-    """Mean bits in each of ``parts`` equal parts of every ``period`` bytes; NaN-free: parts without a byte are left out at the end."""
-    where = np.concatenate([np.arange(len(row)) % period * parts // period for row in rows]) if rows else np.empty(0, np.int64)
-    sums = np.bincount(where, weights=np.concatenate(rows) if rows else None, minlength=parts)
-    counts = np.bincount(where, minlength=parts)
-    return [float(total / count) for total, count in zip(sums, counts, strict=True) if count]
+def pieces(held_out: Sequence[Span], size: int, whole_characters: bool) -> list[bytes]:
+    """About ``size`` bytes of the test part: equal pieces of as many of its largest documents as hold pieces of ``PIECE`` bytes.
+
+    Few long pieces rather than many short ones: a model is to be scored on windows as long as it can read.
+    """
+    spans = sorted(held_out, key=lambda span: (-span.size, span.document.name))[: max(1, size // PIECE)]
+    each = math.ceil(size / max(len(spans), 1))
+    cut = [span._replace(stop=min(span.stop, span.start + each)) for span in spans]
+    return [span_text(span) if whole_characters else span.read(0, span.size).tobytes() for span in cut]
+
+
+def by_place(rows: Sequence[Bits], period: int, parts: int) -> list[float]:
+    """Mean bits in each of ``parts`` equal parts of every ``period`` bytes; none at all where a part has no byte."""
+    where = np.concatenate([np.arange(len(row)) % period * parts // period for row in rows])
+    sums, counts = np.bincount(where, np.concatenate(rows), parts), np.bincount(where, minlength=parts)
+    return [float(mean) for mean in sums / counts] if counts.all() else []
 
 
 def _measured(model: CausalModel, cell: Cell) -> dict[str, Any]:
     decoding = measure_decoding(model)
-    peak = peak_memory(lambda: training_step(model.train(), cell))
+    peak = peak_memory(training_step(model, cell))
     model.eval()
     return {
         "parameters": count_parameters(model),

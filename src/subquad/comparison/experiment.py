@@ -6,20 +6,26 @@ Paths of data may begin with ``{data}``, the folder that the environment variabl
 
 from __future__ import annotations
 
+import math
 import os
 import sysconfig
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from subquad.config import Config, parse, suggest
 from subquad.errors import RunError
 
 Way = Literal["basic", "sliding", "strided", "both"]
 QUICK_WINDOW = 64
+SPLIT_SEED = 0  # of every cell, whatever its seed: all are scored on the same bytes
+_NAME = r"^[\w][\w .+-]*$"  # of models and texts, which are also names of folders
+
+Name = Annotated[str, Field(pattern=_NAME)]
+Paths = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value), Field(min_length=1)]
 
 
 class Solve(Config):
@@ -55,16 +61,23 @@ class ModelSpec(Config):
 
 
 class DataSpec(Config):
-    """Files, how they are split (train, valid, test), and how many bytes of the test part are scored, an equal share of each document.
+    """Files, how they are split (train, valid, test), and about how many bytes of the test part are scored: as many of its largest
+    documents as it takes, an equal piece of each, which holds several windows where the document does.
 
     ``task`` "reverse" makes lines "word=drow" of the words in the files, and asks for the answers of held-out words.
     """
 
-    paths: tuple[str, ...] = Field(min_length=1)
+    paths: Paths
     split: Literal["auto", "document", "range"] = "auto"
     fractions: tuple[float, float, float] = (0.9, 0.02, 0.08)
     score_bytes: int = Field(65_536, gt=0)
     task: Literal["reverse"] | None = None
+
+    @model_validator(mode="after")
+    def _three_parts(self) -> DataSpec:
+        if min(self.fractions) <= 0 or not math.isclose(sum(self.fractions), 1, abs_tol=1e-6):
+            raise ValueError(f"fractions (train, valid, test) must be above 0 and add up to 1, got {list(self.fractions)}")
+        return self
 
 
 class Budget(Config):
@@ -92,7 +105,7 @@ class Budget(Config):
 class Rates(Config):
     """Learning rates to try for each model: on one text, with a share of the budget; the one of the best validation is used everywhere."""
 
-    among: tuple[float, ...] = Field(min_length=1)
+    among: tuple[Annotated[float, Field(gt=0)], ...] = Field(min_length=1)
     data: str
     share: float = Field(0.3, gt=0, le=1)
 
@@ -136,10 +149,10 @@ class Experiment(Config):
 
     title: str
     about: str
-    models: dict[str, ModelSpec] = {}
-    data: dict[str, DataSpec] = {}
+    models: dict[Name, ModelSpec] = {}
+    data: dict[Name, DataSpec] = {}
     budget: Budget | None = None
-    seeds: tuple[int, ...] = (0,)
+    seeds: tuple[Annotated[int, Field(ge=0, lt=1 << 63)], ...] = (0,)
     rates: Rates | None = None
     train: dict[str, Any] = {}
     score: tuple[Way, ...] = ("basic",)
@@ -154,6 +167,9 @@ class Experiment(Config):
             raise ValueError("an experiment needs models to train, or costs to count")
         if self.models and (not self.data or self.budget is None or not self.seeds):
             raise ValueError("models need data, a budget and at least one seed: give all of them")
+        for name, values in (("seeds", self.seeds), ("rates.among", self.rates.among if self.rates else ()), ("score", self.score)):
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name} holds a value twice: {list(values)}")
         if "basic" not in self.score:
             raise ValueError("score must hold 'basic', which the table is made of")
         if self.rates and self.rates.data not in self.data:
@@ -189,7 +205,7 @@ def quick_version(experiment: Experiment) -> Experiment:
         "data": data,
         "seeds": experiment.seeds[:1],
         "budget": Budget(bytes=quick.bytes) if experiment.budget else None,
-        "train": experiment.train | {"batch": 1, "data.window": QUICK_WINDOW, "eval.windows": 2} | quick.train,
+        "train": experiment.train | {"batch": 1, "data.window": QUICK_WINDOW, "eval.windows": 2, "schedule.warmup": 2} | quick.train,
     }
     if any(model.tokens for model in experiment.models.values()):
         changes["budget"] = Budget(flops=quick.bytes * 1e6)

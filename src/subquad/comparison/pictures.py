@@ -39,12 +39,13 @@ def inside_chart(results: Results) -> Chart | None:
 
 
 def window_chart(results: Results) -> Chart | None:
-    """Bits at each part of the window, a line for each model, placed at the middle of the part."""
+    """Bits at each part of the context, a line for each model, placed at the middle of the part, in bytes from the window's start."""
     rows, note = _over_texts(results, "by_position")
     series = [
-        Series(model, [100 * (part + 0.5) / len(bits) for part in range(len(bits))], bits, "marked", hue) for hue, model, bits in rows
+        Series(model, [(part + 0.5) * _context(results, model) / len(bits) for part in range(len(bits))], bits, "marked", hue)
+        for hue, model, bits in rows
     ]
-    return Chart("Bits by position in the window", "place in the window (%)", BITS, tuple(series), note=note) if series else None
+    return Chart("Bits by position in the window", "bytes from the start of the window", BITS, tuple(series), note=note) if series else None
 
 
 def cost_chart(results: Results) -> Chart | None:
@@ -72,6 +73,10 @@ def file_names(names: Sequence[str]) -> dict[str, str]:
             word = f"{plain}-{count}"
         found[name] = word
     return found
+
+
+def _context(results: Results, model: str) -> float:
+    return next(float(outcome.config.get("max_len", 100)) for outcome in results.outcomes if outcome.model == model)
 
 
 Curve = tuple[int, str, Outcome]

@@ -8,7 +8,7 @@ from typing import Any
 
 from subquad import api
 from subquad.comparison.cells import Cell
-from subquad.data import Span
+from subquad.data import Span, span_text
 from subquad.inference import continuation_bits
 from subquad.models.model import CausalModel
 
@@ -17,7 +17,8 @@ WORDS, LINES, CONTEXT = 200, 200, 200
 
 def probe(model: CausalModel, cell: Cell, probes: Sequence[str], held_out: Sequence[Span]) -> dict[str, Any]:
     """The answers to each question asked, and, on a task, how many held-out lines are answered right."""
-    text = held_out[0].read(0, min(held_out[0].size, 1 << 17)).tobytes()
+    largest = max(held_out, key=lambda span: span.size)
+    text = span_text(largest, 0, min(largest.size, 1 << 17))
     found: dict[str, Any] = {}
     if "trailing-space" in probes and cell.spec.task is None:
         found["prompts that end in a space"] = trailing_space(model, text)

@@ -18,7 +18,7 @@ class Outcome:
     """One cell.
 
     ``bits`` are bits per byte of the test part by way of scoring ("basic", "sliding", ...), ``inside`` those at each position inside a
-    patch and ``by_position`` the means over equal parts of the window, both of the basic way, ``inside`` empty without patches. FLOPs
+    patch and ``by_position`` the means over equal parts of the context, both of the basic way, ``inside`` empty without patches. FLOPs
     per byte are of a forward pass and of a training step; ``curve`` holds (training FLOPs, seconds, bytes, validation bits per byte).
     ``state_bytes`` is a decoding state of the whole context, ``peak_bytes`` the most that a training step allocates, and ``serial_steps``
     the layer calls in a row that one more byte takes on average.
@@ -36,6 +36,7 @@ class Outcome:
     bits: dict[str, float] = field(default_factory=dict)
     inside: list[float] = field(default_factory=list)
     by_position: list[float] = field(default_factory=list)
+    scored_bytes: int | None = None
     parameters: int | None = None
     flops_per_byte: float | None = None
     training_flops_per_byte: float | None = None

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import math
 import multiprocessing
 import os
@@ -26,15 +27,16 @@ from subquad.checkpoint import as_json, write_atomically
 from subquad.comparison.cells import Cell, Resolved, final_cells, rate_cells, resolve
 from subquad.comparison.costs import cost_curves
 from subquad.comparison.execute import execute, read_outcome, waiting
-from subquad.comparison.experiment import Experiment, read_experiment
+from subquad.comparison.experiment import Experiment, found_paths, read_experiment
 from subquad.comparison.page import write_page
-from subquad.comparison.results import Outcome, Published, Results
+from subquad.comparison.results import CostCurve, Outcome, Published, Results
 from subquad.comparison.tables import csv_text
 from subquad.comparison.watch import Watch
 from subquad.config import parse
 from subquad.evaluation.throughput import machine
 
 EXPERIMENT = "experiment.yaml"
+LOCK = ".lock"
 LOOK = 1.0  # seconds between looks at the running cells
 
 
@@ -62,24 +64,34 @@ def compare(
     elif isinstance(experiment, Mapping):
         experiment = parse(Experiment, experiment)
     models = resolve(experiment)
-    _claim(out, experiment, resume)
-    grid = _Grid(experiment, models, out, jobs, Watch(quiet))
-    try:
-        rates = grid.choose(rate_cells(experiment, models))
-        outcomes = grid.run(final_cells(experiment, models, rates))
-    except KeyboardInterrupt:
-        grid.watch.tell(f"stopped, and all that was trained is saved: go on with the same command and --resume (in {out})")
-        raise
-    finally:
-        results = grid.results(command)
-        _write(results, out)
-    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
-    grid.watch.say(f"{len(outcomes) - len(failed)} of {len(outcomes)} cells are done{_first(failed)}")
+    for spec in experiment.data.values():
+        found_paths(spec)
+    costs = cost_curves(experiment.costs) if experiment.costs else ()
+    with _claimed(out, experiment, resume):
+        grid = _Grid(experiment, models, out, jobs, Watch(quiet))
+        try:
+            rates = grid.choose(rate_cells(experiment, models))
+            grid.run(final_cells(experiment, models, rates))
+        except KeyboardInterrupt:
+            grid.watch.tell(f"stopped, and all that was trained is saved: go on with the same command and --resume (in {out})")
+            raise
+        finally:
+            grid.watch.end()
+            results = grid.results(command, costs)
+            _write(results, out)
     return results
 
 
-def _first(failed: Sequence[Outcome]) -> str:
-    return f"; the first that failed: {failed[0].cell}, {failed[0].error}" if failed else ""
+@contextmanager
+def _claimed(out: Path, experiment: Experiment, resume: bool) -> Iterator[None]:
+    """The folder, for this process alone."""
+    _claim(out, experiment, resume)
+    with (out / LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ValueError(f"another comparison is at work in {out}: wait for it, or give another --out") from None
+        yield
 
 
 def _claim(out: Path, experiment: Experiment, resume: bool) -> None:
@@ -87,7 +99,7 @@ def _claim(out: Path, experiment: Experiment, resume: bool) -> None:
     text = yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False, allow_unicode=True).encode()
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file, expected a folder for the comparison: give another --out")
-    if out.is_dir() and any(out.iterdir()):
+    if out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir()):
         if not (out / EXPERIMENT).is_file():
             raise ValueError(f"{out} is not empty and holds no comparison: give another --out")
         if not resume:
@@ -129,7 +141,9 @@ class _Grid:
         outcomes = self.run(cells)
         for name in dict.fromkeys(cell.model for cell in cells):
             tried = {o.lr: o.bits.get("validation", math.inf) for o in outcomes if o.model == name and o.status == "done"}
-            if tried:
+            if not tried:
+                self.notes.append(f"{name}: no learning rate that was tried worked, so it is the default for its width")
+            else:
                 chosen[name] = min(tried, key=lambda lr: tried[lr])
                 found = ", ".join(f"{lr:g}: {bits:.3f}" for lr, bits in tried.items())
                 self.notes.append(f"{name}: learning rate {chosen[name]:g} by validation ({found})")
@@ -179,7 +193,7 @@ class _Grid:
         self.known[cell.name] = outcome or replace(waiting(cell), status="failed", error=f"its process ended with status {status}")
         self.watch.done(self.known[cell.name])
 
-    def results(self, command: str) -> Results:
+    def results(self, command: str, costs: tuple[CostCurve, ...]) -> Results:
         """Everything that is known now."""
         experiment = self.experiment
         return Results(
@@ -192,16 +206,23 @@ class _Grid:
             data=tuple(experiment.data),
             outcomes=tuple(self.known.values()),
             published=tuple(Published(one.caption, one.columns, one.rows) for one in experiment.published),
-            costs=cost_curves(experiment.costs) if experiment.costs else (),
+            costs=costs,
             notes=tuple(self.notes),
         )
 
 
 def work(cell: Cell, folder: Path, ways: Sequence[str], probes: Sequence[str], threads: int, parent: int) -> None:
-    """What a cell's process does. It ends as an interrupted run does when its parent has gone."""
+    """What a cell's process does. It ends as an interrupted run does when its parent has gone, and never works where another still does.
+
+    A session of its own keeps the terminal's Ctrl-C from it: the parent hears that, and asks it to save and end.
+    """
+    os.setsid()
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()
     torch.set_num_threads(threads)
-    execute(cell, folder, ways, probes)  # type: ignore[arg-type]  # ways were checked in the parent
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        execute(cell, folder, ways, probes)  # type: ignore[arg-type]  # ways were checked in the parent
 
 
 def _follow(parent: int) -> None:

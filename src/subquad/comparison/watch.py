@@ -30,7 +30,7 @@ class Watch:
     def begin(self, total: int, done: int) -> None:
         """A part of the grid begins: that many cells, of which some are finished already."""
         self._total, self._done = total, done
-        if self._quiet or not total or not self._console.is_terminal:
+        if self._quiet or total == done or not self._console.is_terminal:
             return
         columns = (TextColumn("cells {task.fields[text]}"), BarColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
         self._bar = Progress(*columns, console=self._console)
@@ -42,9 +42,6 @@ class Watch:
         parts = {name: _progress(path) for name, path in running.items()}
         if self._bar is not None:
             self._bar.update(self._task, completed=self._done + sum(parts.values()), text=f"{self._done}/{self._total}")
-            if not running:
-                self._bar.stop()
-                self._bar = None
         elif running and time.monotonic() - self._shown > _EVERY:
             self._shown = time.monotonic()
             each = ", ".join(f"{name} {part:.0%}" for name, part in parts.items())
@@ -54,8 +51,15 @@ class Watch:
         """One cell has ended."""
         self._done += 1
         bits = outcome.bits.get("basic", outcome.bits.get("validation"))
-        end = f"{bits:.3f} bits/byte" if bits is not None else f"diverged at step {outcome.step}" if outcome.step else outcome.status
-        self.say(f"{self._done}/{self._total} {outcome.cell}: {end}{f' ({outcome.error})' if outcome.error else ''}")
+        end = outcome.status if bits is None else f"{bits:.3f} bits/byte"
+        end += f" at step {outcome.step}" if outcome.status == "diverged" else f" ({outcome.error})" if outcome.error else ""
+        self.say(f"{self._done}/{self._total} {outcome.cell}: {end}")
+
+    def end(self) -> None:
+        """Takes the bar down."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
 
     def say(self, text: str) -> None:
         """One line, unless quiet."""

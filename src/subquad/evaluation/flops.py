@@ -4,7 +4,7 @@ Matrix products come from PyTorch's counter (a multiply-add is 2 FLOPs). Causal 
 them ``causal="half"`` counts half, which is what is visible of the whole past (MEGABYTE's Table 7; of a patch and the one before it is
 three quarters; where only the last n of T positions ask, 1 - n / 2T of the rectangle), and ``"full"`` all (Hyena's Table 4.4). Embedding
 look-ups, norms and activations count nothing, as in the papers. With the backward pass it is a training step that is counted: of a model
-that learns a part of each window (PerceiverAR), the dearest part, divided by the positions in it. Linear attention needs all that it
+that learns a part of each window (PerceiverAR), the mean over the parts that it draws. Linear attention needs all that it
 multiplies, so none of it is halved (``Mixer.pairs``).
 """
 
@@ -62,10 +62,11 @@ def _count(config: str, length: int, causal: Causal, backward: bool) -> Flops:
     with torch.device("meta"):
         model = build_model(json.loads(config))
     assert isinstance(model, CausalModel)
-    span = model.dearest_span(length) if backward else (0, length)
-    positions = span[1] - span[0]
-    forward, attention, visible = _counts(model, length, span, backward=False)
-    counted = _counts(model, length, span, backward=True)[0] if backward else forward
+    spans = model.training_spans(length) if backward else [(0, length)]
+    positions = sum(end - first for first, end in spans)
+    passes = [_counts(model, length, span, backward=False) for span in spans]
+    forward, attention, visible = (sum(parts) for parts in zip(*passes, strict=True))
+    counted = float(sum(_counts(model, length, span, backward=True)[0] for span in spans)) if backward else forward
     # Backward work is not credited to modules reliably; attention and logits keep their share of the forward pass, since every matrix
     # product has two of its own size in the backward pass.
     scale = counted / max(forward, 1)

@@ -46,6 +46,7 @@ class Record:
     valid: tuple[Point, ...]
     samples: tuple[Sample, ...]
     ended: str | None
+    ended_at: int | None
     parameters: int | None
 
     @property
@@ -81,7 +82,7 @@ def read_record(run: Path) -> Record:
     settings = run / "train.yaml"
     points: dict[str, dict[int, Point]] = {"train": {}, "valid": {}}
     samples: dict[int, Sample] = {}
-    ended: str | None = None
+    ended: tuple[str, int] | None = None
     for line in _log(run / "log.jsonl"):
         kind, step = line["kind"], line["step"]
         if kind in ("train", "resume"):
@@ -95,7 +96,7 @@ def read_record(run: Path) -> Record:
                 _forget(seen, step)
             _forget(samples, step)
         elif kind == "end":
-            ended = str(line.get("reason", "ended"))
+            ended = str(line.get("reason", "ended")), step
     return Record(
         path=run,
         config=config,
@@ -104,7 +105,8 @@ def read_record(run: Path) -> Record:
         train=tuple(points["train"].values()),
         valid=tuple(points["valid"].values()),
         samples=tuple(samples.values()),
-        ended=ended,
+        ended=ended[0] if ended else None,
+        ended_at=ended[1] if ended else None,
         parameters=count_parameters(run / "model.safetensors"),
     )
 

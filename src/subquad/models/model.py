@@ -118,16 +118,14 @@ class CausalModel(nn.Module, ABC):
     def _advance(self, ids: Tensor, counts: Sequence[int], state: ModelState) -> Tensor:
         """``prefill`` of n = max(counts) > 0 ids; leaves ``logits`` and ``lengths`` of the state to the caller."""
 
+    def training_spans(self, length: int) -> list[tuple[int, int]]:
+        """The spans of positions, first and end, that training steps on windows of ``length`` ids learn, each as often as the others."""
+        return [(0, length)]
+
     def training_span(self, length: int) -> tuple[int, int]:
-        """The positions, first and end, that a training step on windows of ``length`` ids learns: all, unless a model draws some of them.
-
-        What is drawn comes from PyTorch's random numbers.
-        """
-        return 0, length
-
-    def dearest_span(self, length: int) -> tuple[int, int]:
-        """That one of the spans that ``training_span`` may give whose step costs the most."""
-        return 0, length
+        """One of them, drawn by PyTorch's random numbers where there are several."""
+        spans = self.training_spans(length)
+        return spans[int(torch.randint(len(spans), (), device="cpu"))] if len(spans) > 1 else spans[0]
 
     def span_logits(self, ids: Tensor, first: int, end: int) -> Tensor:
         """``forward`` at positions first .. end - 1 as training sees them, (B, T) -> (B, end - first, V)."""

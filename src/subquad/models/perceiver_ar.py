@@ -170,16 +170,10 @@ class PerceiverAR(CausalModel):
             return self.start.new_zeros(batch, 0, self.config.vocab)
         return self._logits(self.latents(self.reader(self._inputs(ids))))
 
-    def training_span(self, length: int) -> tuple[int, int]:
-        """One window, drawn from those that ``forward`` runs: each starts a multiple of N / 2 and holds positions that no other gives."""
-        last, _ = self.dearest_span(length)
-        first = int(torch.randint(last // self.latents.overlap + 1, (), device="cpu")) * self.latents.overlap
-        return first, min(first + self.latents.size, length)
-
-    def dearest_span(self, length: int) -> tuple[int, int]:
-        """The last window: its latents read the most."""
-        first = max(-(-length // self.latents.overlap) - 2, 0) * self.latents.overlap
-        return first, min(first + self.latents.size, length)
+    def training_spans(self, length: int) -> list[tuple[int, int]]:
+        """The windows that ``forward`` runs: each starts a multiple of N / 2 and holds positions that no earlier one gives."""
+        last = max(-(-length // self.latents.overlap) - 2, 0) * self.latents.overlap
+        return [(first, min(first + self.latents.size, length)) for first in range(0, last + 1, self.latents.overlap)]
 
     def span_logits(self, ids: Tensor, first: int, end: int) -> Tensor:
         """The logits of one window that starts at ``first``, (B, T) -> (B, end - first, V).

@@ -18,7 +18,9 @@ from subquad.errors import RunError
 
 
 class DataConfig(Config):
-    """``paths`` as ``Corpus.open`` takes them; ``window`` in bytes, None for an image's size or else the model's context.
+    """``paths`` as ``Corpus.open`` takes them; ``split_seed`` None is the run's seed.
+
+    ``window`` in bytes, None for an image's size or else the model's context.
 
     ``tokenizer`` makes windows of tokens, which ``window`` then counts: the path of a tokenizer.json, or the number of tokens of one to be
     trained on the training part.
@@ -27,6 +29,7 @@ class DataConfig(Config):
     paths: tuple[str, ...] = ()
     split: Literal["auto", "document", "range"] = "auto"
     fractions: tuple[float, float, float] = (0.9, 0.05, 0.05)
+    split_seed: int | None = Field(default=None, ge=0, lt=1 << 63)
     window: int | None = Field(default=None, gt=0)
     pack: bool = False
     shift: bool = True

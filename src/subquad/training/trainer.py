@@ -171,7 +171,8 @@ class Trainer:
 
     def _set_up_data(self, kept_tokenizer: Path | None = None) -> None:
         config, window = self.config, self._window()
-        self.split = self.corpus.split(config.data.fractions, config.data.split, config.seed)
+        seed = config.seed if config.data.split_seed is None else config.data.split_seed
+        self.split = self.corpus.split(config.data.fractions, config.data.split, seed)
         self._set_up_tokenizer(kept_tokenizer)
         self.windows = Windows(tokenized(self.split.train, self.tokenizer), window, config.seed, config.data.pack, config.data.shift)
         self.valid: tuple[Ids, Integers] | None = None
