@@ -130,11 +130,12 @@ def _costed(config: Values, options: Values, note: str) -> Resolved:
     with torch.device("meta"):
         model = build_model(config)
     assert isinstance(model, CausalModel)
-    length = min(train.data.window or model.config.max_len, model.config.max_len)
+    length = min(train.data.window or model.config.max_len, model.config.max_len)  # one window may be asked for of models of all contexts
     spans = model.training_spans(length)
     learned = sum(end - first for first, end in spans) / len(spans) * train.batch
     forward, training = (count_flops(config, length, backward=backward).total for backward in (False, True))
-    return Resolved(config, options | {"batch": train.batch}, learned, forward, training, note)
+    settled = {"batch": train.batch} | ({"data.window": length} if train.data.window else {})
+    return Resolved(config, options | settled, learned, forward, training, note)
 
 
 def _distance(resolved: Resolved, target: float) -> float:
