@@ -36,8 +36,8 @@ RECIPE: dict[str, Any] = {
 }
 # Steps for about three minutes each. MEGABYTE gains from many small steps; the Transformer learns the same from either batch.
 MODELS: dict[str, dict[str, Any]] = {
-    "megabyte-small": {"steps": 3600, "batch": 1, "optim.lr": 3e-3, "eval.every": 400, "save.every": 1200},
-    "transformer-small": {"steps": 1850, "batch": 2, "optim.lr": 4e-3, "eval.every": 200, "save.every": 600},
+    "megabyte-small": {"steps": 2900, "batch": 1, "optim.lr": 3e-3, "eval.every": 400, "save.every": 1200},
+    "transformer-small": {"steps": 2000, "batch": 2, "optim.lr": 4e-3, "eval.every": 200, "save.every": 600},
 }
 
 
