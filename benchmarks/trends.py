@@ -34,10 +34,11 @@ PASSES: dict[str, dict[str, Any]] = {
 }
 
 EXPLANATION = (
-    "\n\nThe worth of both models and of sliding windows is as in the paper. Two trends are not, at this scale: here the first byte of a "
-    "patch is the hardest, so strided scoring, which prefers the first half of each patch, loses. That byte is predicted from the global "
-    "output alone, and a small global model that has seen one patch for every P bytes of a short text is still the weaker of the two; in "
-    "the paper it is the larger by far and has seen 80 GB."
+    "\n\nThe worth of both models and of sliding windows is as in the paper, at equal training bytes. Two trends are not, of a model as "
+    "small as this: the first byte of a patch is the hardest, so strided scoring, which prefers the first half of each patch, loses. That "
+    "byte is predicted from the global output alone, and a small global model that has seen one patch for every P bytes of a short text is "
+    "still the weaker of the two; in the paper it is the larger by far and has seen 80 GB. The next block has a stronger one, trained for "
+    "longer."
 )
 
 
