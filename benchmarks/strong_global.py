@@ -66,7 +66,8 @@ def main() -> None:
     half = model.patch_size // 2
     body = (
         f"P = {model.patch_size}, global 256 x 4, local 48 x 1, {info['parameters'] / 1e6:.1f}M parameters, "
-        f"{info['training_bytes'] / 1e6:.1f} MB of training bytes from {len(spans)} books, the last fiftieth of each held out; {len(held_out):,} bytes scored.\n\n"
+        f"{info['training_bytes'] / 1e6:.1f} MB of training bytes from {len(spans)} books, "
+        f"the last fiftieth of each held out; {len(held_out):,} bytes scored.\n\n"
         + table(
             ["byte of the patch", *(str(place + 1) for place in range(model.patch_size)), "first half", "second half"],
             [
