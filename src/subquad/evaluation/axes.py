@@ -36,7 +36,7 @@ def value_axis(values: Sequence[float], log: bool = False, tight: bool = False) 
     else:
         step = _step(low, high)
         if not tight:
-            low, high = math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
+            low, high = math.floor(low / step + 1e-12) * step, math.ceil(high / step - 1e-12) * step  # no more than rounding is forgiven
         ticks = _multiples(low, high, step)
     if log:
         labels = [tick_labels([tick])[0] for tick in ticks]  # one unit for powers of ten would need many digits
