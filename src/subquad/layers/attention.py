@@ -15,10 +15,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from subquad.layers.mixer import Mixer, MixerConfig, Pairs
-from subquad.layers.state import State
 from subquad.ops.attention import attend, causal_attention, sees
 from subquad.ops.rotary import rotary_table, rotate, run_table
 from subquad.ops.rows import put_rows, run_index, take_rows
+from subquad.state import State
 
 
 class AttentionConfig(MixerConfig):

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from subquad.config import Config
-from subquad.layers.state import State
 from subquad.ops.rows import put_rows, take_rows
+from subquad.state import State
 
 Pairs = Literal["half", "all"]
 

@@ -16,7 +16,7 @@ from subquad.config import Config
 from subquad.layers.feedforward import FeedForward, FeedForwardConfig
 from subquad.layers.mixer import Mixer
 from subquad.layers.mixers import AnyMixerConfig
-from subquad.layers.state import State
+from subquad.state import State
 
 
 class StackConfig(Config):

@@ -27,9 +27,9 @@ from torch import Tensor, nn
 from subquad.layers.attention import AttentionConfig
 from subquad.layers.short_conv import ConvEncoder, ConvEncoderState
 from subquad.layers.stack import Stack, StackConfig, StackState, init_weights
-from subquad.layers.state import State
 from subquad.models.model import CausalModel, ModelConfig, ModelState
 from subquad.ops.rows import put_rows, run_index, take_rows
+from subquad.state import State
 
 
 class MegabyteConfig(ModelConfig):

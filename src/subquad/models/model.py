@@ -18,8 +18,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from subquad.config import Config
-from subquad.layers.state import State
 from subquad.ops.rows import take_rows
+from subquad.state import State
 
 
 class ModelConfig(Config, ABC):

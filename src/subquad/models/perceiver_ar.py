@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from subquad.layers.attention import AttentionConfig
 from subquad.layers.feedforward import FeedForwardConfig
 from subquad.layers.stack import Block, Stack, StackConfig, StackState, init_weights
-from subquad.layers.state import State
 from subquad.models.model import CausalModel, ModelConfig, ModelState
 from subquad.ops.rows import put_rows, take_rows
+from subquad.state import State
 
 
 def latent_stack(dim: int, depth: int, heads: int, dropout: float = 0.1) -> StackConfig:
