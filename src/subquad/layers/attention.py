@@ -34,7 +34,7 @@ class AttentionConfig(MixerConfig):
     window: int | None = Field(None, gt=0)
     dropout: float = Field(0.0, ge=0, lt=1)
 
-    def build(self, dim: int) -> Attention:
+    def build(self, dim: int, max_len: int) -> Attention:
         return Attention(self, dim)
 
     def build_segmented(self, dim: int, segment: int, lookback: int) -> Attention:

@@ -31,7 +31,7 @@ class LinearAttentionConfig(MixerConfig):
     rotary_base: float = Field(10_000.0, gt=1)
     chunk: int = Field(CHUNK, gt=0)
 
-    def build(self, dim: int) -> LinearAttention:
+    def build(self, dim: int, max_len: int) -> LinearAttention:
         return LinearAttention(self, dim)
 
 

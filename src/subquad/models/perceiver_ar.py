@@ -105,7 +105,7 @@ class Latents(nn.Module):
 
     def __init__(self, config: StackConfig, size: int) -> None:
         super().__init__()
-        self.stack = Stack(config)
+        self.stack = Stack(config, size)
         self.size, self.overlap = size, size // 2
 
     def forward(self, x: Tensor) -> Tensor:
@@ -156,7 +156,7 @@ class PerceiverAR(CausalModel):
         dim = config.stack.dim
         self.embedding = nn.Embedding(config.vocab, dim)
         self.start = nn.Parameter(torch.empty(dim))
-        self.reader = Reader(config.reader)
+        self.reader = Reader(config.reader, config.reader.mixer.build(dim, config.max_len))
         self.latents = Latents(config.stack, config.latents)
         self.head = None if config.tied else nn.Linear(dim, config.vocab)
         init_weights(self, config.init_std)
