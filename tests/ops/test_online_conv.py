@@ -43,9 +43,10 @@ def test_the_slow_twin_is_a_causal_convolution(length: int, taps: int) -> None:
     _close(direct.mT, F.conv1d(F.pad(u.mT, (taps - 1, 0)), k.flip(1).unsqueeze(1), groups=DIM))
 
 
-@pytest.mark.parametrize("base", [4, online_conv.BASE])
-@pytest.mark.parametrize("taps", [1, 2, 65, 600])
-@pytest.mark.parametrize("length", [1, 2, 63, 64, 65, 129, 321, 512])
+@pytest.mark.parametrize(
+    ("base", "length"), [(4, n) for n in (1, 2, 3, 4, 5, 8, 9, 31, 64, 100)] + [(64, n) for n in (63, 64, 65, 129, 321)]
+)
+@pytest.mark.parametrize("taps", [1, 2, 17, 65, 600])
 @torch.no_grad()
 def test_steps_and_blocks_equal_the_slow_twin(length: int, taps: int, base: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(online_conv, "BASE", base)
@@ -55,7 +56,7 @@ def test_steps_and_blocks_equal_the_slow_twin(length: int, taps: int, base: int,
     _close(prefill_online_conv(u, init_online_conv(ready, 2)), direct)
 
 
-@pytest.mark.parametrize("split", [0, 1, 31, 32, 63, 64, 65, 100, 128, 192, 255, 256, 257, 299, 300])
+@pytest.mark.parametrize("split", [0, 1, 63, 64, 65, 100, 128, 192, 255, 256, 299, 300])
 @torch.no_grad()
 def test_a_prompt_ends_anywhere(split: int) -> None:
     u, k, direct = _case(300, 300)
@@ -67,7 +68,7 @@ def test_a_prompt_ends_anywhere(split: int) -> None:
     assert state.lengths == [300, 300]
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(8))
 @torch.no_grad()
 def test_rows_advance_by_lengths_of_their_own(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     chance = random.Random(seed)
