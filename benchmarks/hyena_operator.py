@@ -118,8 +118,8 @@ def write(rows: dict[str, list[list[str]]], with_peer: bool, repeat: int) -> Non
     ]
     body = (
         f"Width {DIM}, batch 1, float32, order 2; milliseconds, medians of {repeat} runs in turns (one from {LONG:,} on). "
-        "Prepared: filter spectra made once and handed in. To attention: over the faster of ours. The limit is what the projections alone would "
-        "take at this machine's matrix-product rate.\n\n"
+        "Prepared: filter spectra made once and handed in. To attention: over the faster of ours. The limit is what the projections alone "
+        "would take at this machine's matrix-product rate.\n\n"
     )
     body += "\n\n".join(f"### {kind.capitalize()}\n\n{table(header, lines)}" for kind, lines in rows.items())
     peer = " --peer standalone_hyena.py" if with_peer else ""
