@@ -43,7 +43,7 @@ class Golden:
         assert ours.shape == official.shape, f"{name}: {tuple(ours.shape)} instead of {tuple(official.shape)}"
         largest = float(official.abs().max())
         rounding = self.about["fp32_minus_fp64_max_abs"].get(name, 0.0)
-        allowed = min(10 * rounding + 1e-6 * largest, 1e-4 * largest)
+        allowed: float = min(10 * rounding + 1e-6 * largest, 1e-4 * largest)
         return float((ours.detach().double() - official.double()).abs().max()) / allowed
 
 

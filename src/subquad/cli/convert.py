@@ -25,16 +25,19 @@ class Convert:
     src: Annotated[Positional[str], option("a .safetensors, .pt, .ckpt or .bin file, or a folder that holds one", "SRC")]
     kind: Annotated[str | None, TEXT, arg(name="from", help="what it is a checkpoint of", metavar="KIND", help_behavior_hint="")] = None
     out: Annotated[str | None, TEXT, option("the run folder to write; must be new or empty", "RUN")] = None
-    config: Annotated[str | None, TEXT, option("the official config, .json or .yaml; by default config.json beside the weights", "FILE")] = None
+    config: Annotated[
+        str | None, TEXT, option("the official config, .json or .yaml; by default config.json beside the weights", "FILE")
+    ] = None
     tokenizer: Annotated[str | None, TEXT, option("a tokenizer.json to keep with the model", "FILE")] = None
 
 
 def main(arguments: Sequence[str]) -> None:
     """Reads the arguments and converts."""
     request = parse_arguments(Convert, "convert", ABOUT, arguments)
-    if request.kind is None or request.out is None:
-        missing = "--from is missing: name the kind, such as --from hyena-lm" if request.kind is None else "--out is missing: name the run folder"
-        raise ValueError(f"{missing} (see subquad convert --help)")
+    if request.kind is None:
+        raise ValueError("--from is missing: name the kind of checkpoint, such as --from hyena-lm")
+    if request.out is None:
+        raise ValueError("--out is missing: name the run folder to write, such as --out runs/hyena")
 
     from subquad import api
 

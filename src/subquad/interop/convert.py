@@ -40,7 +40,9 @@ def convert(
     if tokenizer is not None:
         model.tokenizer = open_tokenizer(str(tokenizer), [])
         if model.tokenizer.vocab > model.config.vocab:
-            raise ValueError(f"{tokenizer} has {model.tokenizer.vocab} tokens, but the model {model.config.vocab} ids: give the model's own")
+            raise ValueError(
+                f"{tokenizer} has {model.tokenizer.vocab} tokens, but the model {model.config.vocab} ids: give the model's own"
+            )
     check_out(out)
     checkpoint.save(model, out)
     return Path(out)

@@ -21,9 +21,9 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from subquad.config import Config, parse
-from subquad.interop.keys import Constant, Key, Keys, Layout, State, equals
+from subquad.interop.keys import SAME, Constant, Key, Keys, Layout, State, equals
 from subquad.interop.options import read_options
-from subquad.layers.hyena import Hyena, HyenaConfig
+from subquad.layers.hyena import HyenaConfig
 from subquad.layers.long_filter import ImplicitFilterConfig
 from subquad.layers.stack import Stack
 from subquad.models.language_model import LanguageModel, LanguageModelConfig
@@ -127,7 +127,8 @@ class OfficialOperator(nn.Module):
         self.mixer = config.build(dim, max_len)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.mixer(x[:, : self.mixer.max_len])
+        y: Tensor = self.mixer(x[:, : self.mixer.max_len])
+        return y
 
 
 class Backbone(nn.Module):
@@ -147,7 +148,8 @@ class Backbone(nn.Module):
         if input_ids.shape[1] > self.config.max_len:
             raise ValueError(f"{input_ids.shape[1]} ids exceed the {self.config.max_len} of the official model: cut them into windows")
         x = self.embedding(input_ids)
-        return self.stack(x if self.positions is None else x + self.positions.weight[: x.shape[1]])
+        hidden: Tensor = self.stack(x if self.positions is None else x + self.positions.weight[: x.shape[1]])
+        return hidden
 
 
 class OfficialLM(Backbone):
@@ -233,7 +235,9 @@ def _backbone(
     if layer.d_model != options.d_model:
         raise ValueError(f"layer.d_model is {layer.d_model}, but the model's d_model {options.d_model}: they are one width")
     if options.max_position_embeddings not in (0, layer.l_max):
-        raise ValueError(f"max_position_embeddings={options.max_position_embeddings} is not supported: expected 0, or {layer.l_max} as l_max")
+        raise ValueError(
+            f"max_position_embeddings={options.max_position_embeddings} is not supported: expected 0, or {layer.l_max} as l_max"
+        )
     attending = sorted(set(options.attn_layer_idx or ()))
     names = {index: f"backbone.layers.{index}.mixer." for index in range(options.n_layer) if index not in attending}
     table = any(_has_table(layer, state, name) for name in names.values())
@@ -310,7 +314,7 @@ def _hyena_keys(options: OperatorOptions, layout: FilterLayout, table: bool) -> 
         *_norm("out_proj", "out"),
         Key("short_filter.weight", "short.weight", Layout(lambda w: w.squeeze(1).flip(1), lambda w: w.flip(1).unsqueeze(1))),
         Key("short_filter.bias", "short.bias"),
-        Key("filter_fn.bias", "skip.weight", channels.then(Layout(lambda x: x.unflatten(0, (filters, dim)), lambda x: x.flatten()))),
+        Key("filter_fn.bias", "skip.weight", channels.then(Layout(lambda x: x.reshape(filters, dim), lambda x: x.flatten()))),
         *(key for index in range(depth - 1) for key in _norm(f"{network}.{2 * index}", f"filter.hidden.{index}")),
         Key(f"{network}.{last}.weight", "filter.last.weight", channels),
         Key(
@@ -336,10 +340,10 @@ def _hyena_keys(options: OperatorOptions, layout: FilterLayout, table: bool) -> 
 def _channels(filters: int, dim: int, layout: FilterLayout) -> Layout:
     """The order of filter channels, the first dimension of a tensor; here all of the first filter come first."""
     if layout == "order first":
-        return Layout(lambda x: x, lambda x: x)
+        return SAME
     return Layout(
-        lambda x: x.unflatten(0, (dim, filters)).transpose(0, 1).flatten(0, 1),
-        lambda x: x.unflatten(0, (filters, dim)).transpose(0, 1).flatten(0, 1),
+        lambda x: x.reshape(dim, filters, -1).transpose(0, 1).reshape(x.shape),
+        lambda x: x.reshape(filters, dim, -1).transpose(0, 1).reshape(x.shape),
     )
 
 

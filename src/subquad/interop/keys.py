@@ -65,7 +65,9 @@ class Keys:
 
     def under(self, official: str, ours: str) -> Keys:
         """The same for a module inside another, with both prefixes before the names."""
-        keys = [Key(official + key.official, ours + key.ours, key.layout, tuple(official + copy for copy in key.copies)) for key in self.keys]
+        keys = [
+            Key(official + key.official, ours + key.ours, key.layout, tuple(official + copy for copy in key.copies)) for key in self.keys
+        ]
         constants = [Constant(official + one.official, one.value, one.tolerance) for one in self.constants]
         return Keys(keys, constants, (official + name for name in self.optional))
 
@@ -103,7 +105,9 @@ class Keys:
         if not any(wrong.values()):
             wrong = {"different from what they must equal": [*self._differing_copies(state), *self._differing_constants(state)]}
         if any(wrong.values()):
-            raise ValueError(f"the state does not fit the config: {'; '.join(_listed(sort, names) for sort, names in wrong.items() if names)}")
+            raise ValueError(
+                f"the state does not fit the config: {'; '.join(_listed(sort, names) for sort, names in wrong.items() if names)}"
+            )
 
     def _differing_copies(self, state: Mapping[str, Tensor]) -> Iterable[str]:
         for key in self.keys:
