@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -53,24 +55,20 @@ def read_state(path: Path) -> dict[str, Any]:
     if path.suffix in SAFE:
         return dict(checkpoint.read_tensors(path))
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        with warnings.catch_warnings(action="ignore"):  # on a pickle by another protocol
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))
         raise RunError(
-            f"{path} holds more than tensors, and reading that could run code in it, so it is refused ({_reason(error)}): "
+            f"{path} holds {named[1] if named else 'more than tensors'}, and reading that could run code from the file, so it is refused: "
             "where you trust it, save its state dict alone as .safetensors"
         ) from error
-    except (EOFError, OSError, RuntimeError, ValueError) as error:
-        raise RunError(f"{path} is truncated or no checkpoint of PyTorch ({_reason(error)}): restore it from a copy") from error
+    except Exception as error:  # there is no end to how a damaged pickle can fail
+        reason = (str(error) or type(error).__name__).splitlines()[0].split(". ")[0]
+        raise RunError(f"{path} is truncated or no checkpoint of PyTorch ({reason}): restore it from a copy") from error
     if not isinstance(state, Mapping):
         raise RunError(f"{path} holds a {type(state).__name__}, expected a state dict")
     return dict(state)
-
-
-def _reason(error: Exception) -> str:
-    """The part of PyTorch's paragraphs that says what happened."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    named = [line for line in lines if line.startswith(("WeightsUnpickler error", "Weights only load failed"))]
-    return (named[-1] if named else lines[0] if lines else type(error).__name__)[:200].rstrip(". ")
 
 
 def _weights_file(src: Path) -> Path:

@@ -81,7 +81,8 @@ class Keys:
         """
         own = {name: torch.empty(tensor.shape, device="meta") for name, tensor in module.state_dict().items()}
         self._demand_fit(own, state)
-        tensors = {key.ours: key.layout.read(state[key.official]).clone(memory_format=torch.contiguous_format) for key in self.keys}
+        tensors = {key.ours: key.layout.read(state[key.official].detach()) for key in self.keys}
+        tensors = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
         module.load_state_dict(tensors, assign=True)
 
     def write(self, tensors: Mapping[str, Tensor]) -> State:
