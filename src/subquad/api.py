@@ -22,6 +22,8 @@ from subquad.evaluation.record import read_record
 from subquad.evaluation.report import write_report
 from subquad.evaluation.throughput import matmul_rate, seconds
 from subquad.inference import Score, generate, score, score_files, stream, total
+from subquad.interop.convert import convert
+from subquad.interop.official import from_official
 from subquad.models import build_model, parse_model, presets
 from subquad.models.model import CausalModel
 from subquad.training.config import TrainConfig, differences, read
@@ -31,6 +33,8 @@ from subquad.training.trainer import Hooks, Result, Trainer
 __all__ = [
     "Score",
     "build",
+    "convert",
+    "from_official",
     "generate",
     "info",
     "load",
