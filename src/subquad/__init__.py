@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from subquad.api import Score, build, convert, from_official, generate, load, presets, save, score, stream, train
+    from subquad.api import Score, build, convert, distil, from_official, generate, load, presets, save, score, stream, train
     from subquad.comparison.runner import compare
 
 __version__ = "0.1.0"
@@ -21,6 +21,7 @@ __all__ = [
     "build",
     "compare",
     "convert",
+    "distil",
     "from_official",
     "generate",
     "load",

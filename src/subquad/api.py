@@ -21,7 +21,7 @@ from subquad.evaluation.passage import Passage
 from subquad.evaluation.record import read_record
 from subquad.evaluation.report import write_report
 from subquad.evaluation.throughput import matmul_rate, seconds
-from subquad.inference import Score, generate, score, score_files, stream, total
+from subquad.inference import Score, distil, generate, score, score_files, stream, total
 from subquad.interop.convert import convert
 from subquad.interop.official import from_official
 from subquad.models import build_model, parse_model, presets
@@ -33,6 +33,7 @@ from subquad.training.trainer import Hooks, Result, Trainer
 __all__ = [
     "Score",
     "build",
+    "distil",
     "convert",
     "from_official",
     "generate",
