@@ -18,7 +18,7 @@ from subquad.data import Corpus, span_text
 from subquad.errors import RunError
 from subquad.evaluation.flops import count_flops, count_parameters
 from subquad.evaluation.passage import Passage
-from subquad.evaluation.record import read_record
+from subquad.evaluation.record import Point, read_record
 from subquad.evaluation.report import write_report
 from subquad.evaluation.throughput import matmul_rate, seconds
 from subquad.inference import Score, generate, score, score_files, stream, total
@@ -97,7 +97,7 @@ def train(
         with suppress(OSError):  # what was refused before it began leaves no empty folder
             Path(out).rmdir()
         raise
-    if result.reason == "finished" and report:
+    if result.reason != "interrupted" and report:
         _report(result, trainer, config)
     return result.out
 
@@ -114,10 +114,15 @@ def info(run: str | Path) -> dict[str, Any]:
         "steps": last.step if last else None,
         "training_bytes": last.bytes if last else None,
         "training_seconds": last.seconds if last else None,
-        "best_validation": {"step": best.step, "bits_per_byte": best.bits} if best else None,
+        "best_validation": _validated(best) if best else None,
         "data": record.data,
         "repeat": record.command,
     }
+
+
+def _validated(point: Point) -> dict[str, Any]:
+    right = {} if point.accuracy is None else {"accuracy": point.accuracy}
+    return {"step": point.step, "bits_per_byte": point.bits} | right
 
 
 def model_table() -> list[dict[str, Any]]:
