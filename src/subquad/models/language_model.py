@@ -64,8 +64,16 @@ class LanguageModel(CausalModel):
         self._check_length(length)
         if length == 0:
             return self.start.new_zeros(batch, 0, self.config.vocab)
-        start = self.start.expand(batch, 1, -1)
-        return self._logits(self.stack(torch.cat((start, self._embed(ids[:, :-1], [0])), 1)))
+        return self._logits(self.hidden(ids[:, :-1]))
+
+    def hidden(self, ids: Tensor) -> Tensor:
+        """What logits are read from, (B, n) -> (B, n + 1, D): vector t has seen the first t ids, the last one all of them.
+
+        Raises ``ValueError`` when n exceeds max_len.
+        """
+        self._check_length(ids.shape[1])
+        start = self.start.expand(len(ids), 1, -1)
+        return self.stack(torch.cat((start, self._embed(ids, [0])), 1))
 
     def init_state(self, batch: int, max_len: int | None = None) -> LanguageModelState:
         room = self._room(max_len)
