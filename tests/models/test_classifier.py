@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from subquad.layers.attention import AttentionConfig
+from subquad.layers.hyena import HyenaConfig
 from subquad.layers.linear_attention import LinearAttentionConfig
 from subquad.layers.stack import StackConfig
 from subquad.models import build_model, parse_model
@@ -18,6 +19,7 @@ BACKBONES = {
     "learned-positions": LanguageModelConfig(
         max_len=20, init_std=0.5, positions="learned", stack=StackConfig(dim=16, depth=2, mixer=LinearAttentionConfig(heads=2))
     ),
+    "hyena": LanguageModelConfig(max_len=20, init_std=0.5, stack=StackConfig(dim=16, depth=2, mixer=HyenaConfig())),
 }
 LENGTHS = [7, 0, 20, 1]
 
@@ -65,6 +67,20 @@ def test_it_pools_the_vectors_that_logits_are_read_from(model: Classifier, ids: 
     torch.testing.assert_close(backbone._logits(hidden[:, :-1]), backbone(ids[:, :9]))
     pooled = hidden.mean(1) if model.config.pooling == "mean" else hidden[:, -1]
     torch.testing.assert_close(model(ids[:, :9]), model.head(pooled))
+
+
+@torch.no_grad()
+def test_a_backbone_without_a_start_has_a_vector_for_each_id(ids: Tensor) -> None:
+    torch.manual_seed(0)
+    backbone = BACKBONES["hyena"].model_copy(update={"start": "none"})
+    model = ClassifierConfig(backbone=backbone, classes=("a", "b")).build().double().eval()
+    hidden = model.backbone.hidden(ids)
+    assert hidden.shape == (len(LENGTHS), 20, 16)
+    torch.testing.assert_close(model.backbone._logits(hidden[:, :-1]), model.backbone(ids)[:, 1:])
+    torch.testing.assert_close(model(ids), model.head(hidden.mean(1)))
+    torch.testing.assert_close(model(ids, [20, 3, 1, 9])[1], model(ids[1:2, :3])[0], rtol=0, atol=1e-9)
+    with pytest.raises(ValueError, match="an empty text has no class"):
+        model(ids, LENGTHS)
 
 
 def test_more_than_the_context_is_refused(model: Classifier) -> None:

@@ -3,7 +3,7 @@
     h = hidden(ids)  (n + 1, D),    pooled = mean of h, or its last vector,    logits = W dropout(pooled) + b
 
 The pooled mean and one linear map are HyenaDNA's head (arXiv 2306.15794, section 4.2). The first vector has seen no id, so an empty text
-has a class too. Cost in n: that of the backbone, without its logits.
+has a class too; a backbone without a start has n vectors. Cost in n: that of the backbone, without its logits.
 
 B batch, n ids, D width, C classes.
 """
@@ -73,16 +73,18 @@ class Classifier(Model):
     def forward(self, ids: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
         """(B, n), of which row b uses the first ``lengths[b]`` -> (B, C); the ids behind them change nothing.
 
-        Raises ``ValueError`` when n exceeds max_len.
+        Raises ``ValueError`` when n exceeds max_len, and for an empty text where the backbone has no start.
         """
-        counts = torch.tensor([ids.shape[1]] * len(ids) if lengths is None else list(lengths), device=ids.device)
+        first = 0 if self.backbone.start is None else 1
+        counts = [length + first for length in ([ids.shape[1]] * len(ids) if lengths is None else lengths)]
+        if min(counts, default=1) < 1:
+            raise ValueError("an empty text has no class where the backbone has no start: leave it out")
         hidden = self.backbone.hidden(ids)
         hidden = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
-        return self.head(self.dropout(self._pooled(hidden, counts)))
+        return self.head(self.dropout(self._pooled(hidden, torch.tensor(counts, device=ids.device))))
 
     def _pooled(self, hidden: Tensor, counts: Tensor) -> Tensor:
         if self.config.pooling == "last":
-            return hidden[torch.arange(len(hidden), device=hidden.device), counts]
-        inside = torch.arange(hidden.shape[1], device=hidden.device) <= counts[:, None]
-        summed = hidden.masked_fill(~inside[..., None], 0).sum(1)
-        return summed / (counts + 1)[:, None]
+            return hidden[torch.arange(len(hidden), device=hidden.device), counts - 1]
+        inside = torch.arange(hidden.shape[1], device=hidden.device) < counts[:, None]
+        return hidden.masked_fill(~inside[..., None], 0).sum(1) / counts[:, None]
