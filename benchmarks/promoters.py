@@ -107,7 +107,7 @@ def main() -> None:
     body = (
         f"{FOLDS}-fold cross-validation of the 106 sequences, {len(seeds)} seeds. Both models are 64 x 2 with HyenaDNA's characters and a "
         f"context of {CONTEXT}, fine-tuned for {FINE_TUNING['steps']} steps; pre-training reads {read / 1e6:.1f} million bases "
-        "of E. coli K-12, where 2 bits a base is chance. The promoters are E. coli's too, so the genome holds them, without their labels.\n\n"
+        "of E. coli K-12, where 2 bits a base is chance. The promoters are E. coli's too, so the genome holds them, unlabelled.\n\n"
         + table(["backbone", "start", "genome, bits/base", "accuracy", "wrong of 106, by seed", "Matthews"], rows)
     )
     record("promoters", "Promoters", "make bench BENCHMARKS=promoters", body)
