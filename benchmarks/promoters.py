@@ -28,13 +28,13 @@ BACKBONES: dict[str, dict[str, Any]] = {
 MACHINE: dict[str, Any] = {"dtype": "float32", "threads": 1, "device": "cpu"}
 PRETRAINING: dict[str, Any] = {
     **MACHINE,
-    "steps": 800,
+    "steps": 400,
     "batch": 16,
     "data.format": "fasta",
     "data.tokenizer": "dna",
     "optim.lr": 3e-3,
-    "eval.every": 400,
-    "save.every": 800,
+    "eval.every": 200,
+    "save.every": 400,
 }
 FINE_TUNING: dict[str, Any] = {
     **MACHINE,

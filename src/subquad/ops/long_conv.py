@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from subquad.ops.monarch import monarch_dft
-from subquad.ops.short_conv import short_conv
+from subquad.ops.short_conv import channel_dots, short_conv
 
 Method = Literal["auto", "fft", "dft", "direct"]
 
@@ -150,9 +150,7 @@ def _check(u: Tensor | None, k: Tensor, k_reverse: Tensor | None) -> None:
         if filter_ is None:
             continue
         if filter_.dtype in (torch.float16, torch.bfloat16):
-            raise ValueError(
-                f"{name} is in {filter_.dtype}, in which a transform loses its digits: keep filters in float32, u may be in half"
-            )
+            raise ValueError(f"{name} is in {filter_.dtype}, in which a transform loses its digits: keep filters in float32, u may be half")
         if filter_.ndim != 2 or (u is not None and (u.ndim != 3 or filter_.shape[0] != u.shape[1])):
             shape = None if u is None else tuple(u.shape)
             raise ValueError(f"u must be (B, D, L) and {name} (D, K), got {shape} and {tuple(filter_.shape)}: one filter a channel")
@@ -253,12 +251,7 @@ class _FFTConv(torch.autograd.Function):
                 out = out.addcmul(skip[piece].to(dtype).unsqueeze(-1), w)
             if ungated is not None:
                 ungated[:, piece] = out
-            if after is None:
-                y[:, piece] = out
-            else:
-                torch.mul(out, after[:, piece], out=y[:, piece]) if y.dtype == dtype == after.dtype else y[:, piece].copy_(
-                    out * after[:, piece]
-                )
+            y[:, piece] = out if after is None else out * after[:, piece]
         ctx.save_for_backward(u, k, k_reverse, values, skip, before, after, ungated)
         return y
 
@@ -281,9 +274,10 @@ class _FFTConv(torch.autograd.Function):
             if needs_k or needs_reverse or needs_skip:
                 w = _gated(u, before, piece, dtype)
                 if dskip is not None:
-                    dskip[piece] = torch.linalg.vecdot(g, w).sum(0).to(dskip.dtype)
+                    dskip[piece] = channel_dots(g, w).to(dskip.dtype)
                 if needs_k or needs_reverse:
-                    circle = torch.fft.irfft(torch.fft.rfft(w, size).conj_physical_().mul_(turned).sum(0), size)
+                    product = torch.fft.rfft(w, size).conj_physical_().mul_(turned)
+                    circle = torch.fft.irfft(product[0] if len(product) == 1 else product.sum(0), size)
                     of_k, of_reverse = _unwrapped(circle, k.shape[1], None if k_reverse is None else k_reverse.shape[1], lag)
                     if dk is not None:
                         dk[piece] = of_k
