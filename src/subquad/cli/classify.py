@@ -14,8 +14,10 @@ from subquad.cli.output import print_columns, print_json
 
 ABOUT = """Says to which class texts belong and how probable each class is; how many are right where labels are given.
 
-Examples:
+Example:
   subquad classify runs/reviews reviews.tsv --json
+
+One text:
   echo -n "a stirring , funny film" | subquad classify runs/reviews -
 
 A .tsv, .csv or .jsonl is a table with a text in each line, in the columns that the run was trained on, and perhaps labels. Any other file,
