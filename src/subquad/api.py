@@ -90,7 +90,7 @@ def train(
     if source is None:
         raise ValueError("there is no model to train: name a preset, such as 'megabyte-tiny', or a config")
     config = _train_config(source, data, options or {}, init)
-    if resume and preset_or_config not in (None, CLASSIFIER) and _source_model(preset_or_config) != config.model:
+    if resume and preset_or_config not in (None, CLASSIFIER) and _source_model(preset_or_config, config) != config.model:
         raise ValueError(f"{out} holds another model than the one named: leave it out to resume, or start anew in another folder")
     if not config.data.paths:
         raise ValueError("there is no data to train on: name files or folders, as in --data books/")
@@ -243,8 +243,11 @@ def _source(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     return {"model": source}
 
 
-def _source_model(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
-    return _model_config(_source(source)["model"], {})
+def _source_model(source: str | Path | Mapping[str, Any], config: TrainConfig) -> dict[str, Any]:
+    """The model that is named for a run that is resumed, with the classes that the run found where it names none."""
+    model, _ = _with_backbone(_source(source)["model"], None, config.init)
+    values = _model_config(model, {})
+    return values if values.get("classes", True) else values | {"classes": config.model.get("classes")}
 
 
 def _start_from(model: Model, config: TrainConfig) -> None:

@@ -91,7 +91,9 @@ def test_an_extended_run_goes_on_bit_for_bit(table: str, tmp_path: Path, monkeyp
         trained(table, tmp_path / "parts")
     monkeypatch.undo()
     torch.rand(7)
-    parts = api.train(None, None, tmp_path / "parts", resume=True, quiet=True)
+    with pytest.raises(ValueError, match="holds another model than the one named"):
+        api.train("transformer-tiny", None, tmp_path / "parts", resume=True, quiet=True)
+    parts = api.train({"kind": "classifier", "backbone": BACKBONE}, None, tmp_path / "parts", resume=True, quiet=True)
     same = [[record for record in read_log(run) if record["kind"] == "valid"] for run in (whole, parts)]
     assert [{**record, "seconds": 0} for record in same[0]] == [{**record, "seconds": 0} for record in same[1]]
     one, other = (checkpoint.load(run / "state" / "step-00000012").state_dict() for run in (whole, parts))

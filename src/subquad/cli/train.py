@@ -28,7 +28,8 @@ class Train:
     """The arguments of ``subquad train``."""
 
     model: Annotated[
-        Positional[str], option("a preset (subquad models lists them), a train.yaml, or classifier; with --resume the run's own", "PRESET|CONFIG.yaml")
+        Positional[str],
+        option("a preset (see subquad models), a train.yaml, or classifier; with --resume the run's own", "PRESET|CONFIG.yaml"),
     ] = ""
     data: Annotated[
         UseAppendAction[tuple[tuple[str, ...], ...]], option("files, folders, globs, .gz .xz .zip .tar; - is stdin", "PATH...")
