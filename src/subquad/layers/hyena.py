@@ -20,13 +20,11 @@ from torch import Tensor, nn
 
 from subquad.layers.long_filter import AnyFilterConfig, ImplicitFilterConfig
 from subquad.layers.mixer import Mixer, MixerConfig, OptimizerHint, Prepared
-from subquad.ops.long_conv import Spectrum, channel_pieces, long_conv, spectrum
+from subquad.ops.conv_chain import conv_chain
+from subquad.ops.long_conv import spectrum
 from subquad.ops.online_conv import OnlineConvState, OnlineFilter, init_online_conv, prefill_online_conv
 from subquad.ops.rows import take_rows
-from subquad.ops.short_conv import short_conv
 from subquad.state import State
-
-Filter = tuple[Tensor | Spectrum, Tensor | None]  # of lags from 0 on and, two-sided, the reverse; a spectrum holds both
 
 
 class HyenaConfig(MixerConfig):
@@ -86,26 +84,10 @@ class Hyena(Mixer):
         self._check_prepared(prepared)
         p = self._projected(x).unflatten(1, (-1, self.dim))
         filters = self._filters(x.shape[1]) if prepared is None else [(held, None) for held in prepared]
-        if torch.is_grad_enabled() or p.device.type != "cpu":
-            z = self._convolved(p, filters, real, slice(None))
-        else:  # nothing is kept for a backward pass, so all between the projections can be done while a piece of channels is in the cache
-            z = torch.empty_like(p[:, 0], memory_format=torch.contiguous_format)
-            for piece in channel_pieces(self.dim, x.shape[0], x.shape[1]):
-                z[:, piece] = self._convolved(p, filters, real, piece)
-        y = self._output(z)
+        parts = self.config.order + 1
+        short, bias = self.short.weight.unflatten(0, (parts, -1)), self.short.bias.unflatten(0, (parts, -1))
+        y = self._output(conv_chain(p, short, bias, filters, self.skip.weight, range(parts - 2, -1, -1), real))
         return y if mask is None else y.masked_fill(~mask.unsqueeze(-1), 0)
-
-    def _convolved(self, p: Tensor, filters: Sequence[Filter], real: Tensor | None, piece: slice) -> Tensor:
-        """Everything between the projections for some of the channels: (B, N + 1, D, T) -> (B, D, T)."""
-        p = p[:, :, piece]
-        real = None if real is None else real.unsqueeze(1)
-        p = self.short(p if real is None else p.masked_fill(~real, 0), piece)
-        *gates, z = (p if real is None else p.masked_fill(~real, 0)).unbind(1)
-        first: Tensor | None = gates.pop() if self.config.short_first else None
-        for skip, (taps, reverse) in zip(self.skip.weight, filters, strict=True):
-            z = long_conv(z, taps[piece], None if reverse is None else reverse[piece], skip[piece], before=first, after=gates.pop())
-            first = None
-        return z
 
     def prepare(self, length: int) -> Prepared:
         """The spectra of the filters for inputs of up to ``length`` positions; hand them to ``forward`` while the weights stay."""
@@ -172,7 +154,7 @@ class Hyena(Mixer):
         if mask.shape != x.shape[:2] or mask.dtype != torch.bool:
             found = f"{tuple(mask.shape)} of {mask.dtype}"
             raise ValueError(f"a mask has one entry a position, {tuple(x.shape[:2])}, True where it is real, got {found}: give (B, T)")
-        return mask.unsqueeze(1)
+        return mask
 
     def _check_prepared(self, prepared: Prepared | None) -> None:
         if prepared is None:
@@ -209,12 +191,6 @@ class ShortFilter(nn.Module):
         bound = self.weight.shape[1] ** -0.5
         nn.init.uniform_(self.weight, -bound, bound)
         nn.init.uniform_(self.bias, -bound, bound)
-
-    def forward(self, p: Tensor, piece: slice) -> Tensor:
-        """Some of D channels in each of N + 1 parts, (B, N + 1, D, T) -> the same."""
-        parts = p.shape[1]
-        weight, bias = self.weight.unflatten(0, (parts, -1)), self.bias.unflatten(0, (parts, -1))
-        return short_conv(p, weight[:, piece], bias[:, piece])
 
 
 class Skip(nn.Module):
