@@ -10,15 +10,32 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from subquad.api import Score, build, convert, distil, from_official, generate, load, presets, save, score, stream, train
+    from subquad.api import (
+        Classified,
+        Score,
+        build,
+        classify,
+        convert,
+        distil,
+        from_official,
+        generate,
+        load,
+        presets,
+        save,
+        score,
+        stream,
+        train,
+    )
     from subquad.comparison.runner import compare
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Classified",
     "Score",
     "__version__",
     "build",
+    "classify",
     "compare",
     "convert",
     "distil",

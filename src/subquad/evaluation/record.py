@@ -7,7 +7,7 @@ import math
 import shlex
 import struct
 from collections.abc import Iterator, Mapping, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard, cast
 
@@ -15,15 +15,21 @@ import yaml
 
 from subquad.errors import RunError
 
+FIGURES = ("accuracy", "f1", "matthews")
+
 
 @dataclass(frozen=True)
 class Point:
-    """One measurement of a run: training bytes and seconds so far, and the loss in bits per byte."""
+    """One measurement of a run: training bytes and seconds so far, and the loss, in bits per byte or, of a classifier, in nats.
+
+    ``figures`` are other measures of a classifier by name, such as its accuracy.
+    """
 
     step: int
     bytes: int
     seconds: float
     bits: float
+    figures: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -50,13 +56,18 @@ class Record:
     parameters: int | None
 
     @property
+    def classifies(self) -> bool:
+        """Whether the model is a classifier."""
+        return self.config.get("kind") == "classifier"
+
+    @property
     def last(self) -> Point | None:
         """The latest measurement."""
         return max((*self.train, *self.valid), key=lambda point: point.step, default=None)
 
     @property
     def best(self) -> Point | None:
-        """The validation with the fewest bits."""
+        """The validation with the lowest loss."""
         return min(self.valid, key=lambda point: point.bits, default=None)
 
     @property
@@ -141,9 +152,11 @@ def _log(path: Path) -> Iterator[dict[str, Any]]:
 def _point(line: Mapping[str, Any]) -> Point | None:
     """The measurement of a line, or None where a number is missing or not finite."""
     trained, seconds, bits = (line.get(name) for name in ("bytes", "seconds", "bits_per_byte"))
+    bits = line.get("cross_entropy") if bits is None else bits
     if not (_finite(trained) and _finite(seconds) and _finite(bits)):
         return None
-    return Point(line["step"], int(trained), seconds, bits)
+    found = {name: line.get(name) for name in FIGURES}
+    return Point(line["step"], int(trained), seconds, bits, {name: value for name, value in found.items() if _finite(value)})
 
 
 def _finite(value: object) -> TypeGuard[float]:

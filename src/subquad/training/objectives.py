@@ -1,15 +1,191 @@
-"""What is minimised: the cross entropy of the next byte, over the valid bytes of windows."""
+"""What a run learns, as a value that the loop is handed: batches by number, a loss in nats, figures on held-out data.
+
+``Prediction`` learns the next byte or token of a corpus, ``Classification`` (in its own file) the labels of texts.
+B batch, T ids, V vocabulary.
+"""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from subquad.data import Codec, Corpus, Ids, Span, Windows, count_bytes, open_tokenizer, tokenized
+from subquad.data.order import Integers
+from subquad.models.model import CausalModel, Model
+from subquad.training.config import DataConfig, TrainConfig
+
 _IGNORED = -100
+
+
+class Batch(NamedTuple):
+    """Samples: ids (B, T) whose first ``lengths[b]`` count, classes (B,) where they have some, and the positions that a step learns."""
+
+    ids: Ids
+    lengths: Integers
+    labels: Integers | None = None
+    span: tuple[int, int] | None = None
+
+    def part(self, first: int, stop: int) -> Batch:
+        """Rows first..stop-1."""
+        labels = None if self.labels is None else self.labels[first:stop]
+        return self._replace(ids=self.ids[first:stop], lengths=self.lengths[first:stop], labels=labels)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and in which precision a model runs."""
+
+    device: torch.device
+    bfloat16: bool = False
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """PyTorch's mixed precision, or nothing."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16)
+
+
+class Objective(ABC):
+    """A model and what it learns. ``measure`` is the loss's name in log.jsonl, ``unit`` what is shown behind it; lower is better."""
+
+    measure: ClassVar[str]
+    unit: ClassVar[str]
+    model: Model
+    tokenizer: Codec | None = None
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """What a resumed run's data must have in common with its beginning."""
+
+    @abstractmethod
+    def window(self, data: DataConfig) -> int | None:
+        """The most ids of a sample, None for all it has. Raises ``ValueError`` for more than the model's context."""
+
+    @abstractmethod
+    def set_up(self, config: TrainConfig, kept: Path | None = None) -> None:
+        """Splits and reads the data, with the tokenizer that a resumed run has ``kept``. Raises ``ValueError`` for what cannot be."""
+
+    @abstractmethod
+    def record(self) -> dict[str, Any]:
+        """What data.json says of the data and their split."""
+
+    @abstractmethod
+    def batch(self, first: int, count: int) -> Batch:
+        """Samples first..first+count-1 of an endless order."""
+
+    def drawn(self, batch: Batch) -> Batch:
+        """The batch as one step learns it; a model may draw the positions, by PyTorch's random numbers."""
+        return batch
+
+    @abstractmethod
+    def nats(self, batch: Batch, place: Place) -> Tensor:
+        """The summed cross entropy of a batch."""
+
+    @abstractmethod
+    def count(self, batch: Batch) -> int:
+        """Over how many the sum is; the gradient is that of the mean."""
+
+    @abstractmethod
+    def bytes(self, batch: Batch) -> int:
+        """How many bytes of data were learned from."""
+
+    @abstractmethod
+    def loss(self, nats: float, batch: Batch) -> float:
+        """What is logged of a sum over a batch, in ``unit``."""
+
+    @abstractmethod
+    def validate(self, size: int, place: Place) -> dict[str, float] | None:
+        """Figures of the held-out data, read ``size`` samples at a time, ``measure`` among them; None without such data."""
+
+
+class Prediction(Objective):
+    """The next id of a corpus's windows, at all positions or at those that the model draws; measured in bits per byte.
+
+    ``split`` and ``windows`` are there after ``set_up``.
+    """
+
+    measure, unit = "bits_per_byte", "bits/byte"
+
+    def __init__(self, model: CausalModel, corpus: Corpus) -> None:
+        self.model: CausalModel = model
+        self.corpus = corpus
+
+    @property
+    def fingerprint(self) -> str:
+        return self.corpus.fingerprint
+
+    def window(self, data: DataConfig) -> int:
+        max_len = self.model.config.max_len
+        window = data.window or (data.image.size if data.image else max_len)
+        if window > max_len:
+            unit = "bytes" if data.tokenizer is None else "tokens"
+            raise ValueError(f"a window of {window} {unit} exceeds the model's context of {max_len}: lower data.window or raise max_len")
+        return window
+
+    def set_up(self, config: TrainConfig, kept: Path | None = None) -> None:
+        data, window = config.data, self.window(config.data)
+        self.split = self.corpus.split(data.fractions, data.split, config.seed if data.split_seed is None else data.split_seed)
+        self.tokenizer = settled_tokenizer(self.model, self.model.config.vocab, data.tokenizer, kept, self.split.train)
+        self.windows = Windows(tokenized(self.split.train, self.tokenizer), window, config.seed, data.pack, data.shift)
+        self._valid: Batch | None = None
+        if self.split.valid and config.eval.windows:
+            held_out = Windows(tokenized(self.split.valid, self.tokenizer), window, config.seed, data.pack, shift=False)
+            ids, lengths = zip(*held_out.in_order(config.eval.windows), strict=True)
+            self._valid = Batch(np.stack(ids), np.array(lengths))
+
+    def record(self) -> dict[str, Any]:
+        return self.corpus.record(self.split)
+
+    def batch(self, first: int, count: int) -> Batch:
+        return Batch(*self.windows.batch(first, count))
+
+    def drawn(self, batch: Batch) -> Batch:
+        return batch._replace(span=self.model.training_span(int(batch.lengths.max())))
+
+    def nats(self, batch: Batch, place: Place) -> Tensor:
+        ids = torch.from_numpy(batch.ids).to(place.device).long()
+        first, end = _span(batch)
+        with place.autocast():
+            logits = self.model(ids) if batch.span is None else self.model.span_logits(ids, first, end)
+        return cross_entropy_sum(logits, ids[:, first:end], (batch.lengths.clip(first, end) - first).tolist())
+
+    def count(self, batch: Batch) -> int:
+        first, end = _span(batch)
+        return int((batch.lengths.clip(first, end) - first).sum())
+
+    def bytes(self, batch: Batch) -> int:
+        return count_bytes(batch.ids, batch.lengths, _span(batch), self.tokenizer)
+
+    def loss(self, nats: float, batch: Batch) -> float:
+        return bits_per_byte(nats, self.bytes(batch))
+
+    def validate(self, size: int, place: Place) -> dict[str, float] | None:
+        if self._valid is None:
+            return None
+        parts = [self.nats(self._valid.part(first, first + size), place).item() for first in range(0, len(self._valid.ids), size)]
+        return {self.measure: self.loss(sum(parts), self._valid)}
+
+
+def settled_tokenizer(model: Model, vocab: int, asked: str | int | None, kept: Path | None, spans: Sequence[Span]) -> Codec | None:
+    """The run's own tokenizer, or the one asked for; the model takes it along, and must have been without or have the same."""
+    tokenizer = None if asked is None else open_tokenizer(asked if kept is None else str(kept), spans)
+    start = model.tokenizer
+    if start is not None and (tokenizer is None or tokenizer.to_bytes() != start.to_bytes()):
+        raise ValueError("the weights to start from go with another tokenizer: give that run's, as data.tokenizer=RUN/tokenizer.json")
+    if tokenizer is not None and vocab < tokenizer.vocab:
+        size = tokenizer.vocab
+        raise ValueError(f"the tokenizer has {size} tokens and the model a vocabulary of {vocab}: set model.vocab={size}, or more")
+    model.tokenizer = tokenizer
+    return tokenizer
 
 
 def cross_entropy_sum(logits: Tensor, ids: Tensor, lengths: Sequence[int]) -> Tensor:
@@ -24,3 +200,7 @@ def cross_entropy_sum(logits: Tensor, ids: Tensor, lengths: Sequence[int]) -> Te
 def bits_per_byte(nats: float, count: int) -> float:
     """Mean bits per byte of ``count`` bytes that cost ``nats`` together."""
     return nats / count / math.log(2)
+
+
+def _span(batch: Batch) -> tuple[int, int]:
+    return batch.span or (0, batch.ids.shape[1])

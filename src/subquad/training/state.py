@@ -22,7 +22,7 @@ OPTIMIZER, PROGRESS = "optimizer.safetensors", "progress.json"
 
 @dataclass(frozen=True)
 class Counters:
-    """How far a run is. ``samples`` is the data's whole state; ``best`` is in bits per byte of validation."""
+    """How far a run is. ``samples`` is the data's whole state; ``best`` is the lowest loss in validation."""
 
     step: int = 0
     samples: int = 0
