@@ -96,7 +96,7 @@ def test_model(name: str) -> None:
     module, keys = official_module(kind_of(golden), golden.config, golden.state)
     assert isinstance(module, Backbone) and not module.training
     ids, blocks = golden.tensors["in.input_ids"], module.stack.blocks
-    parts: dict[str, nn.Module] = {f"layer{index}.hidden": block.feedforward for index, block in enumerate(blocks)}
+    parts: dict[str, nn.Module] = {f"layer{index}.hidden": block.feedforward for index, block in enumerate(blocks) if block.feedforward}
     parts |= {f"layer{index}.mixer": block.mixer for index, block in enumerate(blocks)}
     with watched(parts | {"stack": module.stack}) as seen:
         y = module(ids)

@@ -14,6 +14,7 @@ from subquad.layers.linear_attention import LinearAttentionConfig
 from subquad.layers.long_filter import ExplicitFilterConfig, ImplicitFilterConfig, WindowConfig
 from subquad.layers.mixer import Mixer, MixerConfig, Segmented
 from subquad.layers.mixers import MIXERS
+from subquad.layers.monarch_mixer import MonarchMixerConfig
 from subquad.layers.short_conv import ConvEncoder
 from subquad.ops.rotary import rotate_direct
 
@@ -23,6 +24,7 @@ EXAMPLES: dict[str, list[MixerConfig]] = {
         AttentionConfig(heads=2, rotary=False),
         AttentionConfig(heads=2, rotary_fraction=0.5),
         AttentionConfig(heads=3, head_dim=6, window=4),
+        AttentionConfig(heads=2, two_sided=True),
     ],
     "linear_attention": [
         LinearAttentionConfig(heads=2, chunk=6),
@@ -45,6 +47,13 @@ EXAMPLES["hyena_2d"] = [
     Hyena2dConfig(shape=(3, 4), filter=ImplicitFilterConfig(features=5, width=6)),
     Hyena2dConfig(shape=(4, 3), order=3, short_first=False, filter=ImplicitFilterConfig(features=3, width=6, window=None)),
     Hyena2dConfig(shape=(2, 6), gated=False, filter=ImplicitFilterConfig(features=3, width=6)),
+]
+EXAMPLES["monarch_mixer"] = [
+    MonarchMixerConfig(filter=ImplicitFilterConfig(features=5, width=6)),
+    MonarchMixerConfig(residual=False, norm=True, filter=ImplicitFilterConfig(features=3, width=6, learned_features=True)),
+    MonarchMixerConfig(two_sided=True, filter=ImplicitFilterConfig(features=5, width=6, frequency_scale=2.0)),
+    MonarchMixerConfig(two_sided=True, residual=False, norm=True, filter=ImplicitFilterConfig(features=3, width=6, window=None)),
+    MonarchMixerConfig(two_sided=True, short_kernel=1, filter=ExplicitFilterConfig(taps=4)),
 ]
 
 
@@ -116,10 +125,14 @@ def test_two_sided_mixers_see_the_whole_sequence_and_no_padding(config: MixerCon
     whole = mixer(x)
     for row in range(2):
         torch.testing.assert_close(mixer(x[row : row + 1])[0], whole[row], rtol=0, atol=1e-9)
-    reach = config.filter.taps if isinstance(config, HyenaConfig) and isinstance(config.filter, ExplicitFilterConfig) else length
+    reach = (
+        config.filter.taps
+        if isinstance(config, HyenaConfig | MonarchMixerConfig) and isinstance(config.filter, ExplicitFilterConfig)
+        else length
+    )
     for at in (0, 5, length - 1):
         changed = x.clone()
-        changed[:, at] += 1
+        changed[:, at, ::2] += 1  # not all channels alike, which a norm would take back
         moved = (mixer(changed) - whole).abs().amax((0, 2)) > 1e-9
         assert moved.all() or (reach < length and moved[max(at - reach, 0) : at + reach].all())
     mask = torch.ones(2, length, dtype=torch.bool)
@@ -127,7 +140,7 @@ def test_two_sided_mixers_see_the_whole_sequence_and_no_padding(config: MixerCon
     noise = torch.where(mask.unsqueeze(-1), x, torch.randn_like(x))
     torch.testing.assert_close(mixer(noise, mask), mixer(x, mask), rtol=0, atol=1e-9)
     assert mixer(x, mask)[1, 7:].abs().max() == 0
-    if isinstance(config, HyenaConfig):  # the shorter sequence alone; an image has one size
+    if not isinstance(config, Hyena2dConfig):  # the shorter sequence alone; an image has one size
         torch.testing.assert_close(mixer(x, mask)[1:, :7], mixer(x[1:, :7]), rtol=0, atol=1e-9)
         torch.testing.assert_close(mixer(x.roll(3, 1), mask.roll(3, 1))[1, 3:10], mixer(x[1:, :7])[0], rtol=0, atol=1e-9)
     with pytest.raises(ValueError, match="so it has no steps"):
@@ -177,6 +190,10 @@ def test_wrong_segments() -> None:
         AttentionConfig(heads=2).build_segmented(8, 5, 6)
     with pytest.raises(ValueError, match="a window of 4 inside segments"):
         AttentionConfig(heads=2, window=4).build_segmented(8, 5, 0)
+    with pytest.raises(ValueError, match="segments are for causal attention"):
+        AttentionConfig(heads=2, two_sided=True).build_segmented(8, 5, 0)
+    with pytest.raises(ValueError, match="a window of 4 is for causal attention"):
+        AttentionConfig(heads=2, two_sided=True, window=4)
     with pytest.raises(ValueError, match="cannot look back over a patch's edge: set cross_patch=0"):
         MixerConfig.build_segmented(AttentionConfig(heads=2), 8, 5, 1)
 
@@ -205,7 +222,7 @@ def test_a_fraction_of_the_channels_turns() -> None:
         assert torch.equal(turned[..., 4:], plain[:, :, part, :, 4:])
 
 
-@pytest.mark.parametrize("config", EXAMPLES["attention"], ids=str)
+@pytest.mark.parametrize("config", [config for config in EXAMPLES["attention"] if config.causal], ids=str)
 def test_the_latest_positions_alone(config: AttentionConfig) -> None:
     torch.manual_seed(0)
     mixer = config.build(8, 23).double()

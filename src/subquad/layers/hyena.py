@@ -9,21 +9,17 @@ convolution is causal in both. B batch, T positions, D channels. Cost in T: N T 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from subquad.layers.gated_conv import GatedConv, GatedConvState, ShortFilter, Skip, Taps
 from subquad.layers.long_filter import AnyFilterConfig, ImplicitFilterConfig
-from subquad.layers.mixer import Mixer, MixerConfig, OptimizerHint, Prepared
-from subquad.ops.long_conv import long_conv, spectrum
-from subquad.ops.online_conv import OnlineConvState, OnlineFilter, init_online_conv, prefill_online_conv
-from subquad.ops.rows import take_rows
-from subquad.ops.short_conv import short_conv
+from subquad.layers.mixer import MixerConfig, Prepared
+from subquad.ops.long_conv import long_conv
 from subquad.state import State
 
 
@@ -56,20 +52,12 @@ class HyenaConfig(MixerConfig):
         return Hyena(self, dim, max_len)
 
 
-@dataclass
-class HyenaState(State):
-    """The last inputs of the short convolution and a running convolution for each long filter."""
-
-    past: Tensor  # (B, taps - 1, (N + 1) D)
-    convs: list[State]
-
-
-class Hyena(Mixer):
+class Hyena(GatedConv):
     """See the module's docstring."""
 
     def __init__(self, config: HyenaConfig, dim: int, max_len: int) -> None:
         super().__init__()
-        self.config, self.dim, self.max_len = config, dim, max_len
+        self.config, self.dim, self.max_len, self.two_sided = config, dim, max_len, config.two_sided
         width = (config.order + 1) * dim
         self.project = nn.Linear(dim, width)
         self.short = ShortFilter(width, config.short_kernel)
@@ -80,10 +68,7 @@ class Hyena(Mixer):
 
     def forward(self, x: Tensor, mask: Tensor | None = None, prepared: Prepared | None = None) -> Tensor:
         self._check_length(x.shape[1])
-        real = None if mask is None else self._real(x, mask)
-        p = self._projected(x)
-        p = self.short(p if real is None else p * real)
-        *gates, z = (p if real is None else p * real).unflatten(1, (-1, self.dim)).unbind(1)
+        *gates, z = self._parts(x, self._real(x, mask))
         filters = self._filters(x.shape[1]) if prepared is None else prepared
         first: Tensor | None = gates.pop() if self.config.short_first else None
         for skip, filter_ in zip(self.skip.weight, filters, strict=True):
@@ -93,21 +78,8 @@ class Hyena(Mixer):
         y = self._output(z)
         return y if mask is None else y * mask.unsqueeze(-1)
 
-    def prepare(self, length: int) -> Prepared:
-        """The spectra of the filters for inputs of up to ``length`` positions; hand them to ``forward`` while the weights stay."""
-        self._check_length(length)
-        with torch.no_grad():
-            return tuple(spectrum(taps, length, reverse) for taps, reverse in self._filters(length))
-
-    def init_state(self, batch: int, max_len: int) -> HyenaState:
-        if self.config.two_sided:
-            raise ValueError("a two-sided Hyena sees what comes later, so it has no steps: set two_sided=false to generate")
-        convs = self._init_convs(batch, max_len)
-        past = self.project.weight.new_zeros(batch, self.config.short_kernel - 1, self.project.out_features)
-        return HyenaState(past, convs)
-
     def prefill(self, x: Tensor, state: State, lengths: Sequence[int] | None = None) -> Tensor:
-        assert isinstance(state, HyenaState)
+        assert isinstance(state, GatedConvState)
         *gates, z = self._short_prefill(self.project(x), state, lengths).unflatten(-1, (-1, self.dim)).unbind(-2)
         if self.config.short_first:
             z = z * gates.pop()
@@ -115,85 +87,6 @@ class Hyena(Mixer):
             z = gates.pop() * torch.addcmul(self._continue(z, conv, lengths), skip, z)
         return self.out(z)
 
-    @torch.no_grad()
-    def _init_convs(self, batch: int, max_len: int) -> list[State]:
-        return [init_online_conv(OnlineFilter.of(taps, max_len), batch) for taps, _ in self._filters(max_len)]
-
-    def _continue(self, z: Tensor, conv: State, lengths: Sequence[int] | None) -> Tensor:
-        """One long convolution of the next positions, (B, n, D) -> (B, n, D)."""
-        assert isinstance(conv, OnlineConvState)
-        return prefill_online_conv(z, conv, lengths)
-
-    def _short_prefill(self, p: Tensor, state: HyenaState, lengths: Sequence[int] | None) -> Tensor:
-        """The short convolution of (B, n, width), continued from the last inputs."""
-        past, n = state.past.shape[1], p.shape[1]
-        buffer = torch.cat((state.past, p.to(state.past.dtype)), 1)
-        state.past = take_rows(buffer, [n] * p.shape[0] if lengths is None else lengths, past).clone()
-        taps = self.short.weight.T
-        y = torch.addcmul(self.short.bias, buffer[:, past:], taps[0])
-        for j in range(1, past + 1):
-            y = torch.addcmul(y, buffer[:, past - j : past - j + n], taps[j])
-        return y
-
-    def _filters(self, length: int) -> list[tuple[Tensor, Tensor | None]]:
-        """The taps of each long filter, (D, K), and of its reverse."""
+    def _filters(self, length: int) -> list[Taps]:
         taps = self.filter(length).unflatten(0, (-1, self.config.filters, self.dim))
         return [(taps[0, n], taps[1, n] if self.config.two_sided else None) for n in range(self.config.filters)]
-
-    def _projected(self, x: Tensor) -> Tensor:
-        """(B, T, D) -> (B, (N + 1) D, T): positions last, as convolutions want them. One row needs no copy for that."""
-        weight, bias = self.project.weight, self.project.bias
-        if x.shape[0] == 1:
-            return torch.addmm(bias.unsqueeze(1), weight, x[0].mT).unsqueeze(0)
-        return F.linear(x, weight, bias).mT.contiguous()
-
-    def _output(self, y: Tensor) -> Tensor:
-        weight, bias = self.out.weight, self.out.bias
-        if y.shape[0] == 1:
-            return torch.addmm(bias, y[0].mT, weight.mT).unsqueeze(0)
-        return F.linear(y.mT, weight, bias)
-
-    def _real(self, x: Tensor, mask: Tensor) -> Tensor:
-        if mask.shape != x.shape[:2]:
-            raise ValueError(f"a mask has one entry a position, {tuple(x.shape[:2])}, got {tuple(mask.shape)}: give (B, T)")
-        return mask.unsqueeze(1)
-
-    def _check_length(self, length: int) -> None:
-        if length > self.max_len + 1:  # a context and the start vector before it
-            raise ValueError(
-                f"{length} positions exceed the {self.max_len} of the filter: build the model with a larger max_len; "
-                f"filter.base_len={self.max_len} then keeps the filters as they are and continues them, without it they are stretched"
-            )
-
-
-class ShortFilter(nn.Module):
-    """A few causal taps a channel, (B, C, T) -> (B, C, T); ``weight[:, j]`` is of lag j. Drawn as PyTorch draws a convolution's."""
-
-    OPTIMIZER_HINTS: ClassVar[Mapping[str, OptimizerHint]] = {"weight": OptimizerHint(decay=True)}
-
-    def __init__(self, channels: int, taps: int) -> None:
-        super().__init__()
-        self.weight, self.bias = nn.Parameter(torch.empty(channels, taps)), nn.Parameter(torch.empty(channels))
-        self.initialise(0.0)
-
-    def initialise(self, std: float) -> None:
-        """Uniform within 1 / sqrt(taps), whatever the model's ``std``: three small weights would close the layer."""
-        bound = self.weight.shape[1] ** -0.5
-        nn.init.uniform_(self.weight, -bound, bound)
-        nn.init.uniform_(self.bias, -bound, bound)
-
-    def forward(self, p: Tensor) -> Tensor:
-        return short_conv(p, self.weight, self.bias)
-
-
-class Skip(nn.Module):
-    """What each long convolution passes through, (filters, D), from N(0, 1) as in the official code: without it training starts slowly."""
-
-    def __init__(self, filters: int, dim: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(filters, dim))
-        self.initialise(0.0)
-
-    def initialise(self, std: float) -> None:
-        """N(0, 1), whatever the model's ``std``."""
-        nn.init.normal_(self.weight)
