@@ -40,8 +40,8 @@ def test_the_mixer_is_its_formula_with_matrices_written_out(two_sided: bool, res
     matrices = [toeplitz(*filter_) for filter_ in mixer._filters(LENGTH)]
     v = before * v
     z = after * (torch.einsum("dts,bsd->btd", matrices[0], v) + mixer.skip.weight[0] * v)
-    if residual:
-        z = z + torch.einsum("dts,bsd->btd", matrices[1], u) + mixer.skip.weight[1] * u
+    if mixer.residual_skip is not None:
+        z = z + torch.einsum("dts,bsd->btd", matrices[1], u) + mixer.residual_skip.weight[0] * u
     torch.testing.assert_close(mixer(x), mixer.out(z), rtol=0, atol=1e-10)
 
 

@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 from subquad.config import suggest
-from subquad.interop import hyena
+from subquad.interop import hyena, m2_bert
 from subquad.interop.keys import Keys, State, tensors_of
-from subquad.models.model import CausalModel
+from subquad.models.model import Model
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Kind:
     filled module, for kinds that are whole models."""
 
     plan: Callable[[Mapping[str, Any], State], tuple[Callable[[], nn.Module], Keys]]
-    model: Callable[[nn.Module], CausalModel] | None = None
+    model: Callable[[nn.Module], Model] | None = None
 
 
 KINDS = {
@@ -33,6 +33,10 @@ KINDS = {
     "hyena-operator-standalone": Kind(hyena.standalone_operator),
     "hyena-lm": Kind(hyena.language_model, hyena.as_language_model),
     "hyena-dna": Kind(hyena.hyena_dna, hyena.as_language_model),
+    "block-diagonal-linear": Kind(m2_bert.block_diagonal_linear),
+    "m2-mixer": Kind(m2_bert.mixer),
+    "m2-bert": Kind(m2_bert.bert, m2_bert.as_encoder),
+    "m2-bert-embedding": Kind(m2_bert.bert_embedding, m2_bert.as_encoder),
 }
 
 

@@ -57,7 +57,8 @@ class MonarchMixer(GatedConv):
         self.short = ShortFilter(3 * dim, config.short_kernel)
         self.filter = build(dim, max_len)
         self.residual = build(dim, max_len) if config.residual else None
-        self.skip = Skip(2 if config.residual else 1, dim)
+        self.skip = Skip(1, dim)
+        self.residual_skip = Skip(1, dim) if config.residual else None
         self.out = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, prepared: Prepared | None = None) -> Tensor:
@@ -67,9 +68,9 @@ class MonarchMixer(GatedConv):
         before, after, v = self._parts(u, real)
         gated, *residual = self._filters(x.shape[1]) if prepared is None else prepared
         z = _conv(v, gated, self.skip.weight[0], before, after)
-        if residual:
+        if self.residual_skip is not None:
             inputs = u.mT.contiguous() if real is None else u.mT * real
-            z = z + _conv(inputs, residual[0], self.skip.weight[1])
+            z = z + _conv(inputs, residual[0], self.residual_skip.weight[0])
         y = self._output(z)
         return y if mask is None else y * mask.unsqueeze(-1)
 
@@ -77,10 +78,10 @@ class MonarchMixer(GatedConv):
         assert isinstance(state, GatedConvState)
         u = x if self.norm is None else self.norm(x)
         before, after, v = self._short_prefill(self.project(u), state, lengths).unflatten(-1, (3, self.dim)).unbind(-2)
-        v, skip = v * before, self.skip.weight
-        z = after * torch.addcmul(self._continue(v, state.convs[0], lengths), skip[0], v)
-        if self.residual is not None:
-            z = z + torch.addcmul(self._continue(u, state.convs[1], lengths), skip[1], u)
+        v = v * before
+        z = after * torch.addcmul(self._continue(v, state.convs[0], lengths), self.skip.weight[0], v)
+        if self.residual_skip is not None:
+            z = z + torch.addcmul(self._continue(u, state.convs[1], lengths), self.residual_skip.weight[0], u)
         return self.out(z)
 
     def _filters(self, length: int) -> list[Taps]:
