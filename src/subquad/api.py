@@ -27,7 +27,7 @@ from subquad.interop.convert import convert
 from subquad.interop.official import from_official
 from subquad.models import build_model, parse_model, presets
 from subquad.models.classifier import Classifier
-from subquad.models.model import CausalModel, Model
+from subquad.models.model import CausalModel, Model, causal_model
 from subquad.training.classification import Classification
 from subquad.training.config import TrainConfig, differences, read
 from subquad.training.objectives import Objective, Prediction
@@ -220,8 +220,7 @@ def _objective(config: TrainConfig) -> tuple[TrainConfig, Objective]:
             raise ValueError("data.valid and data.test are for a classifier's labelled texts: leave them out, data.fractions splits files")
         corpus = Corpus.open(data.paths, image=data.image, form=data.format)
         torch.manual_seed(config.seed)
-        model = build_model(config.model)
-        assert isinstance(model, CausalModel)
+        model = causal_model(build_model(config.model), "training on files")
         return config, Prediction(model, corpus)
     if data.image is not None or data.format != "raw":
         raise ValueError("a classifier reads tables of texts and labels: leave out data.image and data.format")

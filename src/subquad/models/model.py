@@ -184,3 +184,12 @@ class CausalModel(Model, ABC):
         room = self.config.max_len if max_len is None else max_len
         self._check_length(room)
         return room
+
+
+def causal_model(model: nn.Module, what: str) -> CausalModel:
+    """The model, if it is a causal one; raises ``ValueError`` that says ``what`` needs it for any other."""
+    if not isinstance(model, CausalModel):
+        raise ValueError(
+            f"{what} needs a model that predicts what comes next, and {type(model).__name__} does not: take another (subquad models)"
+        )
+    return model
