@@ -22,11 +22,12 @@ from subquad.evaluation.passage import Passage
 from subquad.evaluation.record import read_record
 from subquad.evaluation.report import write_report
 from subquad.evaluation.throughput import matmul_rate, seconds
-from subquad.inference import Classified, Score, agreement, classify, distil, generate, score, score_files, stream, total
+from subquad.inference import Classified, Score, agreement, classify, distil, embed, generate, score, score_files, stream, total
 from subquad.interop.convert import convert
 from subquad.interop.official import from_official
 from subquad.models import build_model, parse_model, presets
 from subquad.models.classifier import Classifier
+from subquad.models.lengthen import lengthened
 from subquad.models.model import CausalModel, Model, causal_model
 from subquad.training.classification import Classification
 from subquad.training.config import TrainConfig, differences, read
@@ -42,9 +43,11 @@ __all__ = [
     "classify",
     "convert",
     "distil",
+    "embed",
     "from_official",
     "generate",
     "info",
+    "lengthened",
     "load",
     "model_table",
     "presets",

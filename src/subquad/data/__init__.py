@@ -5,6 +5,7 @@ from subquad.data.corpus import Corpus, Form, Split
 from subquad.data.labelled import Columns, Example, Labelled, read_labelled, read_table, table_of
 from subquad.data.scan import ImageShape, patch_scan
 from subquad.data.sources import Document
+from subquad.data.subwords import Subwords, read_subwords
 from subquad.data.tokenizer import Codec, Tokenizer, count_bytes, open_tokenizer, read_tokenizer, span_text, tokenized
 from subquad.data.windows import Ids, Span, Windows
 
@@ -21,12 +22,14 @@ __all__ = [
     "Labelled",
     "Span",
     "Split",
+    "Subwords",
     "Tokenizer",
     "Windows",
     "count_bytes",
     "open_tokenizer",
     "patch_scan",
     "read_labelled",
+    "read_subwords",
     "read_table",
     "read_tokenizer",
     "table_of",

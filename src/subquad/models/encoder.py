@@ -159,7 +159,7 @@ class Encoder(Model):
     def _check(self, ids: Tensor, mask: Tensor | None, token_types: Tensor | None, blanks: Tensor | None) -> None:
         if ids.shape[1] > self.config.max_len:
             raise ValueError(
-                f"{ids.shape[1]} ids exceed the context of {self.config.max_len}: cut the text, or make a longer encoder with lengthened()"
+                f"{ids.shape[1]} ids exceed the context of {self.config.max_len}: cut the text, or make it longer with subquad.lengthened"
             )
         if token_types is not None and self.types is None:
             raise ValueError("this encoder knows no token types (types=0): leave token_types out")
