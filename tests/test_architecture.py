@@ -17,6 +17,7 @@ PACKAGE = ROOT / "src" / "subquad"
 ROWS = [
     ("errors",),
     ("config",),
+    ("state",),
     ("ops",),
     ("layers",),
     ("models",),
@@ -33,7 +34,7 @@ ROWS = [
 ]
 RANK = {member: rank for rank, row in enumerate(ROWS) for member in row}
 # Below in the order of rows, and still none of its business.
-FORBIDDEN = {"data": {"ops", "layers", "models", "torch"}, "ops": {"layers", "models"}}
+FORBIDDEN = {"data": {"state", "ops", "layers", "models", "torch"}, "ops": {"layers", "models"}}
 OPTIONAL = {
     "MEGABYTE_pytorch",
     "PIL",

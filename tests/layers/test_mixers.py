@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from subquad.layers.attention import AttentionConfig
+from subquad.layers.hyena import HyenaConfig
 from subquad.layers.linear_attention import LinearAttentionConfig
+from subquad.layers.long_filter import ExplicitFilterConfig, ImplicitFilterConfig, WindowConfig
 from subquad.layers.mixer import Mixer, MixerConfig, Segmented
 from subquad.layers.mixers import MIXERS
 from subquad.layers.short_conv import ConvEncoder
@@ -26,6 +28,13 @@ EXAMPLES: dict[str, list[MixerConfig]] = {
         LinearAttentionConfig(heads=2, rotary=True, chunk=4),
         LinearAttentionConfig(heads=3, head_dim=6),
     ],
+    "hyena": [
+        HyenaConfig(filter=ImplicitFilterConfig(features=5, width=6)),
+        HyenaConfig(order=3, filter=ImplicitFilterConfig(features=3, width=6, learned_features=True, window=WindowConfig(shift=0.1))),
+        HyenaConfig(order=1, short_first=False, short_kernel=1, filter=ImplicitFilterConfig(features=3, width=6, window=None)),
+        HyenaConfig(order=2, short_first=False, short_kernel=4, filter=ExplicitFilterConfig(taps=7)),
+        HyenaConfig(order=4, filter=ImplicitFilterConfig(features=3, width=6, depth=2, normalized=True, base_len=9)),
+    ],
 }
 
 
@@ -35,9 +44,9 @@ def test_every_mixer_has_examples() -> None:
 
 def _mixers() -> list[Mixer]:
     torch.manual_seed(0)
-    built = [config.build(8) for configs in EXAMPLES.values() for config in configs]
+    built = [config.build(8, 23) for configs in EXAMPLES.values() for config in configs]
     built += [AttentionConfig(heads=2).build_segmented(8, 5, lookback) for lookback in (0, 2, 5)]
-    built += [Segmented(config.build(8), 5) for configs in EXAMPLES.values() for config in configs]
+    built += [Segmented(config.build(8, 5), 5) for configs in EXAMPLES.values() for config in configs]
     return [mixer.double().eval() for mixer in built]
 
 
@@ -76,7 +85,7 @@ def test_rows_advance_by_lengths_of_their_own(mixer: Mixer, seed: int) -> None:
 def test_starting_anew_in_each_segment_is_attention_within_segments() -> None:
     torch.manual_seed(0)
     native = AttentionConfig(heads=2).build_segmented(8, 5, 0).double()
-    wrapped = Segmented(AttentionConfig(heads=2).build(8), 5).double()
+    wrapped = Segmented(AttentionConfig(heads=2).build(8, 23), 5).double()
     wrapped.mixer.load_state_dict(native.state_dict())
     x = torch.randn(2, 23, 8, dtype=torch.float64)
     torch.testing.assert_close(native(x), wrapped(x), rtol=0, atol=1e-12)
@@ -95,7 +104,7 @@ def test_padding_changes_nothing(mixer: Mixer) -> None:
 
 
 def test_a_full_state_is_an_error() -> None:
-    mixer = AttentionConfig(heads=2).build(8)
+    mixer = AttentionConfig(heads=2).build(8, 23)
     state = mixer.init_state(1, 3)
     mixer.prefill(torch.randn(1, 3, 8), state)
     with pytest.raises(ValueError, match="holds 3 positions and is full"):
@@ -104,7 +113,7 @@ def test_a_full_state_is_an_error() -> None:
 
 @torch.no_grad()
 def test_the_state_of_linear_attention_has_one_size_in_float32() -> None:
-    mixer = LinearAttentionConfig(heads=2, rotary=True).build(8).bfloat16()
+    mixer = LinearAttentionConfig(heads=2, rotary=True).build(8, 23).bfloat16()
     short, long = mixer.init_state(3, 4), mixer.init_state(3, 10**9)
     assert short.nbytes == long.nbytes == 3 * 2 * (4 * 4 + 4) * 4
     mixer.prefill(torch.randn(3, 9, 8, dtype=torch.bfloat16), short, [9, 4, 0])
@@ -113,9 +122,9 @@ def test_the_state_of_linear_attention_has_one_size_in_float32() -> None:
 
 def test_wrong_heads_of_linear_attention() -> None:
     with pytest.raises(ValueError, match="dim 8 is no multiple of 3 heads"):
-        LinearAttentionConfig(heads=3).build(8)
+        LinearAttentionConfig(heads=3).build(8, 23)
     with pytest.raises(ValueError, match="head_dim is 5: make it even"):
-        LinearAttentionConfig(heads=2, head_dim=5, rotary=True).build(8)
+        LinearAttentionConfig(heads=2, head_dim=5, rotary=True).build(8, 23)
 
 
 def test_wrong_segments() -> None:
@@ -141,7 +150,7 @@ def test_conv_encoder_continues_from_its_state() -> None:
 def test_a_fraction_of_the_channels_turns() -> None:
     """The first half of each head's channels as rotary positions of that width, the others as without positions."""
     torch.manual_seed(0)
-    mixer = AttentionConfig(heads=2, head_dim=8, rotary_fraction=0.5).build(16).double()
+    mixer = AttentionConfig(heads=2, head_dim=8, rotary_fraction=0.5).build(16, 23).double()
     x = torch.randn(2, 9, 16, dtype=torch.float64)
     plain = mixer.qkv(x).unflatten(-1, (3, 2, 8))
     for part, turned in enumerate(mixer._project(x, [0])):
@@ -154,7 +163,7 @@ def test_a_fraction_of_the_channels_turns() -> None:
 @pytest.mark.parametrize("config", EXAMPLES["attention"], ids=str)
 def test_the_latest_positions_alone(config: AttentionConfig) -> None:
     torch.manual_seed(0)
-    mixer = config.build(8).double()
+    mixer = config.build(8, 23).double()
     x = torch.randn(2, 80, 8, dtype=torch.float64, requires_grad=True)
     for first in (1, 12, 79):
         whole, part = mixer(x)[:, first:], mixer(x, None, first)
@@ -167,5 +176,5 @@ def test_the_latest_positions_alone(config: AttentionConfig) -> None:
 @pytest.mark.parametrize(("head_dim", "fraction"), [(6, 0.5), (8, 0.3), (8, 0.01), (5, 1.0)])
 def test_wrong_fractions(head_dim: int, fraction: float) -> None:
     with pytest.raises(ValueError, match=f"head_dim is {head_dim} and rotary_fraction {fraction:g} of it"):
-        AttentionConfig(heads=2, head_dim=head_dim, rotary_fraction=fraction).build(16)
-    AttentionConfig(heads=2, head_dim=head_dim, rotary_fraction=fraction, rotary=False).build(16)
+        AttentionConfig(heads=2, head_dim=head_dim, rotary_fraction=fraction).build(16, 23)
+    AttentionConfig(heads=2, head_dim=head_dim, rotary_fraction=fraction, rotary=False).build(16, 23)

@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 from subquad.layers.attention import AttentionConfig
+from subquad.layers.hyena import HyenaConfig
 from subquad.layers.linear_attention import LinearAttentionConfig
+from subquad.layers.long_filter import ExplicitFilterConfig, FilterConfig, ImplicitFilterConfig
 from subquad.layers.stack import StackConfig
 from subquad.models.language_model import LanguageModelConfig
 from subquad.models.megabyte import MegabyteConfig
@@ -22,6 +24,14 @@ def stack(dim: int, depth: int = 2, **mixer: Any) -> StackConfig:
 
 def linear_stack(dim: int, depth: int = 2, rotary: bool = False, chunk: int = 8) -> StackConfig:
     return StackConfig(dim=dim, depth=depth, mixer=LinearAttentionConfig(heads=2, rotary=rotary, chunk=chunk))
+
+
+def hyena(order: int = 2, filter: FilterConfig | None = None, **options: Any) -> HyenaConfig:
+    return HyenaConfig(order=order, filter=filter or ImplicitFilterConfig(features=5, width=8), **options)
+
+
+def hyena_stack(dim: int, depth: int = 2, order: int = 2, **options: Any) -> StackConfig:
+    return StackConfig(dim=dim, depth=depth, mixer=hyena(order, **options))
 
 
 def megabyte(patch_size: int, **options: Any) -> MegabyteConfig:
@@ -63,6 +73,18 @@ CASES: dict[str, ModelConfig] = {
     "megabyte-linear-both": MegabyteConfig(
         max_len=40, patch_size=4, stages=(linear_stack(16, rotary=True), linear_stack(8, rotary=True, chunk=3)), cross_patch=0
     ),
+    "hyena": LanguageModelConfig(max_len=40, stack=hyena_stack(16)),
+    "hyena-3": LanguageModelConfig(max_len=40, stack=hyena_stack(16, order=3), positions="learned", tied=False, start="none"),
+    "hyena-equation-4": LanguageModelConfig(max_len=40, stack=hyena_stack(16, short_first=False)),
+    "hyena-learned-features": LanguageModelConfig(
+        max_len=40, stack=hyena_stack(16, filter=ImplicitFilterConfig(features=3, width=8, learned_features=True)), scale_residual=True
+    ),
+    "hyena-conv1d": LanguageModelConfig(max_len=40, stack=hyena_stack(16, filter=ExplicitFilterConfig(taps=9))),
+    "hyena-hybrid": LanguageModelConfig(
+        max_len=40, stack=hyena_stack(16, depth=3).model_copy(update={"others": {1: AttentionConfig(heads=2)}}), start="none"
+    ),
+    "megabyte-hyena-global": MegabyteConfig(max_len=40, patch_size=4, stages=(hyena_stack(16), stack(8))),
+    "megabyte-hyena-both": MegabyteConfig(max_len=40, patch_size=4, stages=(hyena_stack(16), hyena_stack(8, order=3)), cross_patch=0),
     "perceiver-ar": perceiver_ar(8),
     "perceiver-ar-2": perceiver_ar(2, cross_heads=1, tied=True),
     "perceiver-ar-6": perceiver_ar(6, 1.0, cross_heads=4),

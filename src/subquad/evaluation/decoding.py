@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from subquad.layers.stack import Block
-from subquad.layers.state import State
 from subquad.models.model import CausalModel
+from subquad.state import State
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from subquad.layers.mixer import Mixer, MixerConfig, Pairs
-from subquad.layers.state import State
 from subquad.ops.attention import attend, causal_attention, sees
 from subquad.ops.rotary import rotary_table, rotate, run_table
 from subquad.ops.rows import put_rows, run_index, take_rows
+from subquad.state import State
 
 
 class AttentionConfig(MixerConfig):
@@ -34,7 +34,7 @@ class AttentionConfig(MixerConfig):
     window: int | None = Field(None, gt=0)
     dropout: float = Field(0.0, ge=0, lt=1)
 
-    def build(self, dim: int) -> Attention:
+    def build(self, dim: int, max_len: int) -> Attention:
         return Attention(self, dim)
 
     def build_segmented(self, dim: int, segment: int, lookback: int) -> Attention:

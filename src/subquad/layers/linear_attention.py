@@ -15,10 +15,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from subquad.layers.mixer import Mixer, MixerConfig, Pairs
-from subquad.layers.state import State
 from subquad.ops.linear_attention import CHUNK, Rotation, continue_linear_attention, linear_attention
 from subquad.ops.rotary import rotary_table, run_table
 from subquad.ops.rows import run_index
+from subquad.state import State
 
 
 class LinearAttentionConfig(MixerConfig):
@@ -31,7 +31,7 @@ class LinearAttentionConfig(MixerConfig):
     rotary_base: float = Field(10_000.0, gt=1)
     chunk: int = Field(CHUNK, gt=0)
 
-    def build(self, dim: int) -> LinearAttention:
+    def build(self, dim: int, max_len: int) -> LinearAttention:
         return LinearAttention(self, dim)
 
 

@@ -15,10 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from subquad.config import Config
-from subquad.layers.state import State
+from subquad.ops.long_conv import Spectrum
 from subquad.ops.rows import put_rows, take_rows
+from subquad.state import State
 
 Pairs = Literal["half", "all"]
+Prepared = tuple[Spectrum, ...]  # what a mixer's weights alone come down to, for one length
 
 
 class Mixer(nn.Module, ABC):
@@ -33,6 +35,10 @@ class Mixer(nn.Module, ABC):
     @abstractmethod
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """(B, T, D) -> (B, T, D). ``mask`` (B, T) is True at real positions; the others neither give nor get anything."""
+
+    def prepare(self, length: int) -> Prepared | None:
+        """What depends on the weights and a length alone, for those mixers whose ``forward`` then takes it as ``prepared``."""
+        return None
 
     @abstractmethod
     def init_state(self, batch: int, max_len: int) -> State:
@@ -55,9 +61,17 @@ class MixerConfig(Config, ABC):
 
     kind: str
 
+    @property
+    def causal(self) -> bool:
+        """Whether no position sees a later one."""
+        return True
+
     @abstractmethod
-    def build(self, dim: int) -> Mixer:
-        """A mixer of width ``dim``. Raises ``ValueError`` when the width does not fit."""
+    def build(self, dim: int, max_len: int) -> Mixer:
+        """A mixer of width ``dim`` for a context of ``max_len`` positions, and the start vector that models put before it.
+
+        Raises ``ValueError`` when the sizes do not fit.
+        """
 
     def build_segmented(self, dim: int, segment: int, lookback: int) -> Mixer:
         """One whose positions see only their own segment of ``segment`` positions and the last ``lookback`` of the segment before.
@@ -66,7 +80,7 @@ class MixerConfig(Config, ABC):
         """
         if lookback:
             raise ValueError(f"a mixer of kind {self.kind!r} cannot look back over a patch's edge: set cross_patch=0")
-        return Segmented(self.build(dim), segment)
+        return Segmented(self.build(dim, segment), segment)
 
 
 @dataclass

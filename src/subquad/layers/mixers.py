@@ -8,12 +8,14 @@ from pydantic import BeforeValidator, SerializeAsAny
 
 from subquad.config import parse, suggest
 from subquad.layers.attention import AttentionConfig
+from subquad.layers.hyena import HyenaConfig
 from subquad.layers.linear_attention import LinearAttentionConfig
 from subquad.layers.mixer import MixerConfig
 
 MIXERS: dict[str, type[MixerConfig]] = {
     "attention": AttentionConfig,
     "linear_attention": LinearAttentionConfig,
+    "hyena": HyenaConfig,
 }
 
 

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from subquad.layers.state import State
 from subquad.ops.rows import put_rows, take_rows
+from subquad.state import State
 
 
 @dataclass

@@ -9,24 +9,39 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from subquad.config import Config
 from subquad.layers.feedforward import FeedForward, FeedForwardConfig
-from subquad.layers.mixer import Mixer
+from subquad.layers.mixer import Mixer, MixerConfig, Prepared
 from subquad.layers.mixers import AnyMixerConfig
-from subquad.layers.state import State
+from subquad.state import State
 
 
 class StackConfig(Config):
-    """``depth`` blocks of width ``dim``; ``dropout`` is on what each sublayer adds."""
+    """``depth`` blocks of width ``dim``; ``dropout`` is on what each sublayer adds.
+
+    ``others`` are the blocks of a hybrid that have another mixer than ``mixer``, by their number from 0.
+    """
 
     dim: int = Field(gt=0)
     depth: int = Field(ge=0)
     mixer: AnyMixerConfig
+    others: dict[int, AnyMixerConfig] = {}
     feedforward: FeedForwardConfig = FeedForwardConfig()
     dropout: float = Field(0.0, ge=0, lt=1)
+
+    @property
+    def mixers(self) -> list[MixerConfig]:
+        """The mixer of each block."""
+        return [self.others.get(index, self.mixer) for index in range(self.depth)]
+
+    @model_validator(mode="after")
+    def _others_exist(self) -> StackConfig:
+        if wrong := [index for index in self.others if not 0 <= index < self.depth]:
+            raise ValueError(f"others names block {wrong[0]}, but the blocks are 0 to {self.depth - 1}: take one of them")
+        return self
 
 
 @dataclass
@@ -39,17 +54,17 @@ class StackState(State):
 class Block(nn.Module):
     """Norm, mixer, norm, feed-forward, with residuals; (B, T, D) -> (B, T, D)."""
 
-    def __init__(self, config: StackConfig, segment: int | None = None, lookback: int = 0) -> None:
+    def __init__(self, config: StackConfig, mixer: Mixer) -> None:
         super().__init__()
         self.mixer_norm = nn.LayerNorm(config.dim)
-        mixer, dim = config.mixer, config.dim
-        self.mixer: Mixer = mixer.build(dim) if segment is None else mixer.build_segmented(dim, segment, lookback)
+        self.mixer = mixer
         self.feedforward_norm = nn.LayerNorm(config.dim)
         self.feedforward = FeedForward(config.feedforward, config.dim)
         self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        x = x + self.dropout(self.mixer(self.mixer_norm(x), mask))
+    def forward(self, x: Tensor, mask: Tensor | None = None, prepared: Prepared | None = None) -> Tensor:
+        normed = self.mixer_norm(x)
+        x = x + self.dropout(self.mixer(normed, mask) if prepared is None else self.mixer(normed, mask, prepared))
         return x + self.dropout(self.feedforward(self.feedforward_norm(x)))
 
     def init_state(self, batch: int, max_len: int) -> State:
@@ -63,18 +78,26 @@ class Block(nn.Module):
 
 
 class Stack(nn.Module):
-    """Blocks and a final norm; (B, T, D) -> (B, T, D), causal. See ``MixerConfig.build_segmented`` for the other arguments."""
+    """Blocks and a final norm; (B, T, D) -> (B, T, D), causal where the mixers are. See ``MixerConfig`` for the other arguments."""
 
-    def __init__(self, config: StackConfig, segment: int | None = None, lookback: int = 0) -> None:
+    def __init__(self, config: StackConfig, max_len: int, segment: int | None = None, lookback: int = 0) -> None:
         super().__init__()
-        blocks = nn.ModuleList(Block(config, segment, lookback) for _ in range(config.depth))
+        mixers = [
+            mixer.build(config.dim, max_len) if segment is None else mixer.build_segmented(config.dim, segment, lookback)
+            for mixer in config.mixers
+        ]
+        blocks = nn.ModuleList(Block(config, mixer) for mixer in mixers)
         self.blocks = cast("Sequence[Block]", blocks)
         self.norm = nn.LayerNorm(config.dim)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        for block in self.blocks:
-            x = block(x, mask)
+    def forward(self, x: Tensor, mask: Tensor | None = None, prepared: Sequence[Prepared | None] | None = None) -> Tensor:
+        for index, block in enumerate(self.blocks):
+            x = block(x, mask, None if prepared is None else prepared[index])
         return self.norm(x)
+
+    def prepare(self, length: int) -> list[Prepared | None]:
+        """See ``Mixer.prepare``, one for each block."""
+        return [block.mixer.prepare(length) for block in self.blocks]
 
     def init_state(self, batch: int, max_len: int) -> StackState:
         """See ``Mixer.init_state``."""
@@ -91,13 +114,21 @@ class Stack(nn.Module):
         return self.prefill(x.unsqueeze(1), state).squeeze(1)
 
 
-def init_weights(model: nn.Module, std: float) -> None:
-    """Weights of linear maps, convolutions and tables, and the start vectors, from N(0, std) cut off at two std; biases zero."""
-    for module in model.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            if isinstance(module, nn.LayerNorm):
-                continue
-            if name == "bias":
-                nn.init.zeros_(parameter)
-            else:
-                nn.init.trunc_normal_(parameter, std=std, a=-2 * std, b=2 * std)
+def init_weights(module: nn.Module, std: float) -> None:
+    """Weights of linear maps, convolutions and tables, and the start vectors, from N(0, std) cut off at two std; biases zero.
+
+    A module with a method ``initialise(std)`` draws its weights itself.
+    """
+    own = getattr(module, "initialise", None)
+    if own is not None:
+        own(std)
+        return
+    for name, parameter in module.named_parameters(recurse=False):
+        if isinstance(module, nn.LayerNorm):
+            continue
+        if name == "bias":
+            nn.init.zeros_(parameter)
+        else:
+            nn.init.trunc_normal_(parameter, std=std, a=-2 * std, b=2 * std)
+    for child in module.children():
+        init_weights(child, std)

@@ -13,22 +13,36 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import model_validator
 from torch import Tensor, nn
 
 from subquad.layers.attention import AttentionConfig
 from subquad.layers.linear_attention import LinearAttentionConfig
+from subquad.layers.mixer import Prepared
 from subquad.layers.stack import Stack, StackConfig, StackState, init_weights
-from subquad.models.model import CausalModel, ModelConfig, ModelState
+from subquad.models.model import CausalModel, ModelConfig, ModelState, demand_causal
 from subquad.ops.rows import run_index
 
 
 class LanguageModelConfig(ModelConfig):
-    """``positions`` are learned vectors added to the embeddings; a mixer may have positions of its own (``stack.mixer.rotary``)."""
+    """``positions`` are learned vectors added to the embeddings; a mixer may have positions of its own (``stack.mixer.rotary``).
+
+    ``start`` is what the first id is predicted from: a learned vector, or nothing ("none", as in models of other code that begin with an
+    id of the text): then its logits are zeros, and a context of ``max_len`` is read by ``max_len`` positions.
+    ``scale_residual`` starts the maps that add to the residual stream smaller by sqrt(2 depth), as GPT-2 does.
+    """
 
     kind: Literal["language_model"] = "language_model"
     stack: StackConfig
     positions: Literal["learned", "none"] = "none"
     tied: bool = True
+    start: Literal["learned", "none"] = "learned"
+    scale_residual: bool = False
+
+    @model_validator(mode="after")
+    def _predicts(self) -> LanguageModelConfig:
+        demand_causal(self.stack, "a language model")
+        return self
 
     @property
     def width(self) -> int:
@@ -53,22 +67,33 @@ class LanguageModel(CausalModel):
         self.config: LanguageModelConfig = config
         dim = config.stack.dim
         self.embedding = nn.Embedding(config.vocab, dim)
-        self.start = nn.Parameter(torch.empty(dim))
+        self.start = nn.Parameter(torch.empty(dim)) if config.start == "learned" else None
         self.positions = nn.Embedding(config.max_len, dim) if config.positions == "learned" else None
-        self.stack = Stack(config.stack)
+        self.stack = Stack(config.stack, config.max_len)
         self.head = None if config.tied else nn.Linear(dim, config.vocab, bias=False)
         init_weights(self, config.init_std)
+        if config.scale_residual:
+            self._scale_residual()
 
-    def forward(self, ids: Tensor) -> Tensor:
+    def forward(self, ids: Tensor, prepared: Sequence[Prepared | None] | None = None) -> Tensor:
+        """See ``CausalModel.forward``; ``prepared`` as ``prepare`` made it."""
         batch, length = ids.shape
         self._check_length(length)
         if length == 0:
-            return self.start.new_zeros(batch, 0, self.config.vocab)
-        start = self.start.expand(batch, 1, -1)
-        return self._logits(self.stack(torch.cat((start, self._embed(ids[:, :-1], [0])), 1)))
+            return self._zeros(batch, 0)
+        x = self._embed(ids[:, :-1], [0])
+        if self.start is None:
+            return torch.cat((self._zeros(batch, 1), self._logits(self.stack(x, None, prepared)) if length > 1 else self._zeros(batch, 0)), 1)
+        return self._logits(self.stack(torch.cat((self.start.expand(batch, 1, -1), x), 1), None, prepared))
+
+    def prepare(self, length: int | None = None) -> list[Prepared | None]:
+        """What depends on the weights alone, for inputs of up to ``length`` ids: filter spectra. It holds until they change."""
+        return self.stack.prepare(self._room(length))
 
     def init_state(self, batch: int, max_len: int | None = None) -> LanguageModelState:
         room = self._room(max_len)
+        if self.start is None:
+            return LanguageModelState(self._zeros(batch, 1).squeeze(1), [0] * batch, room, self.stack.init_state(batch, max(room, 1)))
         stack = self.stack.init_state(batch, room + 1)
         logits = self._logits(self.stack.step(self.start.expand(batch, -1), stack))
         return LanguageModelState(logits, [0] * batch, room, stack)
@@ -83,6 +108,16 @@ class LanguageModel(CausalModel):
             index = run_index(starts, ids.shape[1], ids.device).clamp(max=self.config.max_len - 1)
             x = x + self.positions(index)
         return x
+
+    def _zeros(self, batch: int, length: int) -> Tensor:
+        return self.embedding.weight.new_zeros(batch, length, self.config.vocab)
+
+    @torch.no_grad()
+    def _scale_residual(self) -> None:
+        for block in self.stack.blocks:
+            for linear in (getattr(block.mixer, "out", None), block.feedforward.down):
+                if linear is not None:
+                    linear.weight.mul_((2 * self.config.stack.depth) ** -0.5)
 
     def _logits(self, x: Tensor) -> Tensor:
         return F.linear(x, self.embedding.weight) if self.head is None else self.head(x)

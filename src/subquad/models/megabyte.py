@@ -27,9 +27,9 @@ from torch import Tensor, nn
 from subquad.layers.attention import AttentionConfig
 from subquad.layers.short_conv import ConvEncoder, ConvEncoderState
 from subquad.layers.stack import Stack, StackConfig, StackState, init_weights
-from subquad.layers.state import State
-from subquad.models.model import CausalModel, ModelConfig, ModelState
+from subquad.models.model import CausalModel, ModelConfig, ModelState, demand_causal
 from subquad.ops.rows import put_rows, run_index, take_rows
+from subquad.state import State
 
 
 class MegabyteConfig(ModelConfig):
@@ -67,6 +67,7 @@ class MegabyteConfig(ModelConfig):
         if len(self.stages) != len(self.patches) + 1:
             raise ValueError(f"{len(self.stages)} stages need {len(self.stages) - 1} patch sizes, got {list(self.patches)}")
         for index, stage in enumerate(self.stages):
+            demand_causal(stage, f"stage {index}")
             unit = math.prod(self.patches[index:])
             if stage.dim % unit:
                 raise ValueError(
@@ -126,7 +127,7 @@ class Stage(nn.Module):
         self.conv = ConvEncoder(stack.dim // self.unit, config.conv_kernels) if index == 0 and config.conv_kernels else None
         alone = index == 0 or (index == 1 and config.without == "global")
         self.above = None if alone else nn.Linear(config.stages[index - 1].dim // patches[index - 1], stack.dim, bias=False)
-        self.stack = Stack(stack, self.group, lookback)
+        self.stack = Stack(stack, config.max_len // self.unit, self.group, lookback)
 
     def embed(
         self, ids: Tensor, starts: Sequence[int], conv: ConvEncoderState | None = None, counts: Sequence[int] | None = None

@@ -18,8 +18,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from subquad.config import Config
-from subquad.layers.state import State
+from subquad.layers.stack import StackConfig
 from subquad.ops.rows import take_rows
+from subquad.state import State
 
 
 class ModelConfig(Config, ABC):
@@ -38,6 +39,12 @@ class ModelConfig(Config, ABC):
     @abstractmethod
     def build(self) -> nn.Module:
         """A freshly initialised model. Raises ``ValueError`` when sizes do not fit."""
+
+
+def demand_causal(stack: StackConfig, where: str) -> None:
+    """Raises ``ValueError`` for a stack that sees the ids it should predict."""
+    if seeing := [mixer.kind for mixer in stack.mixers if not mixer.causal]:
+        raise ValueError(f"{where} predicts what comes next, but its mixer {seeing[0]!r} sees it: make it causal (two_sided=false)")
 
 
 @dataclass

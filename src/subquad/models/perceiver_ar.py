@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from subquad.layers.attention import AttentionConfig
 from subquad.layers.feedforward import FeedForwardConfig
 from subquad.layers.stack import Block, Stack, StackConfig, StackState, init_weights
-from subquad.layers.state import State
 from subquad.models.model import CausalModel, ModelConfig, ModelState
 from subquad.ops.rows import put_rows, take_rows
+from subquad.state import State
 
 
 def latent_stack(dim: int, depth: int, heads: int, dropout: float = 0.1) -> StackConfig:
@@ -105,7 +105,7 @@ class Latents(nn.Module):
 
     def __init__(self, config: StackConfig, size: int) -> None:
         super().__init__()
-        self.stack = Stack(config)
+        self.stack = Stack(config, size)
         self.size, self.overlap = size, size // 2
 
     def forward(self, x: Tensor) -> Tensor:
@@ -156,7 +156,7 @@ class PerceiverAR(CausalModel):
         dim = config.stack.dim
         self.embedding = nn.Embedding(config.vocab, dim)
         self.start = nn.Parameter(torch.empty(dim))
-        self.reader = Reader(config.reader)
+        self.reader = Reader(config.reader, config.reader.mixer.build(dim, config.max_len))
         self.latents = Latents(config.stack, config.latents)
         self.head = None if config.tied else nn.Linear(dim, config.vocab)
         init_weights(self, config.init_std)

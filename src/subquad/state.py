@@ -14,7 +14,8 @@ from torch import Tensor
 @dataclass
 class State:
     """Base of every decoding state: a dataclass of tensors (batch first), states, lists of these, and lists with one integer a row.
-    ``prefill`` and ``step`` advance it in place; a clone goes its own way."""
+    ``prefill`` and ``step`` advance it in place; a clone goes its own way. Anything else is immutable and shared by all clones; where it
+    has ``nbytes``, they count."""
 
     def clone(self) -> Self:
         """An independent copy."""
@@ -27,7 +28,7 @@ class State:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all tensors held."""
+        """Bytes of all tensors held, shared ones included."""
         return sum(_count(getattr(self, field.name)) for field in dataclasses.fields(self))
 
 
@@ -51,8 +52,4 @@ def _restarted(value: Any, fresh: Any, rows: Sequence[bool]) -> Any:
 
 
 def _count(value: Any) -> int:
-    if isinstance(value, State):
-        return value.nbytes
-    if isinstance(value, Tensor):
-        return value.numel() * value.element_size()
-    return sum(_count(inner) for inner in value) if isinstance(value, list) else 0
+    return sum(_count(inner) for inner in value) if isinstance(value, list) else getattr(value, "nbytes", 0)

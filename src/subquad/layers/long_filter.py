@@ -1,0 +1,205 @@
+"""Filters as long as the sequence: implicit ones, a small network of position (Hyena, arXiv 2302.10866, section 3.3), and explicit taps.
+
+    h[c, t] = window[c](t) * FFN(features(t))[c],   window[c](t) = exp(-rate[c] t) + shift,   t from 0 at lag 0 to 1 at lag length - 1
+    features(t) = [t, cos(f_k w), -sin(f_k w) for k < K],   w = 2 pi lag / length,   f from 1e-4 to K - 1
+    FFN = Linear, sin, (Linear, sin) ..., Linear without bias;   sin(x) is sin(frequency * x), one learned frequency a unit for all layers
+
+C channels, L lags. Parameters do not grow with L. Cost in L: that of the network at each lag, once a pass whatever the batch.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Annotated, Any, Literal, cast
+
+import torch
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
+from torch import Tensor, nn
+
+from subquad.config import Config, parse, suggest
+
+TARGET = 1e-2  # what a window has fallen to after the part of the length that ``fast`` and ``slow`` say
+
+
+class FilterConfig(Config, ABC):
+    """Base of the filters' configs."""
+
+    kind: str
+
+    @abstractmethod
+    def build(self, channels: int, max_len: int) -> LongFilter:
+        """Filters of that many channels for lags up to ``max_len``. Raises ``ValueError`` for sizes that do not fit."""
+
+
+class WindowConfig(Config):
+    """A decay with a rate of its own for each channel: the slowest has fallen to a hundredth after ``slow`` times the length, the fastest
+    after ``fast`` times; ``shift`` is added, so that no lag is closed for good."""
+
+    fast: float = Field(0.3, gt=0)
+    slow: float = Field(1.5, gt=0)
+    shift: float = 0.0
+
+
+class ImplicitFilterConfig(FilterConfig):
+    """``features`` of position, an odd number 2 K + 1; the network has ``depth`` linear maps and ``width`` units between them.
+
+    ``frequency`` is where that of the sines starts: too low, and the filters start smooth and learn slowly. ``learned_features`` makes the
+    features a table of one row a lag, which training changes. ``window=None`` leaves the decay out (CKConv). ``normalized`` divides by the
+    sum of magnitudes over the channels. ``init_std`` draws the network's weights from N(0, std) instead of PyTorch's usual ranges.
+
+    ``base_len`` is the length that t = 1 stands for; by default the longest lag of the model. A trained model that is given a larger
+    ``max_len`` keeps its filters tap by tap, and continues them, when ``base_len`` holds its old length; without, they are stretched.
+    """
+
+    kind: Literal["implicit"] = "implicit"
+    features: int = Field(33, ge=1)
+    width: int = Field(64, gt=0)
+    depth: int = Field(4, ge=2)
+    frequency: float = Field(10.0, gt=0)
+    learned_features: bool = False
+    window: WindowConfig | None = WindowConfig()
+    normalized: bool = False
+    init_std: float | None = Field(None, gt=0)
+    base_len: int | None = Field(None, gt=1)
+
+    @model_validator(mode="after")
+    def _fits(self) -> ImplicitFilterConfig:
+        if self.features < 3 or self.features % 2 == 0:
+            raise ValueError(f"features are time and pairs of a cosine and a sine, so an odd number from 3 on, got {self.features}")
+        if self.learned_features and self.base_len is not None:
+            raise ValueError("learned features are a table of a fixed length, which base_len cannot continue: leave one of them out")
+        return self
+
+    def build(self, channels: int, max_len: int) -> ImplicitFilter:
+        return ImplicitFilter(self, channels, max_len)
+
+
+class ExplicitFilterConfig(FilterConfig):
+    """``taps`` learned numbers a channel (the paper's Conv1d); lags beyond are not seen."""
+
+    kind: Literal["explicit"] = "explicit"
+    taps: int = Field(64, gt=0)
+
+    def build(self, channels: int, max_len: int) -> ExplicitFilter:
+        return ExplicitFilter(self, channels, max_len)
+
+
+FILTERS: dict[str, type[FilterConfig]] = {"implicit": ImplicitFilterConfig, "explicit": ExplicitFilterConfig}
+
+
+def _choose(value: Any) -> Any:
+    """A mapping becomes the config that its ``kind`` names."""
+    if not isinstance(value, dict):
+        return value
+    kind = str(value.get("kind", "implicit"))
+    if kind not in FILTERS:
+        raise ValueError(f"unknown filter {kind!r}: {suggest(kind, FILTERS)}")
+    return parse(FILTERS[kind], value)
+
+
+AnyFilterConfig = Annotated[SerializeAsAny[FilterConfig], BeforeValidator(_choose)]
+
+
+class LongFilter(nn.Module, ABC):
+    """Base of the filters: ``forward(length)`` gives (C, K) in float32 or better, K up to ``length`` and ``max_len`` taps."""
+
+    max_len: int
+
+    @abstractmethod
+    def forward(self, length: int) -> Tensor:
+        """The taps at lags 0 to length - 1, or as many as there are. Raises ``ValueError`` in half precision."""
+
+    @abstractmethod
+    def initialise(self, std: float) -> None:
+        """Draws new weights; filters have starting values of their own, so ``std``, that of the model, may mean nothing to them."""
+
+
+class ImplicitFilter(LongFilter):
+    """See the module's docstring."""
+
+    def __init__(self, config: ImplicitFilterConfig, channels: int, max_len: int) -> None:
+        super().__init__()
+        self.config, self.max_len = config, max_len
+        sizes = [config.features, *[config.width] * (config.depth - 1)]
+        hidden = nn.ModuleList(nn.Linear(before, after) for before, after in zip(sizes, sizes[1:], strict=False))
+        self.hidden = cast("list[nn.Linear]", hidden)
+        self.last = nn.Linear(config.width, channels, bias=False)
+        self.frequency = nn.Parameter(torch.empty(config.width))
+        self.table = nn.Parameter(torch.empty(max_len, config.features)) if config.learned_features else None
+        self.register_buffer("rates", None if config.window is None else torch.empty(channels))
+        self.initialise(0.0)
+
+    @torch.no_grad()
+    def initialise(self, std: float) -> None:
+        for linear in (*self.hidden, self.last):
+            if self.config.init_std is None:
+                linear.reset_parameters()
+            else:
+                nn.init.normal_(linear.weight, std=self.config.init_std)
+                if linear.bias is not None:
+                    nn.init.zeros_(linear.bias)
+        nn.init.constant_(self.frequency, self.config.frequency)
+        if self.table is not None:
+            self.table.copy_(self.features(torch.arange(self.max_len, device=self.table.device), self.table.dtype))
+        if (window := self.config.window) is not None:
+            slowest, fastest = (-math.log(TARGET) / part for part in (window.slow, window.fast))
+            self.rates.copy_(torch.linspace(slowest, fastest, len(self.rates)))
+
+    def forward(self, length: int) -> Tensor:
+        dtype = self.last.weight.dtype
+        if dtype in (torch.float16, torch.bfloat16):
+            raise ValueError(f"a filter in {dtype} loses its digits: keep the model in float32 and use autocast (dtype=bfloat16)")
+        lags = torch.arange(min(length, self.max_len), device=self.last.weight.device)
+        features = self.features(lags, dtype) if self.table is None else self.table[: len(lags)]
+        with torch.autocast(lags.device.type, enabled=False):
+            taps = self._network(features.mT)
+            if self.config.window is not None:
+                taps = taps * self._window(lags, dtype)
+            if self.config.normalized:
+                taps = taps / taps.abs().sum(0, keepdim=True)
+        return taps
+
+    def features(self, lags: Tensor, dtype: torch.dtype) -> Tensor:
+        """The features of lags (L,) -> (L, 2 K + 1)."""
+        bands = (self.config.features - 1) // 2
+        angle = torch.outer(lags.to(dtype) * (2 * math.pi / self._unit), torch.linspace(1e-4, bands - 1, bands, dtype=dtype, device=lags.device))
+        return torch.cat((self._time(lags, dtype).unsqueeze(1), angle.cos(), -angle.sin()), 1)
+
+    @property
+    def _unit(self) -> int:
+        return self.config.base_len or self.max_len
+
+    def _time(self, lags: Tensor, dtype: torch.dtype) -> Tensor:
+        return lags.to(dtype) / max(self._unit - 1, 1)
+
+    def _network(self, x: Tensor) -> Tensor:
+        """(features, L) -> (C, L): lags last, as the convolution wants them."""
+        frequency = self.frequency.unsqueeze(1)
+        for linear in self.hidden:
+            x = torch.sin(frequency * torch.addmm(linear.bias.unsqueeze(1), linear.weight, x))
+        return self.last.weight @ x
+
+    def _window(self, lags: Tensor, dtype: torch.dtype) -> Tensor:
+        assert self.config.window is not None
+        decay = torch.exp(-self.rates.to(dtype).abs().unsqueeze(1) * self._time(lags, dtype))
+        return decay + self.config.window.shift if self.config.window.shift else decay
+
+
+class ExplicitFilter(LongFilter):
+    """One learned number a tap, drawn as PyTorch draws those of a convolution."""
+
+    def __init__(self, config: ExplicitFilterConfig, channels: int, max_len: int) -> None:
+        super().__init__()
+        self.max_len = max_len
+        self.taps = nn.Parameter(torch.empty(channels, config.taps))
+        self.initialise(0.0)
+
+    def initialise(self, std: float) -> None:
+        bound = self.taps.shape[1] ** -0.5
+        nn.init.uniform_(self.taps, -bound, bound)
+
+    def forward(self, length: int) -> Tensor:
+        if self.taps.dtype in (torch.float16, torch.bfloat16):
+            raise ValueError(f"a filter in {self.taps.dtype} loses its digits: keep the model in float32 and use autocast (dtype=bfloat16)")
+        return self.taps[:, : min(length, self.max_len)]

@@ -1,0 +1,185 @@
+"""A causal long convolution one position at a time, exactly, where each input may depend on the outputs before it.
+
+    y[t] = sum over s <= t of k[t - s] u[s].
+
+Every pair (s, t) belongs to one tile: inside a base tile of b positions each input is added to the outputs it reaches as it comes;
+above, whenever the count t' of inputs is a multiple of b and U is the largest power of two in it, the last U inputs are convolved with
+k[0 : 2U] by an FFT of length 2U and added to what is pending for the next U outputs (relaxed multiplication: van der Hoeven, "Relax,
+but don't be too lazy", 2002; as inference of long convolutions: Oncescu et al., "Flash Inference", arXiv 2410.12982). Many positions at
+once are cut into blocks of 2^q positions that begin at multiples of 2^q: inside a block a plain causal convolution, after it its tile.
+u is (B, T, D), k is (D, K) with one filter a channel: B batch, T positions, D channels. Cost of T positions: b T + T log^2 T, instead
+of T^2; tiles grow no longer than the filter, so for K < T it is b T + T log^2 K. All sums run in the filter's dtype.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from subquad.state import State
+
+BASE = 64  # positions of a base tile: the fastest of 16, 32, 64 and 128 on one core, at 256 channels
+
+
+@dataclass(frozen=True, eq=False)
+class OnlineFilter:
+    """What decoding reads of a filter and never changes, shared by a state and its clones. Made by ``of``."""
+
+    max_len: int
+    taps: Tensor  # (D, K), K at most max_len
+    base: Tensor  # (b, D), the first taps as inputs meet them inside a base tile; zeros beyond the last tap
+    spectra: tuple[Tensor, ...]  # of k[0 : 2U], (D, U + 1), for U = b, 2b, 4b ...
+
+    @classmethod
+    def of(cls, k: Tensor, max_len: int) -> OnlineFilter:
+        """The filters ``k`` (D, K), any K > 0, made ready for ``max_len`` positions. Raises ``ValueError`` for a k in half precision."""
+        if k.dtype not in (torch.float32, torch.float64):
+            raise ValueError(f"an online convolution runs in float32 or float64, got a filter in {k.dtype}: convert it, FFTs need the digits")
+        if k.ndim != 2 or not k.shape[1] or max_len < 1:
+            raise ValueError(f"expected filters (D, K) with a tap and room for a position, got {tuple(k.shape)} and max_len {max_len}")
+        taps = k.detach()[:, :max_len].contiguous()
+        tile = min(BASE, 1 << (max_len - 1).bit_length())
+        base = F.pad(taps[:, :tile], (0, max(0, tile - taps.shape[1]))).t().contiguous()
+        spectra, size, largest = [], tile, 0
+        while size < max_len and largest < taps.shape[1] - 1:  # no tap joins what lies in larger tiles only
+            spectra.append(torch.fft.rfft(taps[:, : 2 * size], n=2 * size))
+            size, largest = 2 * size, size
+        return cls(max_len, taps, base, tuple(spectra))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors held."""
+        return sum(x.nbytes for x in (self.taps, self.base, *self.spectra))
+
+
+@dataclass
+class OnlineConvState(State):
+    """Inputs taken and sums due, L = max_len rounded up to whole base tiles. A position inside the open base tile touches only that
+    tile's two small buffers, contiguous in channels; the long ones are contiguous in time."""
+
+    inputs: Tensor  # (B, D, L), up to the open base tile
+    pending: Tensor  # (B, D, L), what the finished tiles give to the positions from the open base tile on
+    recent: Tensor  # (B, b, D), inputs of the open base tile
+    open: Tensor  # (B, b, D), sums of the open base tile
+    lengths: list[int]
+    filter: OnlineFilter
+
+
+def init_online_conv(filter: OnlineFilter, batch: int) -> OnlineConvState:
+    """The state before the first position of ``batch`` sequences."""
+    tile, dim = filter.base.shape
+    length = -(-filter.max_len // tile) * tile
+    inputs, recent = filter.taps.new_zeros(batch, dim, length), filter.base.new_zeros(batch, tile, dim)
+    return OnlineConvState(inputs, torch.zeros_like(inputs), recent, torch.zeros_like(recent), [0] * batch, filter)
+
+
+def step_online_conv(u: Tensor, state: OnlineConvState) -> Tensor:
+    """The next position, (B, D) -> (B, D). See ``prefill_online_conv``."""
+    lengths, u = state.lengths, u.unsqueeze(1)
+    if len(set(lengths)) == 1 and lengths[0] < state.filter.max_len and (lengths[0] + 1) % state.filter.base.shape[0]:
+        state.lengths = [lengths[0] + 1] * len(lengths)
+        y = _push(u, state, lengths[0] % state.filter.base.shape[0])  # the whole of what follows, for a place inside a base tile
+    else:
+        y = prefill_online_conv(u, state)
+    return y.squeeze(1)
+
+
+def prefill_online_conv(u: Tensor, state: OnlineConvState, lengths: Sequence[int] | None = None) -> Tensor:
+    """The next n positions at once, (B, n, D) -> (B, n, D), in u's dtype.
+
+    Row b advances by ``lengths[b]`` (0 to n; default n); its outputs past that are meaningless and change nothing. Adjacent rows that
+    stand together run together. Raises ``ValueError`` when a row would outgrow the state.
+    """
+    n, starts = u.shape[1], state.lengths
+    counts = [n] * len(starts) if lengths is None else list(lengths)
+    ends = [start + count for start, count in zip(starts, counts, strict=True)]
+    room = state.filter.max_len
+    if max(ends, default=0) > room:
+        raise ValueError(f"the decoding state holds {room} positions and is full: give init_state a larger max_len")
+    y = torch.zeros_like(u)
+    for rows, start, count in _together(starts, counts):
+        if count:
+            y[rows, :count] = _advance(u[rows, :count], _view(state, rows), start)
+    state.lengths = ends
+    return y
+
+
+def online_conv_direct(u: Tensor, k: Tensor) -> Tensor:
+    """Slow twin: every output as a dot product with all inputs so far, one position at a time. u (B, T, D), k (D, K) -> (B, T, D)."""
+    inputs, backward, size = u.transpose(1, 2).contiguous(), k.flip(1), k.shape[1]
+    rows = [
+        torch.einsum("bdj,dj->bd", inputs[..., max(0, end - size) : end], backward[:, max(0, size - end) :])
+        for end in range(1, u.shape[1] + 1)
+    ]
+    return torch.stack(rows, 1) if rows else torch.zeros_like(u)
+
+
+def _together(starts: Sequence[int], counts: Sequence[int]) -> Iterator[tuple[slice, int, int]]:
+    """Runs of adjacent rows with the same start and count."""
+    first = 0
+    for (start, count), run in groupby(zip(starts, counts, strict=True)):
+        last = first + len(list(run))
+        yield slice(first, last), start, count
+        first = last
+
+
+def _view(state: OnlineConvState, rows: slice) -> OnlineConvState:
+    """Some rows of a state, in the same memory."""
+    tensors = (x[rows] for x in (state.inputs, state.pending, state.recent, state.open))
+    return OnlineConvState(*tensors, state.lengths[rows], state.filter)
+
+
+def _advance(u: Tensor, state: OnlineConvState, start: int) -> Tensor:
+    """All rows of a state by n > 0 positions from ``start`` on, (B, n, D) -> (B, n, D)."""
+    tile, n = state.open.shape[1], u.shape[1]
+    parts, at = [], 0
+    while at < n:
+        t = start + at
+        place, left = t % tile, n - at
+        if place or left < tile:
+            size = min(tile - place, left)
+            parts.append(_push(u[:, at : at + size], state, place))
+            if place + size == tile:
+                state.inputs[..., t - place : t + size] = state.recent.mT
+        else:
+            size = 1 << (left.bit_length() - 1)
+            size = min(size, t & -t) if t else size
+            parts.append(_block(u[:, at : at + size].mT, state, t).mT)
+        at += size
+        if place + size >= tile and start + at < state.filter.max_len:
+            _finish(state, start + at)
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+
+def _push(u: Tensor, state: OnlineConvState, place: int) -> Tensor:
+    """Positions inside the open base tile from ``place`` on: each input goes to all outputs of the tile that it reaches."""
+    (tile, _), size = state.filter.base.shape, u.shape[1]
+    state.recent[:, place : place + size] = u
+    for i in range(size):
+        state.open[:, place + i :].addcmul_(u[:, i : i + 1] if size > 1 else u, state.filter.base[: tile - place - i])
+    return state.open[:, place : place + size].to(u.dtype, copy=True)
+
+
+def _block(u: Tensor, state: OnlineConvState, t: int) -> Tensor:
+    """A block of whole base tiles, (B, D, size) -> (B, D, size)."""
+    size = u.shape[2]
+    inputs = state.inputs[..., t : t + size].copy_(u)
+    sums = torch.fft.rfft(inputs, n=2 * size).mul_(torch.fft.rfft(state.filter.taps[:, :size], n=2 * size))
+    return torch.fft.irfft(sums, n=2 * size)[..., :size].add_(state.pending[..., t : t + size]).to(u.dtype)
+
+
+def _finish(state: OnlineConvState, end: int) -> None:
+    """The tile whose last input stands before ``end``; then the next base tile is open."""
+    tile, spectra = state.open.shape[1], state.filter.spectra
+    if spectra:
+        level = min((end & -end).bit_length() - tile.bit_length(), len(spectra) - 1)
+        size = tile << level
+        sums = torch.fft.rfft(state.inputs[..., end - size : end], n=2 * size).mul_(spectra[level])
+        due = state.pending[..., end : end + size]
+        due += torch.fft.irfft(sums, n=2 * size)[..., size : size + due.shape[2]]
+    state.open.copy_(state.pending[..., end : end + tile].mT)
