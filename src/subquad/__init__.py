@@ -10,12 +10,26 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from subquad.api import Score, build, generate, load, presets, save, score, stream, train
+    from subquad.api import Answers, Score, answer, build, generate, load, presets, save, score, stream, train
     from subquad.comparison.runner import compare
 
 __version__ = "0.1.0"
 
-__all__ = ["Score", "__version__", "build", "compare", "generate", "load", "presets", "save", "score", "stream", "train"]
+__all__ = [
+    "Answers",
+    "Score",
+    "__version__",
+    "answer",
+    "build",
+    "compare",
+    "generate",
+    "load",
+    "presets",
+    "save",
+    "score",
+    "stream",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

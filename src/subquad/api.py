@@ -21,7 +21,7 @@ from subquad.evaluation.passage import Passage
 from subquad.evaluation.record import Point, read_record
 from subquad.evaluation.report import write_report
 from subquad.evaluation.throughput import matmul_rate, seconds
-from subquad.inference import Score, generate, score, score_files, stream, total
+from subquad.inference import Answers, Score, answer, generate, score, score_files, stream, total
 from subquad.models import build_model, parse_model, presets
 from subquad.models.model import CausalModel
 from subquad.training.config import TrainConfig, differences, read
@@ -29,7 +29,9 @@ from subquad.training.state import check_out, newest_state
 from subquad.training.trainer import Hooks, Result, Trainer
 
 __all__ = [
+    "Answers",
     "Score",
+    "answer",
     "build",
     "generate",
     "info",
