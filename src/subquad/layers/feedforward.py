@@ -13,10 +13,10 @@ from subquad.config import Config
 
 
 class FeedForwardConfig(Config):
-    """``expand`` is hidden / D."""
+    """``expand`` is hidden / D; ``gelu_tanh`` is GELU by GPT-2's formula with a tanh."""
 
     expand: float = Field(4.0, gt=0)
-    activation: Literal["relu", "gelu", "squared_relu"] = "relu"
+    activation: Literal["relu", "gelu", "gelu_tanh", "squared_relu"] = "relu"
 
 
 class FeedForward(nn.Module):
@@ -25,13 +25,13 @@ class FeedForward(nn.Module):
     def __init__(self, config: FeedForwardConfig, dim: int) -> None:
         super().__init__()
         self.activation = config.activation
-        hidden = int(config.expand * dim)
+        hidden = int(round(config.expand * dim, 6))  # a ratio of whole numbers may fall short of its product by a rounding
         self.up = nn.Linear(dim, hidden)
         self.down = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.up(x)
-        if self.activation == "gelu":
-            return self.down(F.gelu(hidden))
+        if self.activation in ("gelu", "gelu_tanh"):
+            return self.down(F.gelu(hidden, approximate="tanh" if self.activation == "gelu_tanh" else "none"))
         hidden = F.relu(hidden)
         return self.down(hidden if self.activation == "relu" else hidden.square())

@@ -9,9 +9,9 @@ convolution is causal in both. B batch, T positions, D channels. Cost in T: N T 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from subquad.layers.long_filter import AnyFilterConfig, ImplicitFilterConfig
-from subquad.layers.mixer import Mixer, MixerConfig, Prepared
+from subquad.layers.mixer import Mixer, MixerConfig, OptimizerHint, Prepared
 from subquad.ops.long_conv import Spectrum, long_conv, spectrum
 from subquad.ops.online_conv import OnlineConvState, OnlineFilter, init_online_conv, prefill_online_conv
 from subquad.ops.rows import put_rows, take_rows
@@ -160,6 +160,8 @@ class Hyena(Mixer):
 
 class ShortFilter(nn.Module):
     """A few causal taps a channel, (B, C, T) -> (B, C, T); ``weight[:, j]`` is of lag j. Drawn as PyTorch draws a convolution's."""
+
+    OPTIMIZER_HINTS: ClassVar[Mapping[str, OptimizerHint]] = {"weight": OptimizerHint(decay=True)}
 
     def __init__(self, channels: int, taps: int) -> None:
         super().__init__()

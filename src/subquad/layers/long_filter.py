@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Annotated, Any, Literal, cast
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 import torch
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 from torch import Tensor, nn
 
 from subquad.config import Config, parse, suggest
+from subquad.layers.mixer import OptimizerHint
 
 TARGET = 1e-2  # what a window has fallen to after the part of the length that ``fast`` and ``slow`` say
 
@@ -104,6 +106,7 @@ AnyFilterConfig = Annotated[SerializeAsAny[FilterConfig], BeforeValidator(_choos
 class LongFilter(nn.Module, ABC):
     """Base of the filters: ``forward(length)`` gives (C, K) in float32 or better, K up to ``length`` and ``max_len`` taps."""
 
+    OPTIMIZER_HINTS: ClassVar[Mapping[str, OptimizerHint]] = {"*": OptimizerHint(decay=False)}  # as Hyena's paper trains them
     max_len: int
 
     @abstractmethod

@@ -23,6 +23,14 @@ Pairs = Literal["half", "all"]
 Prepared = tuple[Spectrum, ...]  # what a mixer's weights alone come down to, for one length
 
 
+@dataclass(frozen=True)
+class OptimizerHint:
+    """How some parameters want to be trained: with weight decay or without, at ``rate`` times the learning rate."""
+
+    decay: bool
+    rate: float = 1.0
+
+
 class Mixer(nn.Module, ABC):
     """Base of the mixers. D is the model width, T the number of positions.
 

@@ -17,7 +17,10 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from subquad.layers.attention import AttentionConfig
+from subquad.layers.feedforward import FeedForwardConfig
+from subquad.layers.hyena import HyenaConfig
 from subquad.layers.linear_attention import LinearAttentionConfig
+from subquad.layers.long_filter import ImplicitFilterConfig
 from subquad.layers.mixer import Prepared
 from subquad.layers.stack import Stack, StackConfig, StackState, init_weights
 from subquad.models.model import CausalModel, ModelConfig, ModelState, demand_causal
@@ -139,11 +142,33 @@ def linear_transformer(
     return LanguageModelConfig(max_len=max_len, stack=stack, init_std=init_std)
 
 
+def hyena(dim: int, depth: int, expand: float = 4.0, order: int = 2) -> LanguageModelConfig:
+    """Hyena as trained on The Pile (table A.4 and the official code): GPT-2's vocabulary, 2,048 tokens, no start vector."""
+    filter_ = ImplicitFilterConfig(features=33, width=64, frequency=14.0, learned_features=True, init_std=0.02)
+    feedforward = FeedForwardConfig(expand=expand, activation="gelu_tanh")
+    stack = StackConfig(dim=dim, depth=depth, mixer=HyenaConfig(order=order, filter=filter_), feedforward=feedforward)
+    return LanguageModelConfig(vocab=50_264, max_len=2048, stack=stack, init_std=0.02, start="none", scale_residual=True)
+
+
+def hyena_bytes(dim: int, depth: int, max_len: int = 1024) -> LanguageModelConfig:
+    """A Hyena on bytes for a CPU, with a filter network as narrow as its layers."""
+    mixer = HyenaConfig(filter=ImplicitFilterConfig(features=9, width=32))
+    return LanguageModelConfig(max_len=max_len, stack=StackConfig(dim=dim, depth=depth, mixer=mixer), init_std=0.08)
+
+
 PRESETS: dict[str, LanguageModelConfig] = {
     "transformer-tiny": transformer(64, 2, 2, init_std=0.08),
     "transformer-small": transformer(96, 2, 3, init_std=0.08),
     "linear-transformer-tiny": linear_transformer(64, 2, 2, init_std=0.08),
     "linear-transformer-small": linear_transformer(96, 2, 3, init_std=0.08),
+    "hyena-tiny": hyena_bytes(64, 2),
+    "hyena-small": hyena_bytes(96, 3),
+    "hyena-125m": hyena(768, 12),
+    "hyena-125m-o3": hyena(768, 12, order=3),
+    "hyena-125m-slim": hyena(768, 18, expand=2),
+    "hyena-153m": hyena(864, 18, expand=2),
+    "hyena-355m": hyena(1024, 36, expand=2),
+    "hyena-1.3b": hyena(2048, 36, expand=2),
     "transformer-125m": transformer(768, 12, 12, dropout=0.1),  # S1
     "transformer-350m": transformer(1024, 24, 16, dropout=0.1),  # S2
     "transformer-760m": transformer(1536, 24, 16, dropout=0.1),  # S3

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from subquad.ops.monarch import monarch_dft
-from subquad.ops.short_conv import short_conv
+from subquad.ops.short_conv import channel_dots, short_conv
 
 Method = Literal["auto", "fft", "dft", "direct"]
 
@@ -277,9 +277,10 @@ class _FFTConv(torch.autograd.Function):
             if needs_k or needs_reverse or needs_skip:
                 w = _gated(u, before, piece, dtype)
                 if dskip is not None:
-                    dskip[piece] = torch.linalg.vecdot(g, w).sum(0).to(dskip.dtype)
+                    dskip[piece] = channel_dots(g, w).to(dskip.dtype)
                 if needs_k or needs_reverse:
-                    circle = torch.fft.irfft(torch.fft.rfft(w, size).conj_physical_().mul_(turned).sum(0), size)
+                    product = torch.fft.rfft(w, size).conj_physical_().mul_(turned)
+                    circle = torch.fft.irfft(product[0] if len(product) == 1 else product.sum(0), size)
                     of_k, of_reverse = _unwrapped(circle, k.shape[1], None if k_reverse is None else k_reverse.shape[1], lag)
                     if dk is not None:
                         dk[piece] = of_k

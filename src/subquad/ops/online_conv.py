@@ -31,6 +31,7 @@ class OnlineFilter:
     """What decoding reads of a filter and never changes, shared by a state and its clones. Made by ``of``."""
 
     max_len: int
+    tile: int  # b
     taps: Tensor  # (D, K), K at most max_len
     base: Tensor  # (b, D), the first taps as inputs meet them inside a base tile; zeros beyond the last tap
     spectra: tuple[Tensor, ...]  # of k[0 : 2U], (D, U + 1), for U = b, 2b, 4b ...
@@ -39,7 +40,9 @@ class OnlineFilter:
     def of(cls, k: Tensor, max_len: int) -> OnlineFilter:
         """The filters ``k`` (D, K), any K > 0, made ready for ``max_len`` positions. Raises ``ValueError`` for a k in half precision."""
         if k.dtype not in (torch.float32, torch.float64):
-            raise ValueError(f"an online convolution runs in float32 or float64, got a filter in {k.dtype}: convert it, FFTs need the digits")
+            raise ValueError(
+                f"an online convolution runs in float32 or float64, got a filter in {k.dtype}: convert it, FFTs need the digits"
+            )
         if k.ndim != 2 or not k.shape[1] or max_len < 1:
             raise ValueError(f"expected filters (D, K) with a tap and room for a position, got {tuple(k.shape)} and max_len {max_len}")
         taps = k.detach()[:, :max_len].contiguous()
@@ -49,7 +52,7 @@ class OnlineFilter:
         while size < max_len and largest < taps.shape[1] - 1:  # no tap joins what lies in larger tiles only
             spectra.append(torch.fft.rfft(taps[:, : 2 * size], n=2 * size))
             size, largest = 2 * size, size
-        return cls(max_len, taps, base, tuple(spectra))
+        return cls(max_len, tile, taps, base, tuple(spectra))
 
     @property
     def nbytes(self) -> int:
@@ -72,21 +75,18 @@ class OnlineConvState(State):
 
 def init_online_conv(filter: OnlineFilter, batch: int) -> OnlineConvState:
     """The state before the first position of ``batch`` sequences."""
-    tile, dim = filter.base.shape
-    length = -(-filter.max_len // tile) * tile
-    inputs, recent = filter.taps.new_zeros(batch, dim, length), filter.base.new_zeros(batch, tile, dim)
+    length = -(-filter.max_len // filter.tile) * filter.tile
+    inputs, recent = filter.taps.new_zeros(batch, filter.taps.shape[0], length), filter.base.new_zeros(batch, *filter.base.shape)
     return OnlineConvState(inputs, torch.zeros_like(inputs), recent, torch.zeros_like(recent), [0] * batch, filter)
 
 
 def step_online_conv(u: Tensor, state: OnlineConvState) -> Tensor:
     """The next position, (B, D) -> (B, D). See ``prefill_online_conv``."""
-    lengths, u = state.lengths, u.unsqueeze(1)
-    if len(set(lengths)) == 1 and lengths[0] < state.filter.max_len and (lengths[0] + 1) % state.filter.base.shape[0]:
-        state.lengths = [lengths[0] + 1] * len(lengths)
-        y = _push(u, state, lengths[0] % state.filter.base.shape[0])  # the whole of what follows, for a place inside a base tile
-    else:
-        y = prefill_online_conv(u, state)
-    return y.squeeze(1)
+    lengths, tile = state.lengths, state.filter.tile
+    if len(set(lengths)) > 1 or (lengths[0] + 1) % tile == 0 or lengths[0] == state.filter.max_len:
+        return prefill_online_conv(u.unsqueeze(1), state).squeeze(1)
+    state.lengths = [lengths[0] + 1] * len(lengths)  # of all that a prefill looks after, a step inside a base tile needs this alone
+    return _push(u, state, lengths[0] % tile)
 
 
 def prefill_online_conv(u: Tensor, state: OnlineConvState, lengths: Sequence[int] | None = None) -> Tensor:
@@ -130,20 +130,21 @@ def _together(starts: Sequence[int], counts: Sequence[int]) -> Iterator[tuple[sl
 
 def _view(state: OnlineConvState, rows: slice) -> OnlineConvState:
     """Some rows of a state, in the same memory."""
-    tensors = (x[rows] for x in (state.inputs, state.pending, state.recent, state.open))
-    return OnlineConvState(*tensors, state.lengths[rows], state.filter)
+    inputs, pending, recent, due = (x[rows] for x in (state.inputs, state.pending, state.recent, state.open))
+    return OnlineConvState(inputs, pending, recent, due, state.lengths[rows], state.filter)
 
 
 def _advance(u: Tensor, state: OnlineConvState, start: int) -> Tensor:
     """All rows of a state by n > 0 positions from ``start`` on, (B, n, D) -> (B, n, D)."""
-    tile, n = state.open.shape[1], u.shape[1]
+    tile, n = state.filter.tile, u.shape[1]
     parts, at = [], 0
     while at < n:
         t = start + at
         place, left = t % tile, n - at
         if place or left < tile:
             size = min(tile - place, left)
-            parts.append(_push(u[:, at : at + size], state, place))
+            steps = u[:, at : at + size].unbind(1)
+            parts.append(torch.stack([_push(x, state, place + i) for i, x in enumerate(steps)], 1))
             if place + size == tile:
                 state.inputs[..., t - place : t + size] = state.recent.mT
         else:
@@ -157,12 +158,10 @@ def _advance(u: Tensor, state: OnlineConvState, start: int) -> Tensor:
 
 
 def _push(u: Tensor, state: OnlineConvState, place: int) -> Tensor:
-    """Positions inside the open base tile from ``place`` on: each input goes to all outputs of the tile that it reaches."""
-    (tile, _), size = state.filter.base.shape, u.shape[1]
-    state.recent[:, place : place + size] = u
-    for i in range(size):
-        state.open[:, place + i :].addcmul_(u[:, i : i + 1] if size > 1 else u, state.filter.base[: tile - place - i])
-    return state.open[:, place : place + size].to(u.dtype, copy=True)
+    """One position of the open base tile, (B, D) -> (B, D): its input goes to all outputs of the tile that it reaches."""
+    state.recent[:, place] = u
+    state.open[:, place:].addcmul_(u.unsqueeze(1), state.filter.base[: state.filter.tile - place])
+    return state.open[:, place].to(u.dtype, copy=True)
 
 
 def _block(u: Tensor, state: OnlineConvState, t: int) -> Tensor:
@@ -175,7 +174,7 @@ def _block(u: Tensor, state: OnlineConvState, t: int) -> Tensor:
 
 def _finish(state: OnlineConvState, end: int) -> None:
     """The tile whose last input stands before ``end``; then the next base tile is open."""
-    tile, spectra = state.open.shape[1], state.filter.spectra
+    tile, spectra = state.filter.tile, state.filter.spectra
     if spectra:
         level = min((end & -end).bit_length() - tile.bit_length(), len(spectra) - 1)
         size = tile << level

@@ -26,6 +26,11 @@ def short_conv_direct(u: Tensor, k: Tensor, bias: Tensor | None = None) -> Tenso
     return F.conv1d(padded, k.flip(1).unsqueeze(1).to(u.dtype), None if bias is None else bias.to(u.dtype), groups=k.shape[0])
 
 
+def channel_dots(x: Tensor, y: Tensor) -> Tensor:
+    """The sum of x y over rows and positions, (B, D, L) twice -> (D,); products are summed as they are made, not stored."""
+    return torch.matmul(x.unsqueeze(-2), y.unsqueeze(-1)).sum(0).flatten()
+
+
 class _ShortConv(torch.autograd.Function):
     """Autograd's own rule for the shifted sums would pad a gradient for every tap."""
 
@@ -51,8 +56,7 @@ class _ShortConv(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             dk = torch.zeros_like(k)
             for j in range(min(k.shape[1], u.shape[-1])):
-                products = torch.linalg.vecdot(gradient[..., j:], u[..., : u.shape[-1] - j])
-                dk[:, j] = products.sum(0)
+                dk[:, j] = channel_dots(gradient[..., j:], u[..., : u.shape[-1] - j])
         if ctx.needs_input_grad[2]:
             dbias = gradient.sum((0, 2)).to(k.dtype)
         return du, dk, dbias

@@ -1,17 +1,20 @@
 """Fused AdamW, and its state as named tensors.
 
 Weight decay pulls on the weights of linear maps and convolutions only: not on norms, biases, embeddings, positions, start and pad
-vectors, nor on a linear map whose weight is an embedding (a tied head).
+vectors, nor on a linear map whose weight is an embedding (a tied head). A module whose paper trains it in another way says so in a class
+constant ``OPTIMIZER_HINTS``: patterns of its parameters' names -> ``OptimizerHint``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
 
 from subquad.errors import RunError
+from subquad.layers.mixer import OptimizerHint
 from subquad.models.model import ModelConfig
 from subquad.training.config import OptimConfig
 
@@ -31,28 +34,44 @@ def resolved_lr(config: OptimConfig, model: nn.Module) -> float:
     return default_lr(model.config.width)
 
 
+def hints(model: nn.Module) -> dict[str, OptimizerHint]:
+    """What the modules of a model say of their parameters, by the parameter's whole name; the innermost module has the last word."""
+    found: dict[str, OptimizerHint] = {}
+    for prefix, module in model.named_modules():
+        for pattern, hint in getattr(module, "OPTIMIZER_HINTS", {}).items():
+            names = (name for name, _ in module.named_parameters() if fnmatchcase(name, pattern))
+            found |= {f"{prefix}.{name}" if prefix else name: hint for name in names}
+    return found
+
+
 def decayed_names(model: nn.Module) -> set[str]:
     """Names of the parameters that weight decay pulls on."""
+    hinted = hints(model)
     linear = {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear | nn.Conv1d)}
     tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    return {name for name, parameter in model.named_parameters() if id(parameter) in linear - tables}
+    usual = linear - tables
+    return {name for name, parameter in model.named_parameters() if (hinted[name].decay if name in hinted else id(parameter) in usual)}
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig, lr: float) -> torch.optim.AdamW:
-    """AdamW over the parameters that need gradients, in two groups: with and without weight decay."""
-    decayed = decayed_names(model)
-    parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    groups = [
-        {"params": [parameter for name, parameter in parameters.items() if name in decayed], "weight_decay": config.weight_decay},
-        {"params": [parameter for name, parameter in parameters.items() if name not in decayed], "weight_decay": 0.0},
+    """AdamW over the parameters that need gradients, in groups: with and without weight decay, and by hinted rates."""
+    decayed, hinted = decayed_names(model), hints(model)
+    groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            rate = hinted[name].rate if name in hinted else 1.0
+            groups.setdefault((name in decayed, rate), []).append(parameter)
+    options = [
+        {"params": parameters, "weight_decay": config.weight_decay if decay else 0.0, "lr": lr * rate, "rate": rate}
+        for (decay, rate), parameters in sorted(groups.items(), key=lambda item: (not item[0][0], item[0][1]))
     ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=lr, betas=config.betas, fused=True)
+    return torch.optim.AdamW(options, lr=lr, betas=config.betas, fused=True)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Gives every parameter group that rate."""
+    """Gives every parameter group that rate, times its own."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("rate", 1.0)
 
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
