@@ -1,16 +1,30 @@
-"""Counted FLOPs of linear attention: every product counted, none halved, and as much a byte at any length."""
+"""Counted FLOPs: of linear attention every product and none halved, of Hyena its transforms, and the totals of published tables."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
+import torch
 
-from subquad.evaluation.flops import count_flops
+from subquad.evaluation.flops import count_flops, count_parameters
+from subquad.layers.hyena import HyenaConfig
 from subquad.layers.linear_attention import LinearAttentionConfig
+from subquad.layers.long_filter import ImplicitFilterConfig
 from subquad.layers.stack import StackConfig
+from subquad.models import build_model, parse_model
 from subquad.models.language_model import LanguageModelConfig
 from subquad.models.megabyte import MegabyteConfig
+
+# The paper's sizes in the official layout; that of 153M is the official model's own count.
+HYENA_SIZES = {
+    "hyena-125m": 125_306_112,
+    "hyena-125m-o3": 133_029_120,
+    "hyena-125m-slim": 126_162_048,
+    "hyena-153m": 153_700_416,
+    "hyena-355m": 359_519_488,
+    "hyena-1.3b": 1_320_205_568,
+}
 
 
 def _stack(**mixer: Any) -> StackConfig:
@@ -45,3 +59,39 @@ def test_inside_the_patches_of_a_megabyte() -> None:
     above = (3 * 2 * 16 * 32 + 2 * 2 * 8 * 32) / 4  # 64 patches, one position each
     below = 3 * 2 * 4 * 32  # 4 bytes are one chunk
     assert counted.attention == 3 * (above + below)
+
+
+@pytest.mark.parametrize(("preset", "published"), [("hyena-153m", 1.87e19), ("hyena-355m", 3.93e19)])
+def test_totals_of_table_4_4(preset: str, published: float) -> None:
+    """Training on 15.7 billion tokens in windows of 2,048, by the paper's rules: embeddings as products, all of the rectangle, three
+    passes, and nothing for the filters, which a large batch shares."""
+    flops = count_flops(preset, 2048, causal="full")
+    tokens = 30_000 * 256 * 2048
+    assert 3 * (flops.total + flops.embedding - flops.filters) * tokens == pytest.approx(published, rel=0.03)
+
+
+@pytest.mark.parametrize(("preset", "published"), [("transformer-125m", 1.88e19), ("transformer-350m", 4.77e19)])
+def test_totals_of_its_baselines(preset: str, published: float) -> None:
+    values = parse_model(preset).model_dump(mode="json") | {"vocab": 50_257, "max_len": 2048}
+    flops = count_flops(values, 2048, causal="full")
+    assert 3 * (flops.total + flops.embedding) * 30_000 * 256 * 2048 == pytest.approx(published, rel=0.01)
+
+
+def test_transforms_and_filters_of_hyena() -> None:
+    def config(**others: Any) -> LanguageModelConfig:
+        mixer = HyenaConfig(order=3, filter=ImplicitFilterConfig(features=5, width=8))
+        return LanguageModelConfig(max_len=1024, stack=StackConfig(dim=32, depth=3, mixer=mixer, **others))
+
+    flops = count_flops(config(), 512)
+    transform = 2.5 * 1024 * 10  # twice the length, padded: nothing wraps around
+    assert flops.transforms * 512 == 3 * 2 * 32 * 3 * transform  # blocks, filters, channels; of input, filter and product
+    assert flops.filters == 3 * 2 * (5 * 8 + 2 * 8 * 8 + 8 * 2 * 32)
+    hybrid = count_flops(config(others={1: LinearAttentionConfig(heads=4, chunk=16)}), 512)
+    assert hybrid.transforms == pytest.approx(flops.transforms * 2 / 3)
+    assert hybrid.attention == count_flops(LanguageModelConfig(max_len=1024, stack=_stack()), 512).attention / 3
+
+
+@pytest.mark.parametrize(("preset", "parameters"), HYENA_SIZES.items())
+def test_parameters_of_the_hyena_presets(preset: str, parameters: int) -> None:
+    with torch.device("meta"):
+        assert count_parameters(build_model(preset)) == parameters

@@ -188,7 +188,7 @@ def test_flops_of_one_window_are_those_of_a_forward_pass() -> None:
 class Other(MixerConfig):
     kind: str = "other"
 
-    def build(self, dim: int) -> Mixer:
+    def build(self, dim: int, max_len: int) -> Mixer:
         raise NotImplementedError
 
 

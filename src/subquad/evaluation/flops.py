@@ -2,8 +2,11 @@
 
 Matrix products come from PyTorch's counter (a multiply-add is 2 FLOPs). Causal attention is computed over whole rectangles there; of
 them ``causal="half"`` counts half, which is what is visible of the whole past (MEGABYTE's Table 7; of a patch and the one before it is
-three quarters; where only the last n of T positions ask, 1 - n / 2T of the rectangle), and ``"full"`` all (Hyena's Table 4.4). Embedding
-look-ups, norms and activations count nothing, as in the papers. With the backward pass it is a training step that is counted: of a model
+three quarters; where only the last n of T positions ask, 1 - n / 2T of the rectangle), and ``"full"`` all (Hyena's Table 4.4). A Fourier
+transform of n real numbers counts 2.5 n log2 n, of n complex ones twice that; PyTorch's counter says nothing of them. Embedding
+look-ups, norms, gates, short convolutions and activations count nothing, as in the papers.
+
+With the backward pass it is a training step that is counted: of a model
 that learns a part of each window (PerceiverAR), the mean over the parts that it draws. Linear attention needs all that it
 multiplies, so none of it is halved (``Mixer.pairs``).
 """
@@ -11,16 +14,18 @@ multiplies, so none of it is halved (``Mixer.pairs``).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from subquad.layers.long_filter import LongFilter
 from subquad.layers.mixer import Mixer
 from subquad.layers.stack import Block, Stack
 from subquad.models import build_model, parse_model
@@ -31,16 +36,37 @@ Causal = Literal["half", "full"]
 
 @dataclass(frozen=True)
 class Flops:
-    """FLOPs per byte: linear maps and convolutions, attention's scores and values, and the output logits."""
+    """FLOPs per byte: linear maps and convolutions, attention's scores and values, the transforms of long convolutions, the networks that
+    make long filters (once a pass, here shared by one window alone), and the output logits.
+
+    ``embedding`` is what looking ids up would cost as products with the tables, which Chinchilla's and Hyena's counts include; the total
+    does not.
+    """
 
     linear: float
     attention: float
+    transforms: float
+    filters: float
     logits: float
+    embedding: float
 
     @property
     def total(self) -> float:
         """All of them."""
-        return self.linear + self.attention + self.logits
+        return self.linear + self.attention + self.transforms + self.filters + self.logits
+
+
+class _Counts(NamedTuple):
+    """FLOPs of a pass: all, those of attention, the visible part of these, of transforms, of filters."""
+
+    everything: float
+    attention: float
+    visible: float
+    transforms: float
+    filters: float
+
+    def plus(self, other: _Counts, times: float = 1) -> _Counts:
+        return _Counts(*(one + times * more for one, more in zip(self, other, strict=True)))
 
 
 def count_flops(
@@ -64,16 +90,16 @@ def _count(config: str, length: int, causal: Causal, backward: bool) -> Flops:
     assert isinstance(model, CausalModel)
     spans = model.training_spans(length) if backward else [(0, length)]
     positions = sum(end - first for first, end in spans)
-    passes = [_counts(model, length, span, backward=False) for span in spans]
-    forward, attention, visible = (sum(parts) for parts in zip(*passes, strict=True))
-    counted = float(sum(_counts(model, length, span, backward=True)[0] for span in spans)) if backward else forward
+    forward, attention, visible, transforms, filters = _summed(_counts(model, length, span, backward=False) for span in spans)
+    counted = sum(_counts(model, length, span, backward=True).everything for span in spans) if backward else forward
     # Backward work is not credited to modules reliably; attention and logits keep their share of the forward pass, since every matrix
     # product has two of its own size in the backward pass.
     scale = counted / max(forward, 1)
-    attention, visible = attention * scale, visible * scale
-    logits = 2.0 * model.config.vocab * _output_width(model) * positions * scale
-    linear = counted - attention - logits
-    return Flops(linear / positions, (visible if causal == "half" else attention) / positions, logits / positions)
+    logits = 2.0 * model.config.vocab * _output_width(model) * positions
+    linear = counted - scale * (attention + transforms + filters + logits)
+    embedding = 2.0 * sum(table.weight.numel() for table in _id_tables(model)) * positions
+    parts = (visible if causal == "half" else attention, transforms, filters, logits, embedding)
+    return Flops(linear / positions, *(scale * part / positions for part in parts))
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -87,39 +113,57 @@ def embedding_parameters(model: nn.Module) -> int:
     return count_parameters(model) - sum(count_parameters(module) for module in model.modules() if isinstance(module, inner))
 
 
-def _counts(model: CausalModel, length: int, span: tuple[int, int], backward: bool) -> tuple[float, float, float]:
-    """FLOPs of the whole model, of its attention and of the visible part of that, measured at one and two blocks a stack and continued
-    to all: blocks are alike."""
-    stacks = [module for module in model.modules() if isinstance(module, Stack) and len(module.blocks)]
+def _summed(counts: Iterable[_Counts]) -> _Counts:
+    total = _Counts(0, 0, 0, 0, 0)
+    for one in counts:
+        total = total.plus(one)
+    return total
+
+
+def _counts(model: CausalModel, length: int, span: tuple[int, int], backward: bool) -> _Counts:
+    """Measured at one and two blocks a stack and continued to all where blocks are alike; a hybrid's are all measured."""
+    stacks = [module for module in model.modules() if isinstance(module, Stack) and len(module.blocks) and module.alike]
     blocks = [list(stack.blocks) for stack in stacks]
 
-    def measured(deep: Stack | None) -> tuple[float, float, float]:
+    def measured(deep: Stack | None) -> _Counts:
         for stack, own in zip(stacks, blocks, strict=True):
             stack.blocks = cast("Sequence[Block]", nn.ModuleList(own[:1] * (2 if stack is deep else 1)))
         return _measured(model, length, span, backward)
 
-    base = measured(None)
-    everything, attention, visible = base
+    total = base = measured(None)
     for stack, own in zip(stacks, blocks, strict=True):
         if len(own) > 1:
-            deeper = measured(stack)
-            everything += (len(own) - 1) * (deeper[0] - base[0])
-            attention += (len(own) - 1) * (deeper[1] - base[1])
-            visible += (len(own) - 1) * (deeper[2] - base[2])
+            total = total.plus(measured(stack).plus(base, -1), len(own) - 1)
     for stack, own in zip(stacks, blocks, strict=True):
         stack.blocks = cast("Sequence[Block]", nn.ModuleList(own))
-    return everything, attention, visible
+    return total
 
 
-def _measured(model: CausalModel, length: int, span: tuple[int, int], backward: bool) -> tuple[float, float, float]:
-    counter = FlopCounterMode(display=False)
-    with counter, torch.device("meta"), torch.set_grad_enabled(backward), _noting_attention(model, counter) as noted:
+def _transform(points: tuple[int, ...], dims: Sequence[int], share: float) -> float:
+    """FLOPs of transforms over ``dims`` of a tensor of that shape; ``share`` is a half where one side is real numbers."""
+    length = math.prod(points[dim] for dim in dims)
+    return share * 5 * math.prod(points) * math.log2(max(length, 2))
+
+
+_TRANSFORMS = {
+    torch.ops.aten._fft_r2c: lambda shape, dims, *rest, out_shape: _transform(shape, dims, 0.5),
+    torch.ops.aten._fft_c2r: lambda shape, dims, *rest, out_shape: _transform(out_shape, dims, 0.5),
+    torch.ops.aten._fft_c2c: lambda shape, dims, *rest, out_shape: _transform(shape, dims, 1.0),
+}
+
+
+def _measured(model: CausalModel, length: int, span: tuple[int, int], backward: bool) -> _Counts:
+    counter = FlopCounterMode(display=False, custom_mapping=_TRANSFORMS)
+    noting = _noting_attention(model, counter), _noting_filters(model, counter)
+    with counter, torch.device("meta"), torch.set_grad_enabled(backward), noting[0] as noted, noting[1] as filters:
         ids = torch.empty(1, length, dtype=torch.long)
         logits = model(ids) if span == (0, length) else model.span_logits(ids, *span)
         if backward:
             logits.sum().backward()
-    counts: Mapping[str, Mapping[Any, int]] = counter.get_flop_counts()
-    return sum(counts["Global"].values()), sum(count for count, _ in noted), sum(count * share for count, share in noted)
+    counts: Mapping[Any, float] = counter.get_flop_counts()["Global"]
+    transforms = sum(counts.get(operator, 0) for operator in _TRANSFORMS)
+    attention, visible = sum(count for count, _ in noted), sum(count * share for count, share in noted)
+    return _Counts(sum(counts.values()), attention, visible, transforms, sum(filters))
 
 
 @contextmanager
@@ -147,9 +191,36 @@ def _noting_attention(model: CausalModel, counter: FlopCounterMode) -> Iterator[
             hook.remove()
 
 
+@contextmanager
+def _noting_filters(model: CausalModel, counter: FlopCounterMode) -> Iterator[list[float]]:
+    """For each call of a long filter in a forward pass its FLOPs."""
+    noted: list[float] = []
+    before: list[float] = []
+
+    def all_of_them() -> float:
+        return float(sum(counter.get_flop_counts().get("Global", {}).values()))
+
+    def begins(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        before.append(all_of_them())
+
+    def ends(module: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+        noted.append(all_of_them() - before.pop())
+
+    found = [module for module in model.modules() if isinstance(module, LongFilter)]
+    hooks = [hook for module in found for hook in (module.register_forward_pre_hook(begins), module.register_forward_hook(ends))]
+    try:
+        yield noted
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 def _output_width(model: nn.Module) -> int:
     """Width of the vectors that the logits are read from: the last table or head of the model."""
-    tables = [module for module in model.modules() if isinstance(module, nn.Embedding)]
+    return _id_tables(model)[-1].embedding_dim
+
+
+def _id_tables(model: nn.Module) -> list[nn.Embedding]:
     assert isinstance(model, CausalModel)
-    wide = [table for table in tables if table.num_embeddings == model.config.vocab]
-    return wide[-1].embedding_dim
+    tables = (module for module in model.modules() if isinstance(module, nn.Embedding))
+    return [table for table in tables if table.num_embeddings == model.config.vocab]

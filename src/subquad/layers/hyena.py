@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from subquad.layers.long_filter import AnyFilterConfig, ImplicitFilterConfig
 from subquad.layers.mixer import Mixer, MixerConfig, OptimizerHint, Prepared
-from subquad.ops.long_conv import Spectrum, long_conv, spectrum
+from subquad.ops.long_conv import long_conv, spectrum
 from subquad.ops.online_conv import OnlineConvState, OnlineFilter, init_online_conv, prefill_online_conv
-from subquad.ops.rows import put_rows, take_rows
+from subquad.ops.rows import take_rows
 from subquad.ops.short_conv import short_conv
 from subquad.state import State
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from subquad.config import Config, parse, suggest
 from subquad.layers.mixer import OptimizerHint
+from subquad.ops.precision import full_precision
 
 TARGET = 1e-2  # what a window has fallen to after the part of the length that ``fast`` and ``slow`` say
 
@@ -121,6 +122,8 @@ class LongFilter(nn.Module, ABC):
 class ImplicitFilter(LongFilter):
     """See the module's docstring."""
 
+    rates: Tensor | None
+
     def __init__(self, config: ImplicitFilterConfig, channels: int, max_len: int) -> None:
         super().__init__()
         self.config, self.max_len = config, max_len
@@ -145,7 +148,7 @@ class ImplicitFilter(LongFilter):
         nn.init.constant_(self.frequency, self.config.frequency)
         if self.table is not None:
             self.table.copy_(self.features(torch.arange(self.max_len, device=self.table.device), self.table.dtype))
-        if (window := self.config.window) is not None:
+        if (window := self.config.window) is not None and self.rates is not None:
             slowest, fastest = (-math.log(TARGET) / part for part in (window.slow, window.fast))
             self.rates.copy_(torch.linspace(slowest, fastest, len(self.rates)))
 
@@ -155,7 +158,7 @@ class ImplicitFilter(LongFilter):
             raise ValueError(f"a filter in {dtype} loses its digits: keep the model in float32 and use autocast (dtype=bfloat16)")
         lags = torch.arange(min(length, self.max_len), device=self.last.weight.device)
         features = self.features(lags, dtype) if self.table is None else self.table[: len(lags)]
-        with torch.autocast(lags.device.type, enabled=False):
+        with full_precision(lags.device):
             taps = self._network(features.mT)
             if self.config.window is not None:
                 taps = taps * self._window(lags, dtype)
@@ -166,7 +169,8 @@ class ImplicitFilter(LongFilter):
     def features(self, lags: Tensor, dtype: torch.dtype) -> Tensor:
         """The features of lags (L,) -> (L, 2 K + 1)."""
         bands = (self.config.features - 1) // 2
-        angle = torch.outer(lags.to(dtype) * (2 * math.pi / self._unit), torch.linspace(1e-4, bands - 1, bands, dtype=dtype, device=lags.device))
+        bands_at = torch.linspace(1e-4, bands - 1, bands, dtype=dtype, device=lags.device)
+        angle = torch.outer(lags.to(dtype) * (2 * math.pi / self._unit), bands_at)
         return torch.cat((self._time(lags, dtype).unsqueeze(1), angle.cos(), -angle.sin()), 1)
 
     @property
@@ -184,7 +188,7 @@ class ImplicitFilter(LongFilter):
         return self.last.weight @ x
 
     def _window(self, lags: Tensor, dtype: torch.dtype) -> Tensor:
-        assert self.config.window is not None
+        assert self.config.window is not None and self.rates is not None
         decay = torch.exp(-self.rates.to(dtype).abs().unsqueeze(1) * self._time(lags, dtype))
         return decay + self.config.window.shift if self.config.window.shift else decay
 

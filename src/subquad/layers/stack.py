@@ -88,6 +88,7 @@ class Stack(nn.Module):
         ]
         blocks = nn.ModuleList(Block(config, mixer) for mixer in mixers)
         self.blocks = cast("Sequence[Block]", blocks)
+        self.alike = not config.others
         self.norm = nn.LayerNorm(config.dim)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, prepared: Sequence[Prepared | None] | None = None) -> Tensor:

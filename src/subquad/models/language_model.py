@@ -85,9 +85,12 @@ class LanguageModel(CausalModel):
         if length == 0:
             return self._zeros(batch, 0)
         x = self._embed(ids[:, :-1], [0])
-        if self.start is None:
-            return torch.cat((self._zeros(batch, 1), self._logits(self.stack(x, None, prepared)) if length > 1 else self._zeros(batch, 0)), 1)
-        return self._logits(self.stack(torch.cat((self.start.expand(batch, 1, -1), x), 1), None, prepared))
+        if self.start is not None:
+            x = torch.cat((self.start.expand(batch, 1, -1), x), 1)
+            return self._logits(self.stack(x, None, prepared))
+        if length == 1:
+            return self._zeros(batch, 1)
+        return torch.cat((self._zeros(batch, 1), self._logits(self.stack(x, None, prepared))), 1)
 
     def prepare(self, length: int | None = None) -> list[Prepared | None]:
         """What depends on the weights alone, for inputs of up to ``length`` ids: filter spectra. It holds until they change."""

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from subquad.layers.attention import AttentionConfig
 from subquad.layers.feedforward import FeedForwardConfig
+from subquad.layers.mixer import Prepared
 from subquad.layers.stack import Block, Stack, StackConfig, StackState, init_weights
 from subquad.models.model import CausalModel, ModelConfig, ModelState
 from subquad.ops.rows import put_rows, take_rows
@@ -91,7 +92,7 @@ class PerceiverARState(ModelState):
 class Reader(Block):
     """A block whose attention sees the whole past. One norm serves queries and keys: the linear maps after it can rescale each."""
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, first: int = 0) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None, prepared: Prepared | None = None, first: int = 0) -> Tensor:
         """(B, T, D) -> (B, T - first, D), from position ``first`` on."""
         y = x[:, first:] + self.dropout(self.mixer(self.mixer_norm(x), mask, first))
         return y + self.dropout(self.feedforward(self.feedforward_norm(y)))
@@ -187,7 +188,7 @@ class PerceiverAR(CausalModel):
                 f"a span must lie within {ids.shape[1]} ids and hold 1 to {self.latents.size} positions, got {first} to {end}: "
                 "take one of training_span"
             )
-        return self._logits(self.latents.stack(self.reader(self._inputs(ids[:, :end]), None, first)))
+        return self._logits(self.latents.stack(self.reader(self._inputs(ids[:, :end]), first=first)))
 
     def init_state(self, batch: int, max_len: int | None = None) -> PerceiverARState:
         room = self._room(max_len)

@@ -10,13 +10,13 @@ Cost in T: T * (C + d) in chunks of C positions. All sums run in float32 or bett
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from subquad.ops.precision import full_precision
 from subquad.ops.rotary import rotate
 
 CHUNK = 64
@@ -71,11 +71,6 @@ class _FeatureMap(torch.autograd.Function):
         return gradients[0] * phi.clamp(max=1)
 
 
-def _full_precision(device: torch.device) -> AbstractContextManager[Any]:
-    """Autocast switched off, where the device has one."""
-    return torch.autocast(device.type, enabled=False) if torch.amp.is_autocast_available(device.type) else nullcontext()
-
-
 def _accumulator(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
 
@@ -87,7 +82,7 @@ def _chunked(
     length, dtype = q.shape[1], _accumulator(q)
     count = -(-length // chunk)
     size = -(-length // count)
-    with _full_precision(q.device):
+    with full_precision(q.device):
         queries, keys, values = (_chunks(x.to(dtype), count, size) for x in (q, k, v))
         queries, keys = feature_map(queries), feature_map(keys)
         if mask is not None or count * size > length:
@@ -138,7 +133,7 @@ def linear_attention_recurrent(
         turned_queries, turned_keys = (rotate(x, *tables) for x in (queries, keys))
     products, plain = sums or (values.new_zeros(*k.shape[:1], *k.shape[2:], v.shape[-1]), values.new_zeros(*k.shape[:1], *k.shape[2:]))
     rows = []
-    with _full_precision(q.device):
+    with full_precision(q.device):
         for t in range(q.shape[1]):
             products = products + turned_keys[:, t].unsqueeze(-1) * values[:, t].unsqueeze(-2)
             plain = plain + keys[:, t]

@@ -150,7 +150,7 @@ def _check(u: Tensor | None, k: Tensor, k_reverse: Tensor | None) -> None:
         if filter_ is None:
             continue
         if filter_.dtype in (torch.float16, torch.bfloat16):
-            raise ValueError(f"{name} is in {filter_.dtype}, in which a transform loses its digits: keep filters in float32, u may be in half")
+            raise ValueError(f"{name} is in {filter_.dtype}, in which a transform loses its digits: keep filters in float32, u may be half")
         if filter_.ndim != 2 or (u is not None and (u.ndim != 3 or filter_.shape[0] != u.shape[1])):
             shape = None if u is None else tuple(u.shape)
             raise ValueError(f"u must be (B, D, L) and {name} (D, K), got {shape} and {tuple(filter_.shape)}: one filter a channel")
@@ -251,10 +251,7 @@ class _FFTConv(torch.autograd.Function):
                 out = out.addcmul(skip[piece].to(dtype).unsqueeze(-1), w)
             if ungated is not None:
                 ungated[:, piece] = out
-            if after is None:
-                y[:, piece] = out
-            else:
-                torch.mul(out, after[:, piece], out=y[:, piece]) if y.dtype == dtype == after.dtype else y[:, piece].copy_(out * after[:, piece])
+            y[:, piece] = out if after is None else out * after[:, piece]
         ctx.save_for_backward(u, k, k_reverse, values, skip, before, after, ungated)
         return y
 

@@ -1,0 +1,145 @@
+"""Long convolutions: every method gives the sums as they are written, in values and gradients, and nothing wraps around."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any, Literal
+
+import pytest
+import torch
+from torch import Tensor
+
+from subquad.ops.long_conv import Spectrum, long_conv, long_conv_2d, long_conv_2d_direct, long_conv_direct, spectrum
+from subquad.ops.monarch import monarch_dft
+from subquad.ops.short_conv import short_conv, short_conv_direct
+
+METHODS: dict[str, dict[str, Any]] = {
+    "auto": {},
+    "fft": {"method": "fft"},
+    "pieces": {"method": "fft", "channels": 2},
+    "dft": {"method": "dft"},
+    "direct": {"method": "direct"},
+    "overlap-add": {"block": 7},
+}
+LENGTHS = (1, 2, 5, 37, 64, 100)
+
+
+def _random(*shape: int) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
+
+
+def _agree(one: Tensor, other: Tensor, inputs: list[Tensor]) -> None:
+    torch.testing.assert_close(one, other, rtol=0, atol=1e-10)
+    weight = torch.randn_like(one)
+    for mine, theirs in zip(*(torch.autograd.grad((y * weight).sum(), inputs, materialize_grads=True) for y in (one, other)), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("length", LENGTHS)
+def test_every_method_is_the_direct_sum(length: int, method: str) -> None:
+    """Kernels shorter, as long and longer than the input, one and two sides, both lags of the reverse filter."""
+    torch.manual_seed(length)
+    for taps, reverse_taps in itertools.product({1, 3, length, length + 9}, {None, 1, length, length + 4}):
+        for lag in (0, 1) if reverse_taps else (1,):
+            u, k, skip, before, after = _random(2, 3, length), _random(3, taps), _random(3), _random(2, 3, length), _random(2, 3, length)
+            k_reverse = None if reverse_taps is None else _random(3, reverse_taps)
+            y = long_conv(u, k, k_reverse, skip, before=before, after=after, reverse_lag=lag, **METHODS[method])
+            expected = after * long_conv_direct(u * before, k, k_reverse, skip, reverse_lag=lag)
+            _agree(y, expected, [u, k, skip, before, after, *([] if k_reverse is None else [k_reverse])])
+            plain = long_conv(u, k, k_reverse, reverse_lag=lag, **METHODS[method])
+            _agree(plain, long_conv_direct(u, k, k_reverse, reverse_lag=lag), [u, k])
+
+
+@pytest.mark.parametrize("lag", [0, 1])
+def test_a_spectrum_serves_any_shorter_input(lag: Literal[0, 1]) -> None:
+    torch.manual_seed(0)
+    k, k_reverse, skip = _random(3, 50), _random(3, 30), _random(3)
+    held = spectrum(k, 40, k_reverse, lag)
+    for length in (1, 17, 40):
+        u = _random(2, 3, length)
+        expected = long_conv_direct(u, k, k_reverse, skip, reverse_lag=lag)
+        _agree(long_conv(u, held, skip=skip), expected, [u, skip])
+    assert held.nbytes == held.values.numel() * 16
+    with pytest.raises(ValueError, match="made for up to 40 positions cannot take 41 positions: make another"):
+        long_conv(_random(2, 3, 41), held)
+    with pytest.raises(ValueError, match="a reverse filter beside it"):
+        long_conv(_random(2, 3, 4), held, k_reverse)
+
+
+def test_an_impulse_at_the_end_stays_there() -> None:
+    """A circular convolution would bring it back at the beginning."""
+    for length, method in itertools.product(LENGTHS, METHODS):
+        u = torch.zeros(1, 1, length)
+        u[..., -1] = 1
+        y = long_conv(u, torch.ones(1, length), **METHODS[method])
+        assert y[..., :-1].abs().sum() < 1e-4 and (y[..., -1] - 1).abs().max() < 1e-5
+
+
+def test_half_precision_inputs_run_in_float32() -> None:
+    torch.manual_seed(0)
+    u, k = torch.randn(2, 3, 300).bfloat16(), torch.randn(3, 300)
+    y = long_conv(u, k)
+    assert y.dtype == torch.bfloat16
+    torch.testing.assert_close(y, long_conv(u.float(), k).bfloat16(), rtol=0, atol=0)
+
+
+def test_only_real_tensors_are_kept_for_the_backward_pass() -> None:
+    kept: list[Tensor] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.append(tensor)
+        return tensor
+
+    u, k, gate = torch.randn(1, 4, 512, requires_grad=True), torch.randn(4, 512, requires_grad=True), torch.randn(1, 4, 512)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        long_conv(u, k, before=gate, after=gate)
+    assert kept and not any(tensor.is_complex() for tensor in kept)
+
+
+@pytest.mark.parametrize(("taps", "length"), [(1, 5), (3, 1), (3, 2), (4, 30), (9, 4)])
+def test_short_convolutions(taps: int, length: int) -> None:
+    torch.manual_seed(0)
+    u, k, bias = _random(2, 3, length), _random(3, taps), _random(3)
+    _agree(short_conv(u, k, bias), short_conv_direct(u, k, bias), [u, k, bias])
+    _agree(short_conv(u, k), short_conv_direct(u, k), [u, k])
+
+
+@pytest.mark.parametrize(
+    ("shape", "taps", "center"), [((5, 7), (5, 7), (0, 0)), ((4, 6), (7, 11), (3, 5)), ((6, 3), (2, 9), (1, 4)), ((1, 1), (1, 1), (0, 0))]
+)
+def test_two_dimensions(shape: tuple[int, int], taps: tuple[int, int], center: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    u, k, skip = _random(2, 3, *shape), _random(3, *taps), _random(3)
+    _agree(long_conv_2d(u, k, skip, center=center), long_conv_2d_direct(u, k, skip, center=center), [u, k, skip])
+    _agree(long_conv_2d(u, k), long_conv_2d_direct(u, k), [u, k])
+
+
+@pytest.mark.parametrize("n", [1, 2, 6, 37, 64, 96, 1024])
+def test_the_fourier_transform_as_a_monarch_matrix(n: int) -> None:
+    x = torch.randn(3, n, dtype=torch.complex128)
+    for norm in ("ortho", "backward"):
+        torch.testing.assert_close(monarch_dft(n, norm=norm)(x), torch.fft.fft(x, norm=norm), rtol=0, atol=1e-11)
+        torch.testing.assert_close(monarch_dft(n, inverse=True, norm=norm)(x), torch.fft.ifft(x, norm=norm), rtol=0, atol=1e-11)
+    torch.testing.assert_close(monarch_dft(n)(x.real), torch.fft.fft(x.real, norm="ortho"), rtol=0, atol=1e-11)
+
+
+def test_wrong_inputs() -> None:
+    u, k = torch.randn(2, 3, 8), torch.randn(3, 8)
+    for half in (torch.float16, torch.bfloat16):
+        with pytest.raises(ValueError, match="loses its digits: keep filters in float32"):
+            long_conv(u, k.to(half))
+        with pytest.raises(ValueError, match="k_reverse is in"):
+            spectrum(k, 8, k.to(half))
+    with pytest.raises(ValueError, match=r"u must be \(B, D, L\) and k \(D, K\), got \(2, 3, 8\) and \(4, 8\)"):
+        long_conv(u, torch.randn(4, 8))
+    with pytest.raises(ValueError, match=r"u must be \(B, D, L\)"):
+        long_conv(u[0], k)
+    with pytest.raises(ValueError, match="block must be at least 1"):
+        long_conv(u, k, block=0)
+    with pytest.raises(ValueError, match="at least 1 point"):
+        monarch_dft(0)
+    with pytest.raises(ValueError, match="expected 8 points in the last dimension, got 7"):
+        monarch_dft(8)(torch.randn(2, 7))
+    assert long_conv(u[..., :0], k).shape == (2, 3, 0)
+    assert isinstance(spectrum(k, 8), Spectrum)
