@@ -10,14 +10,31 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from subquad.api import Score, build, convert, distil, from_official, generate, load, presets, save, score, stream, train
+    from subquad.api import (
+        Answers,
+        Score,
+        answer,
+        build,
+        convert,
+        distil,
+        from_official,
+        generate,
+        load,
+        presets,
+        save,
+        score,
+        stream,
+        train,
+    )
     from subquad.comparison.runner import compare
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Answers",
     "Score",
     "__version__",
+    "answer",
     "build",
     "compare",
     "convert",

@@ -18,10 +18,10 @@ from subquad.data import Corpus, span_text
 from subquad.errors import RunError
 from subquad.evaluation.flops import count_flops, count_parameters
 from subquad.evaluation.passage import Passage
-from subquad.evaluation.record import read_record
+from subquad.evaluation.record import Point, read_record
 from subquad.evaluation.report import write_report
 from subquad.evaluation.throughput import matmul_rate, seconds
-from subquad.inference import Score, distil, generate, score, score_files, stream, total
+from subquad.inference import Answers, Score, answer, distil, generate, score, score_files, stream, total
 from subquad.interop.convert import convert
 from subquad.interop.official import from_official
 from subquad.models import build_model, parse_model, presets
@@ -31,7 +31,9 @@ from subquad.training.state import check_out, newest_state
 from subquad.training.trainer import Hooks, Result, Trainer
 
 __all__ = [
+    "Answers",
     "Score",
+    "answer",
     "build",
     "distil",
     "convert",
@@ -102,7 +104,7 @@ def train(
         with suppress(OSError):  # what was refused before it began leaves no empty folder
             Path(out).rmdir()
         raise
-    if result.reason == "finished" and report:
+    if result.reason != "interrupted" and report:
         _report(result, trainer, config)
     return result.out
 
@@ -119,10 +121,15 @@ def info(run: str | Path) -> dict[str, Any]:
         "steps": last.step if last else None,
         "training_bytes": last.bytes if last else None,
         "training_seconds": last.seconds if last else None,
-        "best_validation": {"step": best.step, "bits_per_byte": best.bits} if best else None,
+        "best_validation": _validated(best) if best else None,
         "data": record.data,
         "repeat": record.command,
     }
+
+
+def _validated(point: Point) -> dict[str, Any]:
+    right = {} if point.accuracy is None else {"accuracy": point.accuracy}
+    return {"step": point.step, "bits_per_byte": point.bits} | right
 
 
 def model_table() -> list[dict[str, Any]]:

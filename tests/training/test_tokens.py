@@ -51,12 +51,12 @@ def test_bytes_are_counted_and_not_tokens(tmp_path: Path, make_trainer: MakeTrai
     tokenizer = trained(tmp_path / "run")
     read_bytes = 0
     for step in range(3):
-        ids, lengths = trainer.windows.batch(4 * step, 4)
+        ids, lengths = trainer.batches.windows.batch(4 * step, 4)
         read_bytes += sum(len(tokenizer.decode(row[:length])) for row, length in zip(ids, lengths, strict=True))
     records = [record for record in read_log(tmp_path / "run") if record["kind"] == "train"]
     assert records[-1]["bytes"] == read_bytes > 3 * 4 * 32
     # Untrained weights give every token the same probability, whatever it stands for.
-    ids, lengths = trainer.windows.batch(0, 4)
+    ids, lengths = trainer.batches.windows.batch(0, 4)
     first = len(tokenizer.decode(ids.ravel()))
     assert (lengths == 32).all() and records[0]["bits_per_byte"] == pytest.approx(4 * 32 * math.log2(280) / first, abs=0.02)
 
@@ -80,7 +80,7 @@ def test_only_the_bytes_of_the_learnt_span_are_counted(tmp_path: Path, make_trai
     trainer = make_trainer(tmp_path / "run", {**TOKENS, "steps": 1, "save.every": 10})
     monkeypatch.setattr(type(trainer.model), "training_span", lambda self, length: (8, 20))
     trainer.run()
-    ids, _ = trainer.windows.batch(0, 4)
+    ids, _ = trainer.batches.windows.batch(0, 4)
     (record,) = (record for record in read_log(tmp_path / "run") if record["kind"] == "train")
     assert record["bytes"] == len(trained(tmp_path / "run").decode(ids[:, 8:20].ravel()))
     assert record["bits_per_byte"] == pytest.approx(4 * 12 * math.log2(280) / record["bytes"], abs=0.02)

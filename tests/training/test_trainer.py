@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from subquad import checkpoint
-from subquad.data import Corpus
+from subquad.data import Batch, Corpus
 from subquad.errors import RunError
 from subquad.models import build_model
 from subquad.models.model import CausalModel
@@ -94,7 +94,7 @@ def test_it_learns(tmp_path: Path, make_trainer: MakeTrainer) -> None:
 
 def test_the_best_weights_by_validation_are_kept(tmp_path: Path, make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
     told = iter([3.0, 2.0, 4.0])
-    monkeypatch.setattr(Trainer, "_validate", lambda self, ids, lengths: next(told))
+    monkeypatch.setattr(Trainer, "_validate", lambda self, valid: (next(told), None))
     result = make_trainer(tmp_path / "run", {"save.keep": 3}).run()
     assert result.bits_per_byte == 2.0
     best, last = (weights(tmp_path / "run" / "state" / f"step-{step:08d}") for step in (8, 12))
@@ -206,8 +206,8 @@ def test_a_loss_that_is_no_number_stops(bad: float, tmp_path: Path, make_trainer
     trainer = make_trainer(out)
     nats = Trainer._nats
 
-    def spoiled(self: Trainer, ids: Any, lengths: Any, span: tuple[int, int] | None = None, dtype: str | None = None) -> Tensor:
-        loss = nats(self, ids, lengths, span, dtype)
+    def spoiled(self: Trainer, batch: Batch, span: tuple[int, int] | None = None, dtype: str | None = None) -> Tensor:
+        loss = nats(self, batch, span, dtype)
         return loss * bad if self.model.training and (out / "state" / "step-00000008").exists() else loss
 
     monkeypatch.setattr(Trainer, "_nats", spoiled)
@@ -296,7 +296,7 @@ def test_the_faster_type_is_taken(tmp_path: Path, make_trainer: MakeTrainer) -> 
 
 PROGRAM = """
 import sys, torch
-from subquad.data import Corpus
+from subquad.data import Batch, Corpus
 from subquad.models import build_model
 from subquad.models.model import CausalModel
 from subquad.training.config import read

@@ -18,12 +18,13 @@ from subquad.errors import RunError
 
 @dataclass(frozen=True)
 class Point:
-    """One measurement of a run: training bytes and seconds so far, and the loss in bits per byte."""
+    """One measurement of a run: training bytes and seconds so far, the loss in bits per byte, and of a task the share of right answers."""
 
     step: int
     bytes: int
     seconds: float
     bits: float
+    accuracy: float | None = None
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,8 @@ class Record:
 
     @property
     def best(self) -> Point | None:
-        """The validation with the fewest bits."""
-        return min(self.valid, key=lambda point: point.bits, default=None)
+        """The validation with the most right answers, where there are answers, and the fewest bits."""
+        return min(self.valid, key=lambda point: (-(point.accuracy or 0.0), point.bits), default=None)
 
     @property
     def command(self) -> str | None:
@@ -143,7 +144,8 @@ def _point(line: Mapping[str, Any]) -> Point | None:
     trained, seconds, bits = (line.get(name) for name in ("bytes", "seconds", "bits_per_byte"))
     if not (_finite(trained) and _finite(seconds) and _finite(bits)):
         return None
-    return Point(line["step"], int(trained), seconds, bits)
+    accuracy = line.get("accuracy")
+    return Point(line["step"], int(trained), seconds, bits, accuracy if _finite(accuracy) else None)
 
 
 def _finite(value: object) -> TypeGuard[float]:

@@ -1,7 +1,8 @@
 """The training loop: batches by number, one step, validation and samples now and then, checkpoints, a clean end.
 
 The loop knows any causal model: ids (B, T) to logits (B, T, V), the loss over all positions or over the span that the model draws.
-B batch, T bytes of a window, or tokens: losses are in bits per byte all the same, for the bytes that the tokens stand for.
+B batch, T bytes of a window, or tokens: losses are in bits per byte all the same, for the bytes that the tokens stand for. Where the
+data say what is learned and what is an answer, losses are of what is learned, and validation is of the answers.
 """
 
 from __future__ import annotations
@@ -16,19 +17,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor, nn
 
 from subquad import checkpoint
-from subquad.data import Corpus, Ids, Tokenizer, Windows, count_bytes, open_tokenizer, tokenized
+from subquad.data import Batch, Batches, Corpus, Tokenizer, open_tokenizer
 from subquad.errors import RunError
 from subquad.models.model import CausalModel
 from subquad.training.config import TrainConfig, as_yaml, differences, read
 from subquad.training.machine import Interrupts, checkpointed, resolved_device, threads, undisturbed
-from subquad.training.objectives import bits_per_byte, cross_entropy_sum
+from subquad.training.objectives import batch_nats, bits_per_byte, validation
 from subquad.training.optim import build_optimizer, resolved_lr, set_lr
 from subquad.training.progress import Display, Log, Record, Tracker, summary_writer
 from subquad.training.schedule import learning_rate, resolved_warmup
@@ -38,7 +37,7 @@ DATA, LOG = "data.json", "log.jsonl"
 
 _CHANGEABLE = ("steps", "device", "dtype", "threads", "compile", "checkpoint_activations", "track", "init", "eval.", "save.", "data.paths")
 
-Integers = NDArray[np.int64]
+Reason = Literal["finished", "stopped early", "interrupted"]
 
 
 @dataclass(frozen=True)
@@ -59,12 +58,13 @@ class Hooks:
 
 @dataclass(frozen=True)
 class Result:
-    """How a run ended; ``bits_per_byte`` is the best of its validations, None without one."""
+    """How a run ended; ``bits_per_byte`` is of the best of its validations, None without one, and ``accuracy`` of its answers if any."""
 
     out: Path
     step: int
-    reason: Literal["finished", "interrupted"]
+    reason: Reason
     bits_per_byte: float | None
+    accuracy: float | None = None
 
 
 class Trainer:
@@ -86,9 +86,12 @@ class Trainer:
             summary_writer()
         with threads(self.config.threads), checkpointed(self.model, self.config.checkpoint_activations), Interrupts() as interrupts:
             counters = self._resume() if resume else self._start()
-            if counters.step == self.config.steps:
-                self.display.say(f"{self.out} has finished its {counters.step} steps already: give more --steps to go on")
-                return Result(self.out, counters.step, "finished", counters.best)
+            if reason := self._done(counters):
+                words, remedy = (
+                    ("finished its", "give more --steps") if reason == "finished" else ("stopped early, after", "change eval.stop")
+                )
+                self.display.say(f"{self.out} has {words} {counters.step} steps already: {remedy} to go on")
+                return self._result(counters, reason)
             with self._following(counters):
                 if resume:
                     self._log({"kind": "resume", "step": counters.step, "steps": self.config.steps})
@@ -160,10 +163,12 @@ class Trainer:
         self.config = config.model_copy(update=decided)
 
     def _window(self) -> int:
-        """Bytes of a window: as set, or one image, or the model's context."""
-        data = self.config.data
+        """Bytes of a window: as set, or one image or example, or the model's context."""
+        data, task = self.config.data, self.corpus.task
         max_len = int(self.config.model["max_len"])
-        window = data.window or (data.image.size if data.image else max_len)
+        window = data.window or (data.image.size if data.image else task.size if task else max_len)
+        if task and (window != task.size or data.pack or data.tokenizer is not None):
+            raise ValueError(f"an example of a task is one window, of {task.size} bytes: leave out data.window, pack and tokenizer")
         if window > max_len:
             unit = "bytes" if data.tokenizer is None else "tokens"
             raise ValueError(f"a window of {window} {unit} exceeds the model's context of {max_len}: lower data.window or raise max_len")
@@ -174,12 +179,16 @@ class Trainer:
         seed = config.seed if config.data.split_seed is None else config.data.split_seed
         self.split = self.corpus.split(config.data.fractions, config.data.split, seed)
         self._set_up_tokenizer(kept_tokenizer)
-        self.windows = Windows(tokenized(self.split.train, self.tokenizer), window, config.seed, config.data.pack, config.data.shift)
-        self.valid: tuple[Ids, Integers] | None = None
+        self.batches = Batches(self.split.train, window, config.seed, config.data.pack, config.data.shift, self.tokenizer)
+        self.valid: Batch | None = None
         if self.split.valid and config.eval.windows:
-            held_out = Windows(tokenized(self.split.valid, self.tokenizer), window, config.seed, config.data.pack, shift=False)
-            ids, lengths = zip(*held_out.in_order(config.eval.windows), strict=True)
-            self.valid = np.stack(ids), np.array(lengths)
+            held_out = Batches(self.split.valid, window, config.seed, config.data.pack, False, self.tokenizer)
+            self.valid = held_out.in_order(config.eval.windows)
+        stop = config.eval.stop
+        if stop.accuracy is not None and (self.valid is None or self.valid.answers is None):
+            raise ValueError("eval.stop.accuracy needs answers to validate: train on a task, or stop by eval.stop.patience")
+        if stop.patience is not None and self.valid is None:
+            raise ValueError("eval.stop.patience needs a validation part: give the data one, and eval.windows above 0")
 
     def _set_up_tokenizer(self, kept: Path | None) -> None:
         """The run's own tokenizer, or the one asked for; the model takes it along, and must have been without or have the same."""
@@ -206,10 +215,10 @@ class Trainer:
     def _faster_dtype(self) -> str:
         if self.hooks.seconds is None:
             return "float32"
-        ids, lengths = self.windows.batch(0, self.config.batch // self.config.accumulate)
+        batch = self.batches.batch(0, self.config.batch // self.config.accumulate)
 
         def step(dtype: str) -> None:
-            torch.autograd.backward(self._nats(ids, lengths, self.model.training_span(int(lengths.max())), dtype))
+            torch.autograd.backward(self._nats(batch, self.model.training_span(int(batch.lengths.max())), dtype))
 
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             taken = {dtype: self.hooks.seconds(partial(step, dtype)) for dtype in ("float32", "bfloat16")}
@@ -220,31 +229,41 @@ class Trainer:
         config = self.config
         while counters.step < config.steps:
             counters = self._step(counters)
-            stop = interrupts.received or counters.step == config.steps
+            stop = interrupts.received
             if counters.step % config.eval.every == 0 or counters.step == config.steps:
                 counters = self._evaluate(counters)
+            stop = stop or self._done(counters) is not None
             if counters.step % config.save.every == 0 or stop:
                 self._save(counters)
             if stop:
                 break
         return counters
 
+    def _done(self, counters: Counters) -> Reason | None:
+        """Why there is nothing left to do, None when there is."""
+        stop = self.config.eval.stop
+        solved = stop.accuracy is not None and (counters.best_accuracy or 0.0) >= stop.accuracy
+        if counters.step == self.config.steps:
+            return "finished"
+        return "stopped early" if solved or (stop.patience is not None and counters.waited >= stop.patience) else None
+
     def _step(self, counters: Counters) -> Counters:
-        """One update from ``batch`` windows; the gradient is of the mean over all their ids, however they are cut into parts."""
+        """One update from ``batch`` windows; the gradient is of the mean over all that they teach, however they are cut into parts."""
         began = time.perf_counter()
         config = self.config
         lr = self._rate(counters.step)
-        ids, lengths = self.windows.batch(counters.samples, config.batch)
-        span = self.model.training_span(int(lengths.max()))
-        count, size = int((lengths.clip(*span) - span[0]).sum()), config.batch // config.accumulate
+        batch = self.batches.batch(counters.samples, config.batch)
+        span = self.model.training_span(int(batch.lengths.max()))
+        # A span that is drawn may hold nothing to learn.
+        count, size = max(batch.count(batch.learned, span), 1), config.batch // config.accumulate
         total = torch.zeros((), device=self.device)
         for first in range(0, config.batch, size):
-            nats = self._nats(ids[first : first + size], lengths[first : first + size], span)
+            nats = self._nats(batch.rows(first, first + size), span)
             torch.autograd.backward(nats / count)
             total = total + nats.detach()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.optim.clip or math.inf).item()
-        read = count_bytes(ids, lengths, span, self.tokenizer)
-        loss = bits_per_byte(total.item(), read)
+        read = batch.bytes(span, self.tokenizer)
+        loss = bits_per_byte(total.item(), read if batch.learned is None else count)
         self._demand_finite(loss, f"a loss of {loss} bits per byte", counters.step + 1)
         self._demand_finite(norm, f"a gradient of norm {norm}", counters.step + 1)
         set_lr(self.optimizer, lr)
@@ -269,13 +288,9 @@ class Trainer:
         self._log(record)
         self.display.update(record, seconds)
 
-    def _nats(self, ids: Ids, lengths: Integers, span: tuple[int, int] | None = None, dtype: str | None = None) -> Tensor:
-        """The summed cross entropy of windows (B, T), over the positions of a span if one is given."""
-        on_device = torch.from_numpy(ids).to(self.device).long()
-        first, end = span or (0, ids.shape[1])
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=(dtype or self.config.dtype) == "bfloat16"):
-            logits = self.model(on_device) if span is None else self.model.span_logits(on_device, first, end)
-        return cross_entropy_sum(logits, on_device[:, first:end], (lengths.clip(first, end) - first).tolist())
+    def _nats(self, batch: Batch, span: tuple[int, int] | None = None, dtype: str | None = None) -> Tensor:
+        """The summed cross entropy of what windows (B, T) teach, at the positions of a span if one is given."""
+        return batch_nats(self.model, batch, self.device, dtype or self.config.dtype, span)
 
     def _rate(self, step: int) -> float:
         assert self.config.optim.lr is not None
@@ -293,12 +308,14 @@ class Trainer:
         """Validates, keeps the weights if they are the best so far, and writes a sample."""
         at = {"step": counters.step}
         if self.valid is not None:
-            loss = self._validate(*self.valid)
+            loss, accuracy = self._validate(self.valid)
             self._demand_finite(loss, f"a validation loss of {loss} bits per byte", counters.step)
-            self._log({"kind": "valid", **at, "bits_per_byte": loss, "bytes": counters.bytes, "seconds": counters.seconds})
-            self.display.say(f"step {counters.step}: validation {loss:.3f} bits/byte")
-            if counters.best is None or loss < counters.best:
-                counters = replace(counters, best=loss, best_step=counters.step)
+            right = {} if accuracy is None else {"accuracy": accuracy}
+            self._log({"kind": "valid", **at, "bits_per_byte": loss, **right, "bytes": counters.bytes, "seconds": counters.seconds})
+            words = "" if accuracy is None else f", {accuracy:.1%} of the answers right"
+            self.display.say(f"step {counters.step}: validation {loss:.3f} bits/byte{words}")
+            counters = counters.validated(loss, accuracy)
+            if counters.best_step == counters.step:
                 with self._writing():
                     checkpoint.save(self.model, self.out)
         if self.hooks.sample is not None:
@@ -308,16 +325,17 @@ class Trainer:
             self.display.say(text)
         return counters
 
-    def _validate(self, ids: Ids, lengths: Integers) -> float:
-        size = self.config.batch // self.config.accumulate
+    def _validate(self, valid: Batch) -> tuple[float, float | None]:
+        """Bits per byte, or per answer, and then the share of the answers that are right."""
+        size, slack = self.config.batch // self.config.accumulate, self.corpus.task.slack if self.corpus.task else 0
+        parts = [valid.rows(first, first + size) for first in range(0, len(valid.ids), size)]
         with undisturbed(self.model, self.device):
-            parts = [self._nats(ids[first : first + size], lengths[first : first + size]).item() for first in range(0, len(ids), size)]
-        return bits_per_byte(sum(parts), count_bytes(ids, lengths, (0, ids.shape[1]), self.tokenizer))
+            return validation(self.model, parts, self.device, self.config.dtype, self.tokenizer, slack)
 
     def _save(self, counters: Counters) -> None:
         # An update can ruin the weights and still have had a finite gradient: what is saved must predict something.
         with undisturbed(self.model, self.device):
-            nats = self._nats(*self.windows.batch(counters.samples, self.config.batch // self.config.accumulate)).item()
+            nats = self._nats(self.batches.batch(counters.samples, self.config.batch // self.config.accumulate)).item()
         self._demand_finite(nats, f"weights whose loss is {nats}", counters.step)
         with self._writing():
             path = save_state(self.out, self.model, self.optimizer, counters, self.config.save.keep)
@@ -326,14 +344,17 @@ class Trainer:
         self._log({"kind": "save", "step": counters.step, "path": path.relative_to(self.out).as_posix()})
 
     def _end(self, counters: Counters) -> Result:
-        reason: Literal["finished", "interrupted"] = "finished" if counters.step == self.config.steps else "interrupted"
+        reason = self._done(counters) or "interrupted"
         self._log({"kind": "end", "step": counters.step, "reason": reason})
         with self._writing():
             self._close()
             checkpoint.seal(self.out)
         if reason == "interrupted":
             self.display.tell(f"stopped after step {counters.step}; go on with: {resume_command(self.out)}")
-        return Result(self.out, counters.step, reason, counters.best)
+        return self._result(counters, reason)
+
+    def _result(self, counters: Counters, reason: Reason) -> Result:
+        return Result(self.out, counters.step, reason, counters.best, counters.best_accuracy)
 
     @contextmanager
     def _following(self, counters: Counters) -> Iterator[None]:
