@@ -89,7 +89,11 @@ def _sentence(kind: type[BaseModel], error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"{where!r} is missing: {kind.__name__} needs it"
     message = first["msg"].removeprefix("Value error, ")
-    return f"{where!r}: {message}, got {first['input']!r}" if where else message
+    if where and message.startswith("'"):  # a config inside was parsed by itself: one name for the whole way
+        return f"'{where}.{message[1:]}"
+    if not where or isinstance(first["input"], Mapping):  # a whole mapping says nothing that the message does not
+        return f"{where}: {message}" if where else message
+    return f"{where!r}: {message}, got {first['input']!r}"
 
 
 def _model_at(kind: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel]:
