@@ -164,7 +164,7 @@ def test_no_file_has_a_vague_name() -> None:
     [
         "import subquad",
         "import subquad.cli",
-        "import subquad.cli.train, subquad.cli.generate, subquad.cli.score, subquad.cli.info, subquad.cli.models",
+        "import subquad.cli.train, subquad.cli.generate, subquad.cli.score, subquad.cli.info, subquad.cli.models, subquad.cli.convert",
         "import subquad.data",
         "import subquad.config",
     ],

@@ -10,18 +10,40 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from subquad.api import Classified, Score, build, classify, generate, load, presets, save, score, stream, train
+    from subquad.api import (
+        Answers,
+        Classified,
+        Score,
+        answer,
+        build,
+        classify,
+        convert,
+        distil,
+        from_official,
+        generate,
+        load,
+        presets,
+        save,
+        score,
+        stream,
+        train,
+    )
     from subquad.comparison.runner import compare
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Answers",
     "Classified",
     "Score",
     "__version__",
+    "answer",
     "build",
     "classify",
     "compare",
+    "convert",
+    "distil",
+    "from_official",
     "generate",
     "load",
     "presets",

@@ -22,7 +22,22 @@ from subquad.evaluation.passage import Passage
 from subquad.evaluation.record import read_record
 from subquad.evaluation.report import write_report
 from subquad.evaluation.throughput import matmul_rate, seconds
-from subquad.inference import Classified, Score, agreement, classify, generate, score, score_files, stream, total
+from subquad.inference import (
+    Answers,
+    Classified,
+    Score,
+    agreement,
+    answer,
+    classify,
+    distil,
+    generate,
+    score,
+    score_files,
+    stream,
+    total,
+)
+from subquad.interop.convert import convert
+from subquad.interop.official import from_official
 from subquad.models import build_model, parse_model, presets
 from subquad.models.classifier import Classifier
 from subquad.models.model import CausalModel, Model
@@ -33,11 +48,16 @@ from subquad.training.state import check_out, newest_state
 from subquad.training.trainer import Hooks, Result, Trainer
 
 __all__ = [
+    "Answers",
     "Classified",
     "Score",
     "agreement",
+    "answer",
     "build",
     "classify",
+    "convert",
+    "distil",
+    "from_official",
     "generate",
     "info",
     "load",
@@ -104,7 +124,7 @@ def train(
         with suppress(OSError):  # what was refused before it began leaves no empty folder
             Path(out).rmdir()
         raise
-    if result.reason == "finished" and report:
+    if result.reason != "interrupted" and report:
         _report(result, objective, trainer)
     return result.out
 

@@ -9,6 +9,7 @@ import torch
 
 from subquad.layers.attention import AttentionConfig
 from subquad.layers.hyena import HyenaConfig
+from subquad.layers.hyena_2d import Hyena2dConfig
 from subquad.layers.linear_attention import LinearAttentionConfig
 from subquad.layers.long_filter import ExplicitFilterConfig, ImplicitFilterConfig, WindowConfig
 from subquad.layers.mixer import Mixer, MixerConfig, Segmented
@@ -33,20 +34,33 @@ EXAMPLES: dict[str, list[MixerConfig]] = {
         HyenaConfig(order=3, filter=ImplicitFilterConfig(features=3, width=6, learned_features=True, window=WindowConfig(shift=0.1))),
         HyenaConfig(order=1, short_first=False, short_kernel=1, filter=ImplicitFilterConfig(features=3, width=6, window=None)),
         HyenaConfig(order=2, short_first=False, short_kernel=4, filter=ExplicitFilterConfig(taps=7)),
+        HyenaConfig(two_sided=True, filter=ImplicitFilterConfig(features=5, width=6)),
+        HyenaConfig(order=3, two_sided=True, filter=ExplicitFilterConfig(taps=4)),
         HyenaConfig(order=4, filter=ImplicitFilterConfig(features=3, width=6, depth=2, normalized=True, base_len=9)),
     ],
 }
+
+
+EXAMPLES["hyena_2d"] = [
+    Hyena2dConfig(shape=(3, 4), filter=ImplicitFilterConfig(features=5, width=6)),
+    Hyena2dConfig(shape=(4, 3), order=3, short_first=False, filter=ImplicitFilterConfig(features=3, width=6, window=None)),
+    Hyena2dConfig(shape=(2, 6), gated=False, filter=ImplicitFilterConfig(features=3, width=6)),
+]
 
 
 def test_every_mixer_has_examples() -> None:
     assert EXAMPLES.keys() == MIXERS.keys()
 
 
+CAUSAL = [config for configs in EXAMPLES.values() for config in configs if config.causal]
+TWO_SIDED = [config for configs in EXAMPLES.values() for config in configs if not config.causal]
+
+
 def _mixers() -> list[Mixer]:
     torch.manual_seed(0)
-    built = [config.build(8, 23) for configs in EXAMPLES.values() for config in configs]
+    built = [config.build(8, 23) for config in CAUSAL]
     built += [AttentionConfig(heads=2).build_segmented(8, 5, lookback) for lookback in (0, 2, 5)]
-    built += [Segmented(config.build(8, 5), 5) for configs in EXAMPLES.values() for config in configs]
+    built += [Segmented(config.build(8, 5), 5) for config in CAUSAL]
     return [mixer.double().eval() for mixer in built]
 
 
@@ -89,6 +103,37 @@ def test_starting_anew_in_each_segment_is_attention_within_segments() -> None:
     wrapped.mixer.load_state_dict(native.state_dict())
     x = torch.randn(2, 23, 8, dtype=torch.float64)
     torch.testing.assert_close(native(x), wrapped(x), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("config", TWO_SIDED, ids=str)
+@torch.no_grad()
+def test_two_sided_mixers_see_the_whole_sequence_and_no_padding(config: MixerConfig) -> None:
+    """Every output depends on every input; what lies under a mask gives and gets nothing; there are no steps."""
+    torch.manual_seed(0)
+    length = 12
+    mixer = config.build(8, length).double().eval()
+    x = torch.randn(2, length, 8, dtype=torch.float64)
+    whole = mixer(x)
+    for row in range(2):
+        torch.testing.assert_close(mixer(x[row : row + 1])[0], whole[row], rtol=0, atol=1e-9)
+    reach = config.filter.taps if isinstance(config, HyenaConfig) and isinstance(config.filter, ExplicitFilterConfig) else length
+    for at in (0, 5, length - 1):
+        changed = x.clone()
+        changed[:, at] += 1
+        moved = (mixer(changed) - whole).abs().amax((0, 2)) > 1e-9
+        assert moved.all() or (reach < length and moved[max(at - reach, 0) : at + reach].all())
+    mask = torch.ones(2, length, dtype=torch.bool)
+    mask[1, 7:] = False
+    noise = torch.where(mask.unsqueeze(-1), x, torch.randn_like(x))
+    torch.testing.assert_close(mixer(noise, mask), mixer(x, mask), rtol=0, atol=1e-9)
+    assert mixer(x, mask)[1, 7:].abs().max() == 0
+    if isinstance(config, HyenaConfig):  # the shorter sequence alone; an image has one size
+        torch.testing.assert_close(mixer(x, mask)[1:, :7], mixer(x[1:, :7]), rtol=0, atol=1e-9)
+        torch.testing.assert_close(mixer(x.roll(3, 1), mask.roll(3, 1))[1, 3:10], mixer(x[1:, :7])[0], rtol=0, atol=1e-9)
+    with pytest.raises(ValueError, match="so it has no steps"):
+        mixer.init_state(1, length)
+    with pytest.raises(ValueError, match="mask"):
+        mixer(x, mask[:, :-1])
 
 
 @pytest.mark.parametrize("mixer", _mixers(), ids=lambda mixer: type(mixer).__name__)

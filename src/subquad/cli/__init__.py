@@ -21,6 +21,7 @@ VERBS = {
     "compare": "models side by side at one budget",
     "info": "what a run is, how it was trained, its scores",
     "models": "the presets: parameters, FLOPs per byte, context",
+    "convert": "an official checkpoint -> a run folder",
 }
 
 FAILED, WRONG, INTERRUPTED, READER_LEFT = 1, 2, 130, 141

@@ -1,8 +1,25 @@
 """Using a model: writing on from a prompt, scoring data, classifying texts."""
 
+from subquad.inference.answers import Answers, answer, answer_spans
 from subquad.inference.classify import Classified, agreement, classify
 from subquad.inference.continuation import continuation_bits
+from subquad.inference.distill import distil
 from subquad.inference.generate import generate, stream
 from subquad.inference.score import Score, score, score_files, total
 
-__all__ = ["Classified", "Score", "agreement", "classify", "continuation_bits", "generate", "score", "score_files", "stream", "total"]
+__all__ = [
+    "Answers",
+    "Classified",
+    "Score",
+    "agreement",
+    "answer",
+    "answer_spans",
+    "classify",
+    "continuation_bits",
+    "distil",
+    "generate",
+    "score",
+    "score_files",
+    "stream",
+    "total",
+]

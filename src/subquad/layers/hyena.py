@@ -61,7 +61,7 @@ class HyenaState(State):
     """The last inputs of the short convolution and a running convolution for each long filter."""
 
     past: Tensor  # (B, taps - 1, (N + 1) D)
-    convs: list[OnlineConvState]
+    convs: list[State]
 
 
 class Hyena(Mixer):
@@ -102,8 +102,7 @@ class Hyena(Mixer):
     def init_state(self, batch: int, max_len: int) -> HyenaState:
         if self.config.two_sided:
             raise ValueError("a two-sided Hyena sees what comes later, so it has no steps: set two_sided=false to generate")
-        with torch.no_grad():
-            convs = [init_online_conv(OnlineFilter.of(taps, max_len), batch) for taps, _ in self._filters(max_len)]
+        convs = self._init_convs(batch, max_len)
         past = self.project.weight.new_zeros(batch, self.config.short_kernel - 1, self.project.out_features)
         return HyenaState(past, convs)
 
@@ -113,8 +112,17 @@ class Hyena(Mixer):
         if self.config.short_first:
             z = z * gates.pop()
         for skip, conv in zip(self.skip.weight, state.convs, strict=True):
-            z = gates.pop() * torch.addcmul(prefill_online_conv(z, conv, lengths), skip, z)
+            z = gates.pop() * torch.addcmul(self._continue(z, conv, lengths), skip, z)
         return self.out(z)
+
+    @torch.no_grad()
+    def _init_convs(self, batch: int, max_len: int) -> list[State]:
+        return [init_online_conv(OnlineFilter.of(taps, max_len), batch) for taps, _ in self._filters(max_len)]
+
+    def _continue(self, z: Tensor, conv: State, lengths: Sequence[int] | None) -> Tensor:
+        """One long convolution of the next positions, (B, n, D) -> (B, n, D)."""
+        assert isinstance(conv, OnlineConvState)
+        return prefill_online_conv(z, conv, lengths)
 
     def _short_prefill(self, p: Tensor, state: HyenaState, lengths: Sequence[int] | None) -> Tensor:
         """The short convolution of (B, n, width), continued from the last inputs."""

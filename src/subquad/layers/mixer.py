@@ -1,4 +1,4 @@
-"""The contract of a causal mixer: (B, T, D) -> (B, T, D) along the sequence, in parallel or position by position.
+"""The contract of a mixer: (B, T, D) -> (B, T, D) along the sequence, in parallel, or position by position where it is causal.
 
 ``prefill`` and ``step`` continue from a state; whatever the split, the outputs equal ``forward`` on the whole sequence.
 """

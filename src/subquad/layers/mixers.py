@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, SerializeAsAny
 from subquad.config import parse, suggest
 from subquad.layers.attention import AttentionConfig
 from subquad.layers.hyena import HyenaConfig
+from subquad.layers.hyena_2d import Hyena2dConfig
 from subquad.layers.linear_attention import LinearAttentionConfig
 from subquad.layers.mixer import MixerConfig
 
@@ -16,6 +17,7 @@ MIXERS: dict[str, type[MixerConfig]] = {
     "attention": AttentionConfig,
     "linear_attention": LinearAttentionConfig,
     "hyena": HyenaConfig,
+    "hyena_2d": Hyena2dConfig,
 }
 
 

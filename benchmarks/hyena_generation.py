@@ -1,0 +1,105 @@
+"""Decoding a long convolution and a Hyena language model: tiles, direct sums, and recomputing everything.
+
+    make bench BENCHMARKS=hyena_generation
+
+The convolution is one layer's of width 256; the model has two layers of that width. Batch 1, float32, one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from benchmarks.recording import median, record, table
+from subquad.layers.hyena import HyenaConfig
+from subquad.layers.long_filter import ImplicitFilterConfig
+from subquad.layers.stack import StackConfig
+from subquad.models.language_model import LanguageModel, LanguageModelConfig
+from subquad.ops.online_conv import OnlineFilter, init_online_conv, step_online_conv
+
+DIM, DEPTH = 256, 2
+LENGTHS = (1024, 4096, 8192, 32_768, 65_536)
+CONTEXTS = (1024, 4096, 16_384)
+SAMPLED = 64  # direct steps timed at each of some places
+
+
+def main() -> None:
+    """Measures and writes the block."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        layer = [layer_row(length) for length in LENGTHS]
+        model = [model_row(context) for context in CONTEXTS]
+    body = (
+        f"One long convolution, {DIM} channels: microseconds a step, mean over all steps of the length (direct: of {SAMPLED} steps at "
+        "eight places).\n\n"
+        + table(["L", "tiled", "direct", "ratio"], layer)
+        + f"\n\nA language model of {DEPTH} layers, width {DIM}: milliseconds a byte while the whole context is generated from nothing, "
+        "and the same bytes by recomputing the context each time (mean of the forward passes at 16 lengths up to it).\n\n"
+        + table(["context", "cached", "recomputed", "ratio"], model)
+    )
+    record("hyena-generation", "Generation with Hyena", "make bench BENCHMARKS=hyena_generation", body)
+
+
+def timed(call: Callable[[], object]) -> float:
+    """Seconds of one call."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def layer_row(length: int) -> list[str]:
+    """Steps of one convolution."""
+    k = torch.randn(DIM, length)
+    filter_ = OnlineFilter.of(k, length)
+
+    def tiled() -> None:
+        state = init_online_conv(filter_, 1)
+        u = torch.randn(1, DIM)
+        for _ in range(length):
+            step_online_conv(u, state)
+
+    steps = timed(tiled) / length
+    inputs = torch.randn(1, DIM, length)
+    places = [length * (index + 1) // 8 for index in range(8)]
+    direct = sum(timed(lambda at=at: [direct_step(inputs, k, at) for _ in range(SAMPLED)]) for at in places) / (8 * SAMPLED)  # type: ignore[misc]
+    return [f"{length:,}", f"{1e6 * steps:.0f}", f"{1e6 * direct:.0f}", f"{direct / steps:.0f}x"]
+
+
+def direct_step(inputs: Tensor, k: Tensor, end: int) -> Tensor:
+    """One output as the dot product with all inputs so far; the filter already lies backwards."""
+    y: Tensor = torch.linalg.vecdot(inputs[..., :end], k[:, k.shape[1] - end :])
+    return y
+
+
+def language_model(context: int) -> LanguageModel:
+    """Order 2, the filter of the paper's language models."""
+    mixer = HyenaConfig(filter=ImplicitFilterConfig(features=33, width=64))
+    return LanguageModel(LanguageModelConfig(max_len=context, stack=StackConfig(dim=DIM, depth=DEPTH, mixer=mixer))).eval()
+
+
+def model_row(context: int) -> list[str]:
+    """Bytes of a whole model."""
+    model = language_model(context)
+
+    def cached() -> None:
+        state = model.init_state(1)
+        for _ in range(context - 1):
+            model.step(state.logits.argmax(-1), state)
+
+    steps = timed(cached) / context
+    lengths = [context * (index + 1) // 16 for index in range(16)]
+    passes = [median([timed(lambda n=n: model(torch.zeros(1, n, dtype=torch.long))) for _ in range(3)]) for n in lengths]  # type: ignore[misc]
+    recomputed = sum(passes) / len(passes)
+    return [f"{context:,}", f"{1e3 * steps:.2f}", f"{1e3 * recomputed:.1f}", f"{recomputed / steps:.0f}x"]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""Official checkpoint files made into run folders of this library. Nothing in a file is ever executed."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from subquad import checkpoint
+from subquad.data import open_tokenizer
+from subquad.errors import RunError
+from subquad.interop.official import KINDS, from_official, kind_of
+from subquad.training.state import check_out
+
+SAFE, PICKLED = (".safetensors",), (".pt", ".pth", ".ckpt", ".bin")
+
+
+def convert(
+    src: str | Path, kind: str, out: str | Path, config: str | Path | Mapping[str, Any] | None = None, tokenizer: str | Path | None = None
+) -> Path:
+    """Makes a run folder of an official checkpoint and returns it; the model in it is one of ours and does all that ours do.
+
+    ``src``: a .safetensors, .pt, .pth, .ckpt or .bin file, or a folder that holds one. ``config``: the official config, as a mapping or a
+    .json or .yaml file; by default config.json beside the weights. ``tokenizer``: a tokenizer.json to keep with the model. ``out`` must
+    be new or empty. Raises ``ValueError`` for wrong input and ``RunError`` for a file that is damaged or asks to run code.
+    """
+    official = kind_of(kind)
+    if official.model is None:
+        whole = ", ".join(name for name, one in KINDS.items() if one.model is not None)
+        raise ValueError(f"{kind} is a layer and no whole model, so it makes no run: use subquad.from_official in Python (models: {whole})")
+    weights = _weights_file(Path(src))
+    options = _config(config if config is not None else weights.parent / checkpoint.CONFIG, config is None)
+    model = official.model(from_official(kind, options, read_state(weights)))
+    if tokenizer is not None:
+        model.tokenizer = open_tokenizer(str(tokenizer), [])
+        if model.tokenizer.vocab > model.config.vocab:
+            raise ValueError(
+                f"{tokenizer} has {model.tokenizer.vocab} tokens, but the model {model.config.vocab} ids: give the model's own"
+            )
+    check_out(out)
+    checkpoint.save(model, out)
+    return Path(out)
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """What a checkpoint file holds. Raises ``RunError`` for a damaged file, and for one whose pickle holds more than tensors."""
+    if path.suffix in SAFE:
+        return dict(checkpoint.read_tensors(path))
+    try:
+        with warnings.catch_warnings(action="ignore"):  # on a pickle by another protocol
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError as error:
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        raise RunError(
+            f"{path} holds {named[1] if named else 'more than tensors'}, and reading that could run code from the file, so it is refused: "
+            "where you trust it, save its state dict alone as .safetensors"
+        ) from error
+    except Exception as error:  # there is no end to how a damaged pickle can fail
+        reason = (str(error) or type(error).__name__).splitlines()[0].split(". ")[0]
+        raise RunError(f"{path} is truncated or no checkpoint of PyTorch ({reason}): restore it from a copy") from error
+    if not isinstance(state, Mapping):
+        raise RunError(f"{path} holds a {type(state).__name__}, expected a state dict")
+    return dict(state)
+
+
+def _weights_file(src: Path) -> Path:
+    """The one checkpoint file that ``src`` is or holds."""
+    known = SAFE + PICKLED
+    if not src.exists():
+        raise ValueError(f"there is no {str(src)!r}: expected a checkpoint file ({', '.join(known)}) or a folder that holds one")
+    found = [src] if src.is_file() else sorted(path for path in src.iterdir() if path.suffix in known)
+    if len(found) != 1 or found[0].suffix not in known:
+        names = ", ".join(path.name for path in found) or "none"
+        raise ValueError(f"expected one checkpoint file ({', '.join(known)}) as or in {str(src)!r}, got {names}: name the file")
+    return found[0]
+
+
+def _config(config: str | Path | Mapping[str, Any], default: bool) -> Mapping[str, Any]:
+    if isinstance(config, Mapping):
+        return config
+    path = Path(config)
+    if not path.is_file():
+        what = f"there is no {path.name} beside the weights" if default else f"there is no config {str(path)!r}"
+        raise ValueError(f"{what}: give the official config, a .json or .yaml file of its options, with --config")
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = yaml.safe_load(text) if path.suffix in (".yaml", ".yml") else json.loads(text)
+    except (ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{path} cannot be read as a config: {' '.join(str(error).split())}") from None
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{path} holds a {type(values).__name__}, expected a mapping of official options")
+    return values

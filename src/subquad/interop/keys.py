@@ -1,0 +1,154 @@
+"""How an official state dict holds the tensors of a module of ours: under which names, in which layout.
+
+The table is read both ways: from official tensors to ours, and from ours (weights or gradients) back to official names. A state that does
+not fit it is refused with the list of what is missing, unexpected, reshaped or, of tensors that should be equal, different.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+State = dict[str, Tensor]
+
+SHOWN = 20  # names of each sort in an error
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Two functions, each other's inverse, that move a tensor's numbers between the official layout and ours."""
+
+    read: Callable[[Tensor], Tensor]
+    write: Callable[[Tensor], Tensor]
+
+    def then(self, other: Layout) -> Layout:
+        """This one on the way in, then the other."""
+        return Layout(lambda official: other.read(self.read(official)), lambda ours: self.write(other.write(ours)))
+
+
+SAME = Layout(lambda official: official, lambda ours: ours)
+
+
+@dataclass(frozen=True)
+class Key:
+    """One tensor of ours and its official name; the same tensor also stands under the names of ``copies``."""
+
+    official: str
+    ours: str
+    layout: Layout = SAME
+    copies: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A tensor that the official state holds and a module of ours computes, so that it must be this, or is used by neither (``value`` on
+    the meta device: only its shape counts)."""
+
+    official: str
+    value: Tensor
+    tolerance: float = 1e-6
+
+
+class Keys:
+    """The official state of a module: what is read from it, and what it must agree with.
+
+    ``optional`` names copies that may be missing.
+    """
+
+    def __init__(self, keys: Iterable[Key], constants: Iterable[Constant] = (), optional: Iterable[str] = ()) -> None:
+        self.keys, self.constants, self.optional = list(keys), list(constants), frozenset(optional)
+
+    def under(self, official: str, ours: str) -> Keys:
+        """The same for a module inside another, with both prefixes before the names."""
+        keys = [
+            Key(official + key.official, ours + key.ours, key.layout, tuple(official + copy for copy in key.copies)) for key in self.keys
+        ]
+        constants = [Constant(official + one.official, one.value, one.tolerance) for one in self.constants]
+        return Keys(keys, constants, (official + name for name in self.optional))
+
+    def __add__(self, other: Keys) -> Keys:
+        return Keys(self.keys + other.keys, self.constants + other.constants, self.optional | other.optional)
+
+    def load(self, module: nn.Module, state: Mapping[str, Tensor]) -> None:
+        """Puts the tensors of an official state, in their type and on their device, into a module that may be on the meta device.
+
+        Raises ``ValueError`` with the list of what does not fit.
+        """
+        own = {name: torch.empty(tensor.shape, device="meta") for name, tensor in module.state_dict().items()}
+        self._demand_fit(own, state)
+        tensors = {key.ours: key.layout.read(state[key.official].detach()) for key in self.keys}
+        tensors = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+        module.load_state_dict(tensors, assign=True)
+
+    def write(self, tensors: Mapping[str, Tensor]) -> State:
+        """Tensors by our names, weights or gradients, under their official names (the first where there are copies) and in that layout."""
+        return {key.official: key.layout.write(tensors[key.ours]) for key in self.keys if key.ours in tensors}
+
+    def _demand_fit(self, own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+        expected = {name: tensor.shape for name, tensor in self.write(own).items()}
+        expected |= {copy: expected[key.official] for key in self.keys for copy in key.copies}
+        expected |= {one.official: one.value.shape for one in self.constants}
+        reshaped = [
+            f"{name} {tuple(state[name].shape)} instead of {tuple(shape)}"
+            for name, shape in expected.items()
+            if name in state and state[name].shape != shape
+        ]
+        wrong = {
+            "missing": [name for name in expected if name not in state and name not in self.optional],
+            "unexpected": [name for name in state if name not in expected],
+            "reshaped": reshaped,
+        }
+        if not any(wrong.values()):
+            wrong = {"different from what they must equal": [*self._differing_copies(state), *self._differing_constants(state)]}
+        if any(wrong.values()):
+            raise ValueError(
+                f"the state does not fit the config: {'; '.join(_listed(sort, names) for sort, names in wrong.items() if names)}"
+            )
+
+    def _differing_copies(self, state: Mapping[str, Tensor]) -> Iterable[str]:
+        for key in self.keys:
+            first = state[key.official]
+            for copy in key.copies:
+                if copy in state and not first.is_meta and not torch.equal(first, state[copy]):
+                    yield f"{copy} (a copy of {key.official})"
+
+    def _differing_constants(self, state: Mapping[str, Tensor]) -> Iterable[str]:
+        for one in self.constants:
+            if not equals(state[one.official], one.value, one.tolerance):
+                yield f"{one.official} (a constant of the config)"
+
+
+def equals(tensor: Tensor, constant: Tensor, tolerance: float) -> bool:
+    """Whether a tensor is a constant but for rounding; one on the meta device may be anything."""
+    if tensor.is_meta or constant.is_meta:
+        return True
+    return bool((tensor.double() - constant.to(tensor.device).double()).abs().max() <= tolerance)
+
+
+def tensors_of(state: Mapping[str, Any]) -> State:
+    """The tensors of an official checkpoint by the names they have in the bare model.
+
+    Taken off are the "state_dict" of a training checkpoint, Lightning's prefix "model.", and what a wrapper for activation checkpointing
+    puts between a sublayer and its weights (".mixer.layer."). Raises ``ValueError`` for what is no tensor in float32 or float64.
+    """
+    inner = state.get("state_dict")
+    if isinstance(inner, Mapping):
+        return tensors_of(inner)
+    whole = bool(state) and all(str(name).startswith("model.") for name in state)
+    tensors = {}
+    for name, tensor in state.items():
+        if not isinstance(tensor, Tensor) or tensor.dtype not in (torch.float32, torch.float64):
+            got = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise ValueError(f"the state holds {got} at {name!r}: expected tensors in float32 (convert others with tensor.float())")
+        tensors[re.sub(r"\.(mixer|mlp)\.layer\.", r".\1.", str(name).removeprefix("model." if whole else ""))] = tensor
+    return tensors
+
+
+def _listed(sort: str, names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{sort} {', '.join(names[:SHOWN])}{more}"

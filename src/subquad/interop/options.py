@@ -1,0 +1,32 @@
+"""Reading an official config: what it means here, what changes nothing, what is not supported.
+
+An option that nobody knows is an error, not ignored: official code swallows misspelt ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from subquad.config import Config, parse, suggest
+
+C = TypeVar("C", bound=Config)
+
+
+def read_options(kind: type[C], values: Mapping[str, Any], fixed: Mapping[str, Any], ignored: Iterable[str], where: str = "") -> C:
+    """The options of an official config as ``kind``.
+
+    ``fixed`` holds those of which one value is supported, ``ignored`` those without effect; ``where`` stands before names in errors.
+    Raises ``ValueError`` that lists the options not known, or not supported.
+    """
+    known = [*kind.model_fields, *fixed, *ignored]
+    if unknown := [name for name in values if name not in known]:
+        hint = suggest(unknown[0], known) if len(unknown) == 1 else f"known: {', '.join(known)}"
+        raise ValueError(f"unknown official options {', '.join(where + name for name in unknown)}: {hint}")
+    if wrong := [name for name, value in fixed.items() if name in values and values[name] != value]:
+        got = ", ".join(f"{where}{name}={values[name]!r}" for name in wrong)
+        raise ValueError(f"official options not supported: {got} (only {', '.join(f'{name}={fixed[name]!r}' for name in wrong)})")
+    try:
+        return parse(kind, {name: value for name, value in values.items() if name in kind.model_fields})
+    except ValueError as error:
+        raise ValueError(f"official config: {error}") from None

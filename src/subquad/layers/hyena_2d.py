@@ -1,0 +1,129 @@
+"""Two-dimensional Hyena for images: every pixel sees every other through filters as large as the image (arXiv 2302.10866, appendix A.4).
+
+The recurrence is that of ``layers/hyena.py`` with two-sided convolutions over rows and columns:
+
+    h[c, dy, dx] = (exp(-rate[c] (|dy| + |dx|)) + shift) * FFN(features(dy), features(dx))[c],   dy and dx from -1 to 1 across the image
+
+The paper says neither whether its filter is a network of both coordinates or a product of two, nor how the short convolution goes; here
+it is one network, and a depthwise convolution centred on the pixel. ``gated=False`` is the paper's image model, which has no gates.
+B batch, T = H W positions in raster order, D channels. Cost in T: T log T channel by channel.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from subquad.layers.hyena import Skip
+from subquad.layers.long_filter import ImplicitFilter, ImplicitFilterConfig
+from subquad.layers.mixer import Mixer, MixerConfig
+from subquad.ops.long_conv import long_conv_2d
+from subquad.state import State
+
+
+class Hyena2dConfig(MixerConfig):
+    """``shape`` is (H, W); ``short_kernel``, an odd number, is the side of the short convolution; the rest as in ``HyenaConfig``."""
+
+    kind: Literal["hyena_2d"] = "hyena_2d"
+    shape: tuple[int, int]
+    order: int = Field(2, ge=1)
+    short_first: bool = True
+    short_kernel: int = Field(3, gt=0)
+    gated: bool = True
+    filter: ImplicitFilterConfig = ImplicitFilterConfig(features=9)
+
+    @property
+    def causal(self) -> bool:
+        return False
+
+    @property
+    def filters(self) -> int:
+        """Long filters of each channel."""
+        return self.order - self.short_first
+
+    @model_validator(mode="after")
+    def _fits(self) -> Hyena2dConfig:
+        if not self.filters:
+            raise ValueError("order 1 leaves its one filter to the short convolution, so none is long: use order 2, or short_first=false")
+        if min(self.shape) < 1 or self.short_kernel % 2 == 0:
+            raise ValueError(f"shape must be two positive sides and short_kernel odd, got {list(self.shape)} and {self.short_kernel}")
+        if self.filter.learned_features or self.filter.base_len is not None:
+            raise ValueError("filters over rows and columns are functions of both: leave out filter.learned_features and filter.base_len")
+        return self
+
+    def build(self, dim: int, max_len: int) -> Hyena2d:
+        if math.prod(self.shape) > max_len:
+            raise ValueError(
+                f"an image of {self.shape[0]} x {self.shape[1]} has more than the {max_len} positions of the model: raise max_len"
+            )
+        return Hyena2d(self, dim)
+
+
+class Hyena2d(Mixer):
+    """See the module's docstring."""
+
+    def __init__(self, config: Hyena2dConfig, dim: int) -> None:
+        super().__init__()
+        self.config, self.dim = config, dim
+        parts = config.order + 1 if config.gated else 1
+        self.project = nn.Linear(dim, parts * dim)
+        self.short = nn.Conv2d(parts * dim, parts * dim, config.short_kernel, padding=config.short_kernel // 2, groups=parts * dim)
+        self.filter = ImageFilter(config.filter, config.filters * dim, config.shape)
+        self.skip = Skip(config.filters, dim)
+        self.out = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        rows, columns = self.config.shape
+        if x.shape[1] != rows * columns or (mask is not None and mask.shape != x.shape[:2]):
+            found = x.shape[1] if mask is None else tuple(mask.shape)
+            raise ValueError(f"expected {rows} x {columns} = {rows * columns} positions, and a mask as long, got {found}: set shape")
+        real = None if mask is None else mask.unsqueeze(1).unflatten(-1, (rows, columns))
+        p = self.project(x).mT.unflatten(-1, (rows, columns))
+        p = self.short(p if real is None else p * real)
+        *gates, z = (p if real is None else p * real).unflatten(1, (-1, self.dim)).unbind(1)
+        if gates and self.config.short_first:
+            z = z * gates.pop()
+        taps = self.filter().unflatten(0, (self.config.filters, self.dim))
+        for skip, filter_ in zip(self.skip.weight, taps, strict=True):
+            z = long_conv_2d(z, filter_, skip, center=(rows - 1, columns - 1))
+            z = z * gates.pop() if gates else z
+        y = self.out(z.flatten(2).mT)
+        return y if mask is None else y * mask.unsqueeze(-1)
+
+    def init_state(self, batch: int, max_len: int) -> State:
+        raise ValueError("a two-dimensional Hyena sees the whole image at once, so it has no steps: use a causal mixer to generate")
+
+    def prefill(self, x: Tensor, state: State, lengths: Sequence[int] | None = None) -> Tensor:
+        raise ValueError("a two-dimensional Hyena sees the whole image at once, so it has no steps: use a causal mixer to generate")
+
+
+class ImageFilter(ImplicitFilter):
+    """Filters of every offset between two pixels: ``forward()`` gives (C, 2 H - 1, 2 W - 1), offset (0, 0) in the middle."""
+
+    def __init__(self, config: ImplicitFilterConfig, channels: int, shape: tuple[int, int]) -> None:
+        super().__init__(config.model_copy(update={"features": 2 * config.features}), channels, max(shape))
+        self.axis_features, self.shape = config.features, shape
+
+    def forward(self, length: int = 0) -> Tensor:
+        dtype = self.last.weight.dtype
+        steps = [torch.arange(1 - side, side, device=self.last.weight.device).to(dtype) / max(side - 1, 1) for side in self.shape]
+        axes = [self._axis(step) for step in steps]
+        high, wide = (len(step) for step in steps)
+        features = torch.cat((axes[0].unsqueeze(1).expand(-1, wide, -1), axes[1].expand(high, -1, -1)), -1)
+        taps = self._network(features.flatten(0, 1).mT).unflatten(-1, (high, wide))
+        if self.config.window is None:
+            return taps
+        assert self.rates is not None
+        far = steps[0].abs().unsqueeze(1) + steps[1].abs()
+        return taps * (torch.exp(-self.rates.to(dtype).abs()[:, None, None] * far) + self.config.window.shift)
+
+    def _axis(self, step: Tensor) -> Tensor:
+        """(N,) from -1 to 1 -> (N, 2 K + 1)."""
+        bands = (self.axis_features - 1) // 2
+        angle = torch.outer(step * math.pi, torch.linspace(1e-4, bands - 1, bands, dtype=step.dtype, device=step.device))
+        return torch.cat((step.unsqueeze(1), angle.cos(), -angle.sin()), 1)

@@ -1,0 +1,157 @@
+"""Hyena's official numbers, given again: operators, language models, HyenaDNA, convolutions; values and gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from subquad import from_official
+from subquad.evaluation.flops import count_parameters
+from subquad.interop.hyena import Backbone, OfficialLM, OfficialOperator
+from subquad.interop.keys import Keys
+from subquad.interop.official import official_module
+from subquad.layers.hyena import Hyena
+from subquad.ops.long_conv import long_conv
+from tests.interop.golden import ABSENT, FOLDER, Golden, cases, full_size
+
+pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason=ABSENT)
+
+KIND_OF = {
+    "standalone_hyena.HyenaOperator": "hyena-operator-standalone",
+    "src.models.sequence.hyena.HyenaOperator": "hyena-operator",
+    "src.models.sequence.simple_lm.SimpleLMHeadModel": "hyena-lm",
+    "src.models.sequence.long_conv_lm.ConvLMHeadModel": "hyena-lm",
+    "standalone_hyenadna.HyenaDNAModel": "hyena-dna",
+}
+REFUSED = "hyena_op_src_postffn_gelu"
+OPERATORS, MODELS = cases("hyena_op_*", (REFUSED,)), cases("hyena_lm_*") + cases("hyenadna_*")
+CONVOLUTIONS = cases("fftconv_*")
+
+
+def kind_of(golden: Golden) -> str:
+    return KIND_OF[golden.about["official_symbol"]]
+
+
+@contextmanager
+def watched(modules: dict[str, nn.Module]) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
+    """The first input and the output of modules, from calls while it is open."""
+    seen: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def keep(name: str, module: nn.Module) -> RemovableHandle:
+        return module.register_forward_hook(lambda _, args, output: seen.__setitem__(name, (args[0], output)))
+
+    handles = [keep(name, module) for name, module in modules.items()]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def demand_equal(golden: Golden, ours: dict[str, Tensor]) -> None:
+    """All tensors that the case holds under these names, and at least one."""
+    errors = {name: golden.error(name, tensor) for name, tensor in ours.items() if name in golden.tensors}
+    assert errors and max(errors.values()) <= 1, errors
+
+
+def gradients(golden: Golden, module: nn.Module, keys: Keys) -> dict[str, Tensor]:
+    """Gradients of a module's weights by their official names; where the case holds any, it holds all of them."""
+    written = keys.write({name: one.grad for name, one in module.named_parameters() if one.grad is not None})
+    assert written.keys() == golden.part("grad.state").keys()
+    return {f"grad.state.{name}": gradient for name, gradient in written.items()}
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_operator(name: str) -> None:
+    golden = Golden(name)
+    module, keys = official_module(kind_of(golden), golden.config, golden.state)
+    assert isinstance(module, OfficialOperator) and not module.training
+    mixer = module.mixer
+    assert isinstance(mixer, Hyena)
+    x = golden.tensors["in.x"].requires_grad_()
+    with watched({"short": mixer.short, "filter": mixer.filter}) as seen:
+        y = module(x)
+    # The rows of the last map are filter channels, so its layout is that of the filters.
+    taps = keys.write({"mixer.filter.last.weight": seen["filter"][1]}).popitem()[1]
+    ours = {"out.y": y, "out.short_filter": seen["short"][1], "out.filter": taps.mT.unsqueeze(0)}
+    projected = seen["short"][0].mT
+    if x.shape[1] > golden.config["l_max"]:  # what no output depends on is not projected here
+        golden.tensors["out.in_proj"] = golden.tensors["out.in_proj"][:, : golden.config["l_max"]]
+    demand_equal(golden, ours | {"out.in_proj": projected})
+    if golden.part("grad"):
+        (y * golden.tensors["in.grad_y"]).sum().backward()
+        assert x.grad is not None
+        demand_equal(golden, {"grad.in.x": x.grad} | gradients(golden, module, keys))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_model(name: str) -> None:
+    golden = Golden(name)
+    module, keys = official_module(kind_of(golden), golden.config, golden.state)
+    assert isinstance(module, Backbone) and not module.training
+    ids, blocks = golden.tensors["in.input_ids"], module.stack.blocks
+    parts: dict[str, nn.Module] = {f"layer{index}.hidden": block.feedforward for index, block in enumerate(blocks)}
+    parts |= {f"layer{index}.mixer": block.mixer for index, block in enumerate(blocks)}
+    with watched(parts | {"stack": module.stack}) as seen:
+        y = module(ids)
+    ours = {f"out.{part}": seen[part][1] for part in parts}
+    ours |= {"out.embeddings": seen["stack"][0], "out.backbone": seen["stack"][1]}
+    if isinstance(module, OfficialLM):
+        loss = F.cross_entropy(y[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
+        demand_equal(golden, ours | {"out.logits": y, "out.loss": loss})
+        if golden.part("grad"):
+            loss.backward()
+            demand_equal(golden, gradients(golden, module, keys))
+    else:
+        demand_equal(golden, ours | {"out.output": y})
+
+
+@pytest.mark.parametrize("name", OPERATORS + MODELS)
+def test_weights_go_back_as_they_came(name: str) -> None:
+    golden = Golden(name)
+    module, keys = official_module(kind_of(golden), golden.config, golden.state)
+    written, state = keys.write(module.state_dict()), golden.state
+    assert all(torch.equal(tensor, state[official]) for official, tensor in written.items())
+    copies = {copy for names in golden.about["tied_parameters"].values() for copy in names}
+    computed = {official for official in state.keys() - written.keys() - copies}
+    assert {official.rpartition("filter_fn.")[2] for official in computed} <= {"pos_emb.t", "pos_emb.z", "modulation.deltas"}
+    parameters = {official for official in written if not official.endswith("deltas")}
+    assert parameters == keys.write(dict(module.named_parameters())).keys()
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_long_convolution(name: str) -> None:
+    golden = Golden(name)
+    inputs = {part: tensor.requires_grad_(part not in ("grad_y", "dropout_mask")) for part, tensor in golden.part("in").items()}
+    y = long_conv(inputs["u"], inputs["k"], inputs.get("k_rev"), inputs["D"], reverse_lag=0)
+    if "gelu" in golden.config["kind"]:
+        y = F.gelu(y) * inputs["dropout_mask"].unsqueeze(-1)
+    (y * inputs["grad_y"]).sum().backward()
+    demand_equal(golden, {"out.y": y} | {f"grad.in.{part}": one.grad for part, one in inputs.items() if one.grad is not None})
+
+
+@pytest.mark.parametrize(("name", "kind"), [("hyena-pile-lm", "hyena-lm"), ("hyenadna-hg38", "hyena-dna")])
+def test_full_size_models_load_on_the_meta_device(name: str, kind: str) -> None:
+    about = full_size(name)
+    module = from_official(kind, about["config"], about["state"])
+    assert count_parameters(module) == about["parameters"]
+    assert all(tensor.is_meta for tensor in module.state_dict().values())
+
+
+def test_what_is_not_supported_is_named() -> None:
+    golden = Golden(REFUSED)
+    with pytest.raises(ValueError, match=r"not supported: post_order_ffn=True, activation='gelu'"):
+        from_official(kind_of(golden), golden.config, golden.state)
+
+
+def test_the_layouts_of_filter_channels_are_told_apart() -> None:
+    """A state of order 3 fits both kinds by its shapes; only the right one gives the official output."""
+    golden = Golden("hyena_op_src_o3")
+    y = from_official("hyena-operator-standalone", golden.config, golden.state)(golden.tensors["in.x"])
+    assert golden.error("out.y", y) > 1000
