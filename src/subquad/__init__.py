@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from subquad.api import (
         Answers,
+        Classified,
         Score,
         answer,
         build,
+        classify,
         convert,
         distil,
         from_official,
@@ -32,10 +34,12 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Answers",
+    "Classified",
     "Score",
     "__version__",
     "answer",
     "build",
+    "classify",
     "compare",
     "convert",
     "distil",

@@ -12,37 +12,58 @@ import numpy as np
 import torch
 from torch import nn
 
-from subquad.checkpoint import load, save, seal, shapes_of
+from subquad.checkpoint import TOKENIZER, TRAIN, load, save, seal, shapes_of
 from subquad.config import override, parse
-from subquad.data import Corpus, span_text
+from subquad.data import Columns, Corpus, Example, read_labelled, read_table, span_text, table_of
+from subquad.data.sources import open_documents
 from subquad.errors import RunError
 from subquad.evaluation.flops import count_flops, count_parameters
 from subquad.evaluation.passage import Passage
-from subquad.evaluation.record import Point, read_record
+from subquad.evaluation.record import read_record
 from subquad.evaluation.report import write_report
 from subquad.evaluation.throughput import matmul_rate, seconds
-from subquad.inference import Answers, Score, answer, distil, generate, score, score_files, stream, total
+from subquad.inference import (
+    Answers,
+    Classified,
+    Score,
+    agreement,
+    answer,
+    classify,
+    distil,
+    generate,
+    score,
+    score_files,
+    stream,
+    total,
+)
 from subquad.interop.convert import convert
 from subquad.interop.official import from_official
 from subquad.models import build_model, parse_model, presets
-from subquad.models.model import CausalModel
+from subquad.models.classifier import Classifier
+from subquad.models.model import CausalModel, Model
+from subquad.training.classification import Classification
 from subquad.training.config import TrainConfig, differences, read
+from subquad.training.objectives import Objective, Prediction
 from subquad.training.state import check_out, newest_state
 from subquad.training.trainer import Hooks, Result, Trainer
 
 __all__ = [
     "Answers",
+    "Classified",
     "Score",
+    "agreement",
     "answer",
     "build",
-    "distil",
+    "classify",
     "convert",
+    "distil",
     "from_official",
     "generate",
     "info",
     "load",
     "model_table",
     "presets",
+    "read_texts",
     "save",
     "score",
     "score_files",
@@ -51,6 +72,7 @@ __all__ = [
     "train",
 ]
 
+CLASSIFIER = "classifier"
 REPORT_BYTES = 1 << 16  # scored for the report: enough for bits by position, seconds on a CPU
 PASSAGE_BYTES = 1200
 
@@ -76,7 +98,8 @@ def train(
 ) -> Path:
     """Trains a model and returns its run folder.
 
-    ``preset_or_config``: a preset's name, a train.yaml, or a mapping (of a train.yaml, or of a model alone). ``data``: files, folders,
+    ``preset_or_config``: a preset's name, a train.yaml, or a mapping (of a train.yaml, or of a model alone); "classifier" is a classifier
+    whose backbone is the model of ``init``, or what the option ``model.backbone`` says. ``data``: files, folders,
     globs, archives; None keeps the config's. ``options``: keys of train.yaml, nested or dotted. ``init`` starts from another run's
     weights. ``resume`` goes on with the run in ``out``, whose train.yaml is then the config: the model may be None. ``report=False``
     leaves out report.html. Raises ``ValueError`` for wrong input, ``RunError`` when the run fails.
@@ -87,17 +110,14 @@ def train(
     if source is None:
         raise ValueError("there is no model to train: name a preset, such as 'megabyte-tiny', or a config")
     config = _train_config(source, data, options or {}, init)
-    if resume and preset_or_config is not None and _source_model(preset_or_config) != config.model:
+    if resume and preset_or_config not in (None, CLASSIFIER) and _source_model(preset_or_config, config) != config.model:
         raise ValueError(f"{out} holds another model than the one named: leave it out to resume, or start anew in another folder")
     if not config.data.paths:
         raise ValueError("there is no data to train on: name files or folders, as in --data books/")
-    corpus = Corpus.open(config.data.paths, image=config.data.image)
-    torch.manual_seed(config.seed)
-    model = build_model(config.model)
+    config, objective = _objective(config)
     if config.init and not (resume and newest_state(Path(out))):
-        _start_from(model, config)
-    assert isinstance(model, CausalModel)
-    trainer = Trainer(model, config, corpus, out, _hooks(config, quiet))
+        _start_from(objective.model, config)
+    trainer = Trainer(objective, config, out, _hooks(config, quiet))
     try:
         result = trainer.run(resume)
     except ValueError:
@@ -105,14 +125,35 @@ def train(
             Path(out).rmdir()
         raise
     if result.reason != "interrupted" and report:
-        _report(result, trainer, config)
+        _report(result, objective, trainer)
     return result.out
+
+
+def read_texts(paths: Sequence[str], run: str | Path | None = None, columns: Mapping[str, Any] | None = None) -> list[tuple[str, Example]]:
+    """Texts to classify, each with its label where there is one, and a name that says where it came from.
+
+    A .tsv, .csv or .jsonl gives a text for each line, in the columns that ``run`` was trained on, changed by ``columns`` (names and
+    numbers as ``data.columns`` takes them); with a ``table`` among these every path is one. Any other file, and - for stdin, is one text.
+    Raises ``ValueError`` for a path or line that cannot be read.
+    """
+    trained = read(run).data.columns if run is not None and Path(run, TRAIN).is_file() else Columns()
+    asked = parse(Columns, override(trained.model_dump(mode="json") | {"table": None}, columns or {}))
+    found = []
+    for path in paths:
+        for document in open_documents([path])[0]:
+            if asked.table or table_of(document.name):
+                examples = read_table(document, asked, labels=False)
+                found += [(f"{document.name}:{number}", example) for number, example in enumerate(examples, 1)]
+            else:
+                found.append((document.name, Example(document.read().tobytes(), None)))
+    return found
 
 
 def info(run: str | Path) -> dict[str, Any]:
     """What a run folder says of itself: model, parameters, data, progress, best validation, files."""
     record = read_record(Path(run))
     last, best = record.last, record.best
+    measure = Classification.measure if record.classifies else Prediction.measure
     return {
         "run": str(record.path),
         "model": record.config,
@@ -121,15 +162,10 @@ def info(run: str | Path) -> dict[str, Any]:
         "steps": last.step if last else None,
         "training_bytes": last.bytes if last else None,
         "training_seconds": last.seconds if last else None,
-        "best_validation": _validated(best) if best else None,
+        "best_validation": {"step": best.step, measure: best.bits, **best.figures} if best else None,
         "data": record.data,
         "repeat": record.command,
     }
-
-
-def _validated(point: Point) -> dict[str, Any]:
-    right = {} if point.accuracy is None else {"accuracy": point.accuracy}
-    return {"step": point.step, "bits_per_byte": point.bits} | right
 
 
 def model_table() -> list[dict[str, Any]]:
@@ -156,16 +192,63 @@ def _model_config(model: str | Mapping[str, Any], overrides: Mapping[str, Any]) 
 def _train_config(
     source: str | Path | Mapping[str, Any], data: Sequence[str] | str | None, options: Mapping[str, Any], init: str | Path | None
 ) -> TrainConfig:
-    values = _source(source)
+    values, options = _source(source), dict(options)
+    values["model"], tokenizer = _with_backbone(values["model"], options.pop("model.backbone", None), init)
     values["model"] = _model_config(values["model"], {})
     known = parse(TrainConfig, values).model_dump(mode="json")
     known = override(known, options)
+    known["data"]["tokenizer"] = known["data"]["tokenizer"] or tokenizer
     known["model"] = _model_config(known["model"], {})
     if data is not None:
         known["data"]["paths"] = [data] if isinstance(data, str) else [str(path) for path in data]
     if init is not None:
         known["init"] = str(init)
     return parse(TrainConfig, known)
+
+
+def _with_backbone(
+    model: str | Mapping[str, Any], named: str | Mapping[str, Any] | None, init: str | Path | None
+) -> tuple[str | Mapping[str, Any], str | None]:
+    """The config of a model, and where it is a classifier whose backbone comes from ``init``, the path of that run's tokenizer.json."""
+    values: str | Mapping[str, Any] = {"kind": CLASSIFIER} if model == CLASSIFIER else model
+    if isinstance(values, str) or values.get("kind") != CLASSIFIER:
+        if named is not None:
+            raise ValueError(f"model.backbone is for a classifier: name {CLASSIFIER!r} as the model, or leave it out")
+        return values, None
+    backbone = named if named is not None else values.get("backbone")
+    if backbone is not None:
+        return {**values, "backbone": parse_model(backbone).model_dump(mode="json")}, None
+    if init is None:
+        raise ValueError("a classifier needs a backbone: start from a run with --init RUN, or name one in model.backbone=transformer-tiny")
+    start = load(init)
+    assert isinstance(start, Model)
+    config = start.config.model_dump(mode="json")
+    tokenizer = None if start.tokenizer is None else str(Path(init, TOKENIZER))
+    return {**values, "backbone": config["backbone"] if isinstance(start, Classifier) else config}, tokenizer
+
+
+def _objective(config: TrainConfig) -> tuple[TrainConfig, Objective]:
+    """A freshly initialised model with its data, and the config with the classes that they have."""
+    data = config.data
+    if config.model["kind"] != CLASSIFIER:
+        if data.valid or data.test:
+            raise ValueError("data.valid and data.test are for a classifier's labelled texts: leave them out, data.fractions splits files")
+        corpus = Corpus.open(data.paths, image=data.image, form=data.format)
+        torch.manual_seed(config.seed)
+        model = build_model(config.model)
+        assert isinstance(model, CausalModel)
+        return config, Prediction(model, corpus)
+    if data.image is not None or data.format != "raw":
+        raise ValueError("a classifier reads tables of texts and labels: leave out data.image and data.format")
+    if config.eval.sample_bytes:
+        raise ValueError(f"a classifier writes nothing, got eval.sample_bytes={config.eval.sample_bytes}: leave it out")
+    seed = config.seed if data.split_seed is None else data.split_seed
+    texts = read_labelled(data.paths, data.valid, data.test, data.columns, data.fractions, seed, config.model["classes"])
+    config = config.model_copy(update={"model": {**config.model, "classes": list(texts.classes)}})
+    torch.manual_seed(config.seed)
+    classifier = build_model(config.model)
+    assert isinstance(classifier, Classifier)
+    return config, Classification(classifier, texts)
 
 
 def _source(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
@@ -180,30 +263,41 @@ def _source(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     return {"model": source}
 
 
-def _source_model(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
-    return _model_config(_source(source)["model"], {})
+def _source_model(source: str | Path | Mapping[str, Any], config: TrainConfig) -> dict[str, Any]:
+    """The model that is named for a run that is resumed, with the classes that the run found where it names none."""
+    model, _ = _with_backbone(_source(source)["model"], None, config.init)
+    values = _model_config(model, {})
+    return values if values.get("classes", True) else values | {"classes": config.model.get("classes")}
 
 
-def _start_from(model: nn.Module, config: TrainConfig) -> None:
-    """Takes over another run's weights. Raises ``ValueError`` when its model has other shapes, with the keys that make it so."""
+def _start_from(model: Model, config: TrainConfig) -> None:
+    """Takes over another run's weights: all of them, or a language model's as the backbone of a classifier.
+
+    Raises ``ValueError`` when its model has other shapes, with the keys that make it so.
+    """
     assert config.init is not None
     start = load(config.init)
-    assert isinstance(start, CausalModel) and isinstance(model, CausalModel)
-    if shapes_of(start) != shapes_of(model):
-        there = start.config.model_dump(mode="json")
-        changed = ", ".join(differences(TrainConfig(model=config.model), TrainConfig(model=there)))
+    assert isinstance(start, Model)
+    there, here = start, model
+    if isinstance(model, Classifier) and shapes_of(start) != shapes_of(model):
+        there, here = start.backbone if isinstance(start, Classifier) else start, model.backbone
+    if shapes_of(there) != shapes_of(here):
+        known, wanted = (one.config.model_dump(mode="json") for one in (there, here))
+        changed = ", ".join(differences(TrainConfig(model=wanted), TrainConfig(model=known)))
         raise ValueError(f"{config.init} holds another model, they differ in {changed}: give the same values to start from its weights")
-    model.load_state_dict(start.state_dict())
+    here.load_state_dict(there.state_dict())
     model.tokenizer = start.tokenizer
 
 
 def _hooks(config: TrainConfig, quiet: bool) -> Hooks:
-    window = config.data.window or int(config.model["max_len"])
-    flops = count_flops(config.model, min(window, int(config.model["max_len"])), backward=True)
+    flops = None
+    if config.model["kind"] != CLASSIFIER:  # whose texts are of any length, so there is no work per byte
+        window = config.data.window or int(config.model["max_len"])
+        flops = count_flops(config.model, min(window, int(config.model["max_len"])), backward=True).total
     device = "cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu"
     return Hooks(
         sample=partial(_sample, config) if config.eval.sample_bytes else None,
-        flops_per_byte=flops.total,
+        flops_per_byte=flops,
         matmul_rate=lambda dtype: matmul_rate(getattr(torch, dtype), device),
         seconds=lambda call: seconds(call, repeat=3),
         quiet=quiet,
@@ -215,18 +309,37 @@ def _sample(config: TrainConfig, model: nn.Module, step: int) -> str:
     return config.eval.prompt + written.decode("utf-8", "replace")
 
 
-def _report(result: Result, trainer: Trainer, config: TrainConfig) -> None:
-    """Scores the beginning of the largest held-out document with the run's best weights and writes the report."""
+def _report(result: Result, objective: Objective, trainer: Trainer) -> None:
+    """Writes the report with the run's best weights."""
     model = load(result.out, trainer.device)
-    assert isinstance(model, CausalModel)
-    span = max(trainer.split.valid or trainer.split.test or trainer.split.train, key=lambda one: one.size)
+    try:
+        if isinstance(objective, Classification):
+            write_report(result.out, labels=_agreements(model, objective))
+        else:
+            assert isinstance(objective, Prediction) and isinstance(model, CausalModel)
+            write_report(result.out, *_passage(model, objective))
+        seal(result.out)
+    except OSError as error:
+        raise RunError(f"the run in {result.out} is whole, but its report could not be written: {error.strerror or error}") from error
+
+
+def _agreements(model: nn.Module, objective: Classification) -> dict[str, dict[str, float]]:
+    """How well the labels of the held-out parts are found."""
+    parts = {"validation": objective.data.valid, "test": objective.data.test}
+    found = {}
+    for name, examples in parts.items():
+        results = classify(model, [example.text for example in examples], cut=True)
+        found[name] = agreement(results, [example.label for example in examples])
+    return {name: figures for name, figures in found.items() if figures is not None}
+
+
+def _passage(model: CausalModel, objective: Prediction) -> tuple[Passage, list[float] | None]:
+    """Bits of the beginning of the largest held-out document, and their means inside a patch."""
+    split = objective.split
+    span = max(split.valid or split.test or split.train, key=lambda one: one.size)
     end = min(span.size, REPORT_BYTES)
     data = span.read(0, end).tobytes() if model.tokenizer is None else span_text(span, 0, end)
     bits = score(model, data).bits
     patch = model.patch_size if model.tokenizer is None else 1  # a patch of tokens has no fixed number of bytes
     passage = Passage(data[:PASSAGE_BYTES], bits[:PASSAGE_BYTES], patch, title=f"held-out data: {span.document.name}")
-    try:
-        write_report(result.out, passage, inside_patch(bits, patch) if patch > 1 else None)
-        seal(result.out)
-    except OSError as error:
-        raise RunError(f"the run in {result.out} is whole, but its report could not be written: {error.strerror or error}") from error
+    return passage, inside_patch(bits, patch) if patch > 1 else None

@@ -27,9 +27,9 @@ from torch import Tensor, nn
 
 from subquad import models
 from subquad.config import Config
-from subquad.data import Tokenizer
+from subquad.data import Codec, read_tokenizer
 from subquad.errors import RunError
-from subquad.models.model import CausalModel
+from subquad.models.model import Model
 
 CONFIG, WEIGHTS, TRAIN, MANIFEST = "config.json", "model.safetensors", "train.yaml", "manifest.json"
 TOKENIZER = "tokenizer.json"
@@ -92,8 +92,8 @@ def load(path: str | Path, device: str | torch.device = "cpu", verify: bool = Tr
     tensors = read_tensors(folder / WEIGHTS, shapes_of(model), device)
     model.load_state_dict(tensors, assign=True)
     assert not any(tensor.is_meta for tensor in model.state_dict().values())
-    if isinstance(model, CausalModel):
-        model.tokenizer = _tokenizer(folder, model.config.vocab)
+    if isinstance(model, Model):
+        model.tokenizer = _tokenizer(folder, model.vocab)
     return model.eval()
 
 
@@ -331,12 +331,12 @@ def _folder(path: str | Path) -> Path:
     return folder
 
 
-def _tokenizer(folder: Path, vocab: int) -> Tokenizer | None:
+def _tokenizer(folder: Path, vocab: int) -> Codec | None:
     path = folder / TOKENIZER
     if not path.exists():
         return None
     try:
-        tokenizer = Tokenizer.from_file(path)
+        tokenizer = read_tokenizer(path)
     except ValueError as error:
         raise RunError(str(error)) from error
     with _opened(folder / WEIGHTS) as file:

@@ -14,6 +14,7 @@ from subquad.data import Corpus
 from subquad.models import build_model
 from subquad.models.model import CausalModel
 from subquad.training.config import TrainConfig
+from subquad.training.objectives import Prediction
 from subquad.training.trainer import Hooks, Trainer
 
 STACK = {"dim": 16, "depth": 1, "mixer": {"kind": "attention", "heads": 2, "dropout": 0.1}, "dropout": 0.1}
@@ -47,6 +48,6 @@ def make_trainer(corpus: Corpus, make_config: MakeConfig) -> MakeTrainer:
         torch.manual_seed(config.seed)
         model = build_model(config.model)
         assert isinstance(model, CausalModel)
-        return Trainer(model, config, corpus, out, hooks or Hooks(quiet=True))
+        return Trainer(Prediction(model, corpus), config, out, hooks or Hooks(quiet=True))
 
     return make

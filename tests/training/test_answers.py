@@ -31,8 +31,8 @@ def train(out: Path, data: str = RECALL, options: dict[str, Any] | None = None, 
 
 
 def told(monkeypatch: pytest.MonkeyPatch, values: list[tuple[float, float | None]]) -> None:
-    answers = iter(values)
-    monkeypatch.setattr(Trainer, "_validate", lambda self, valid: next(answers))
+    answers = iter([{"bits_per_byte": bits} | ({} if right is None else {"accuracy": right}) for bits, right in values])
+    monkeypatch.setattr(Trainer, "_validate", lambda self: next(answers))
 
 
 def test_judging_is_the_cost_and_the_largest_logit_at_each_answer() -> None:

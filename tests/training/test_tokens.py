@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from subquad import checkpoint
-from subquad.data import Corpus, Tokenizer
+from subquad.data import Corpus, Tokenizer, Windows
 from subquad.errors import RunError
 from subquad.models import build_model
 from subquad.models.model import CausalModel
 from subquad.training.config import DataConfig, read
+from subquad.training.objectives import Prediction
 from subquad.training.trainer import Trainer
 from tests.training.conftest import MakeTrainer
 from tests.training.logs import read_log
@@ -28,6 +29,11 @@ TOKENS: dict[str, Any] = {"data.tokenizer": 280, "model.vocab": 280}
 
 def trained(run: Path) -> Tokenizer:
     return Tokenizer.from_file(run / "tokenizer.json")
+
+
+def windows(trainer: Trainer) -> Windows:
+    assert isinstance(trainer.objective, Prediction)
+    return trainer.objective.batches.windows
 
 
 def test_a_run_of_tokens_keeps_its_tokenizer(tmp_path: Path, make_trainer: MakeTrainer, corpus: Corpus) -> None:
@@ -51,12 +57,12 @@ def test_bytes_are_counted_and_not_tokens(tmp_path: Path, make_trainer: MakeTrai
     tokenizer = trained(tmp_path / "run")
     read_bytes = 0
     for step in range(3):
-        ids, lengths = trainer.batches.windows.batch(4 * step, 4)
+        ids, lengths = windows(trainer).batch(4 * step, 4)
         read_bytes += sum(len(tokenizer.decode(row[:length])) for row, length in zip(ids, lengths, strict=True))
     records = [record for record in read_log(tmp_path / "run") if record["kind"] == "train"]
     assert records[-1]["bytes"] == read_bytes > 3 * 4 * 32
     # Untrained weights give every token the same probability, whatever it stands for.
-    ids, lengths = trainer.batches.windows.batch(0, 4)
+    ids, lengths = windows(trainer).batch(0, 4)
     first = len(tokenizer.decode(ids.ravel()))
     assert (lengths == 32).all() and records[0]["bits_per_byte"] == pytest.approx(4 * 32 * math.log2(280) / first, abs=0.02)
 
@@ -73,14 +79,14 @@ def test_validation_is_the_sum_of_log_probabilities_over_bytes(tmp_path: Path, m
         for start in range(0, len(ids), 32):
             window = ids[None, start : start + 32]
             nats -= model(window).log_softmax(-1).gather(-1, window[..., None]).sum().item()
-    assert result.bits_per_byte == pytest.approx(nats / math.log(2) / len(data), rel=1e-5)
+    assert result.best == pytest.approx(nats / math.log(2) / len(data), rel=1e-5)
 
 
 def test_only_the_bytes_of_the_learnt_span_are_counted(tmp_path: Path, make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = make_trainer(tmp_path / "run", {**TOKENS, "steps": 1, "save.every": 10})
     monkeypatch.setattr(type(trainer.model), "training_span", lambda self, length: (8, 20))
     trainer.run()
-    ids, _ = trainer.batches.windows.batch(0, 4)
+    ids, _ = windows(trainer).batch(0, 4)
     (record,) = (record for record in read_log(tmp_path / "run") if record["kind"] == "train")
     assert record["bytes"] == len(trained(tmp_path / "run").decode(ids[:, 8:20].ravel()))
     assert record["bits_per_byte"] == pytest.approx(4 * 12 * math.log2(280) / record["bytes"], abs=0.02)
@@ -149,7 +155,7 @@ def test_data_that_is_no_text_is_refused(tmp_path: Path, make_trainer: MakeTrain
     config = make_trainer(tmp_path / "run", TOKENS).config
     noise = Corpus.open([tmp_path / "noise.bin"])
     with pytest.raises(ValueError, match="noise.bin: byte .* is no UTF-8"):
-        Trainer(build_model_of(config.model), config, noise, tmp_path / "run").run()
+        Trainer(Prediction(build_model_of(config.model), noise), config, tmp_path / "run").run()
 
 
 def build_model_of(config: dict[str, Any]) -> CausalModel:

@@ -24,6 +24,7 @@ from subquad.errors import RunError
 from subquad.models import build_model
 from subquad.models.model import CausalModel
 from subquad.training.config import as_yaml, read
+from subquad.training.objectives import Prediction
 from subquad.training.progress import Log
 from subquad.training.state import check_out, newest_state
 from subquad.training.trainer import Hooks, Trainer
@@ -89,14 +90,14 @@ def test_the_log_says_what_happened(tmp_path: Path, make_trainer: MakeTrainer) -
 
 def test_it_learns(tmp_path: Path, make_trainer: MakeTrainer) -> None:
     result = make_trainer(tmp_path / "run", {"steps": 60, "eval.every": 60, "save.every": 60}).run()
-    assert result.bits_per_byte is not None and result.bits_per_byte < 6
+    assert result.best is not None and result.best < 6
 
 
 def test_the_best_weights_by_validation_are_kept(tmp_path: Path, make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
     told = iter([3.0, 2.0, 4.0])
-    monkeypatch.setattr(Trainer, "_validate", lambda self, valid: (next(told), None))
+    monkeypatch.setattr(Trainer, "_validate", lambda self: {"bits_per_byte": next(told)})
     result = make_trainer(tmp_path / "run", {"save.keep": 3}).run()
-    assert result.bits_per_byte == 2.0
+    assert result.best == 2.0
     best, last = (weights(tmp_path / "run" / "state" / f"step-{step:08d}") for step in (8, 12))
     kept = weights(tmp_path / "run")
     assert all(torch.equal(kept[name], best[name]) for name in kept)
@@ -105,7 +106,7 @@ def test_the_best_weights_by_validation_are_kept(tmp_path: Path, make_trainer: M
 
 def test_without_validation_the_last_weights_are_kept(tmp_path: Path, make_trainer: MakeTrainer) -> None:
     result = make_trainer(tmp_path / "run", {"data.fractions": [1.0, 0.0, 0.0]}).run()
-    assert result.bits_per_byte is None
+    assert result.best is None
     kept, last = weights(tmp_path / "run"), weights(tmp_path / "run" / "state" / "step-00000012")
     assert all(torch.equal(kept[name], last[name]) for name in kept)
 
@@ -182,7 +183,7 @@ def test_a_resumed_run_needs_its_data(tmp_path: Path, make_trainer: MakeTrainer,
     config = make_config({"steps": 4})
     model = build_model(config.model)
     assert isinstance(model, CausalModel)
-    other = Trainer(model, config, Corpus.open([tmp_path / "other.txt"]), tmp_path / "run", Hooks(quiet=True))
+    other = Trainer(Prediction(model, Corpus.open([tmp_path / "other.txt"])), config, tmp_path / "run", Hooks(quiet=True))
     with pytest.raises(ValueError, match="the data is not what"):
         other.run(resume=True)
 
@@ -206,8 +207,8 @@ def test_a_loss_that_is_no_number_stops(bad: float, tmp_path: Path, make_trainer
     trainer = make_trainer(out)
     nats = Trainer._nats
 
-    def spoiled(self: Trainer, batch: Batch, span: tuple[int, int] | None = None, dtype: str | None = None) -> Tensor:
-        loss = nats(self, batch, span, dtype)
+    def spoiled(self: Trainer, batch: Batch, dtype: str | None = None) -> Tensor:
+        loss = nats(self, batch, dtype)
         return loss * bad if self.model.training and (out / "state" / "step-00000008").exists() else loss
 
     monkeypatch.setattr(Trainer, "_nats", spoiled)
@@ -300,10 +301,12 @@ from subquad.data import Batch, Corpus
 from subquad.models import build_model
 from subquad.models.model import CausalModel
 from subquad.training.config import read
+from subquad.training.objectives import Prediction
 from subquad.training.trainer import Hooks, Trainer
 config = read(sys.argv[1])
 torch.manual_seed(config.seed)
-trainer = Trainer(build_model(config.model), config, Corpus.open(config.data.paths), sys.argv[2], Hooks(quiet=len(sys.argv) < 5))
+learned = Prediction(build_model(config.model), Corpus.open(config.data.paths))
+trainer = Trainer(learned, config, sys.argv[2], Hooks(quiet=len(sys.argv) < 5))
 print("going", flush=True)
 print(trainer.run(resume=sys.argv[3] == "resume").reason)
 """

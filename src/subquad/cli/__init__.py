@@ -17,6 +17,7 @@ VERBS = {
     "train": "train a model on files of any kind",
     "generate": "continue a prompt",
     "score": "bits per byte of files",
+    "classify": "the labels of texts",
     "compare": "models side by side at one budget",
     "info": "what a run is, how it was trained, its scores",
     "models": "the presets: parameters, FLOPs per byte, context",

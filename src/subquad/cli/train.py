@@ -16,6 +16,9 @@ ABOUT = """Trains a model on files of any kind: text, code, images, sound, binar
 Example:
   subquad train megabyte-tiny --data books/ --out runs/books --steps 500 --set optim.lr=1e-3
 
+A classifier of texts, on a trained model, from a table of texts and labels:
+  subquad train classifier --init runs/books --data reviews.tsv --out runs/reviews
+
 Interrupted, it saves; this goes on where it stopped:
   subquad train --resume --out runs/books"""
 
@@ -25,7 +28,8 @@ class Train:
     """The arguments of ``subquad train``."""
 
     model: Annotated[
-        Positional[str], option("a preset (subquad models lists them) or a train.yaml; with --resume the run's own", "PRESET|CONFIG.yaml")
+        Positional[str],
+        option("a preset (see subquad models), a train.yaml, or classifier; with --resume the run's own", "PRESET|CONFIG.yaml"),
     ] = ""
     data: Annotated[
         UseAppendAction[tuple[tuple[str, ...], ...]], option("files, folders, globs, .gz .xz .zip .tar; - is stdin", "PATH...")

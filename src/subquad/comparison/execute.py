@@ -111,7 +111,7 @@ def _outcome(cell: Cell, folder: Path, ways: Sequence[Way], probes: Sequence[str
     if cell.role == "rate":
         if record.best is None:
             raise RunError("there is no validation to choose a learning rate by: give the data a validation part")
-        return replace(known, status="done", bits={"validation": record.best.bits}, accuracy=record.best.accuracy)
+        return replace(known, status="done", bits={"validation": record.best.bits}, accuracy=record.best.figures.get("accuracy"))
     model = api.load(run)
     assert isinstance(model, CausalModel)
     corpus = Corpus.open(paths)
@@ -180,7 +180,7 @@ def _trained(cell: Cell, record: Record) -> dict[str, Any]:
         "training_seconds": last.seconds if last else None,
         "training_flops": each * last.step if last else None,
         "curve": [(each * point.step, point.seconds, point.bytes, point.bits) for point in record.valid],
-        "accuracies": [point.accuracy for point in record.valid if point.accuracy is not None],
+        "accuracies": [point.figures["accuracy"] for point in record.valid if "accuracy" in point.figures],
         "command": record.command or "",
     }
 

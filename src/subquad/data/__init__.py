@@ -1,21 +1,29 @@
 """Files and bytes: what a run reads, how it is split, and in which order. Knows no model and needs only numpy."""
 
 from subquad.data.batches import Batch, Batches
-from subquad.data.corpus import Corpus, Split
+from subquad.data.characters import Characters
+from subquad.data.corpus import Corpus, Form, Split
+from subquad.data.labelled import Columns, Example, Labelled, read_labelled, read_table, table_of
 from subquad.data.scan import ImageShape, patch_scan
 from subquad.data.sources import Document
 from subquad.data.synthetic import TASKS, Task, is_task, parse_task, task_path
-from subquad.data.tokenizer import Tokenizer, count_bytes, open_tokenizer, span_text, tokenized
+from subquad.data.tokenizer import Codec, Tokenizer, count_bytes, open_tokenizer, read_tokenizer, span_text, tokenized
 from subquad.data.windows import Ids, Span, Windows
 
 __all__ = [
     "TASKS",
     "Batch",
     "Batches",
+    "Characters",
+    "Codec",
+    "Columns",
     "Corpus",
     "Document",
+    "Example",
+    "Form",
     "Ids",
     "ImageShape",
+    "Labelled",
     "Span",
     "Split",
     "Task",
@@ -26,6 +34,10 @@ __all__ = [
     "open_tokenizer",
     "parse_task",
     "patch_scan",
+    "read_labelled",
+    "read_table",
+    "read_tokenizer",
+    "table_of",
     "span_text",
     "task_path",
     "tokenized",

@@ -6,7 +6,7 @@ The marks of a document are cut by the same ``Windows`` as its bytes, so each li
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from subquad.data.order import Integers
 from subquad.data.sources import Bytes
 from subquad.data.synthetic import ANSWER, LEARNED
-from subquad.data.tokenizer import Tokenizer, count_bytes, tokenized
+from subquad.data.tokenizer import Codec, count_bytes, tokenized
 from subquad.data.windows import Ids, Span, Windows
 
 Mask = npt.NDArray[np.bool_]
@@ -40,15 +40,22 @@ class MarkSpan:
 
 @dataclass(frozen=True)
 class Batch:
-    """``ids`` (B, T), of which row b has ``lengths[b]``, and ``marks`` (B, T) where documents have them."""
+    """``ids`` (B, T), of which row b has ``lengths[b]``, and ``marks`` (B, T) where documents have them.
+
+    ``labels`` (B,) are the classes of labelled texts, ``span`` the positions that a training step learns, None for all.
+    """
 
     ids: Ids
     lengths: Integers
     marks: Bytes | None = None
+    labels: Integers | None = None
+    span: tuple[int, int] | None = None
 
     def rows(self, first: int, stop: int) -> Batch:
         """Some of its windows."""
-        return Batch(self.ids[first:stop], self.lengths[first:stop], None if self.marks is None else self.marks[first:stop])
+        marks = None if self.marks is None else self.marks[first:stop]
+        labels = None if self.labels is None else self.labels[first:stop]
+        return replace(self, ids=self.ids[first:stop], lengths=self.lengths[first:stop], marks=marks, labels=labels)
 
     @property
     def whole(self) -> tuple[int, int]:
@@ -71,7 +78,7 @@ class Batch:
             return int((self.lengths.clip(*span) - span[0]).sum())
         return int(counted[:, slice(*span)].sum())
 
-    def bytes(self, span: tuple[int, int], tokenizer: Tokenizer | None = None) -> int:
+    def bytes(self, span: tuple[int, int], tokenizer: Codec | None = None) -> int:
         """Bytes that the ids of a span stand for."""
         return count_bytes(self.ids, self.lengths, span, tokenizer)
 
@@ -80,7 +87,7 @@ class Batches:
     """Windows over spans, or over their tokens, as batches; arguments as of ``Windows``."""
 
     def __init__(
-        self, spans: Sequence[Span], length: int, seed: int, pack: bool = False, shift: bool = True, tokenizer: Tokenizer | None = None
+        self, spans: Sequence[Span], length: int, seed: int, pack: bool = False, shift: bool = True, tokenizer: Codec | None = None
     ) -> None:
         self.windows = Windows(tokenized(spans, tokenizer), length, seed, pack, shift)
         marked = all(span.document.marks is not None for span in spans)

@@ -14,12 +14,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from subquad.data.fasta import fasta_documents
 from subquad.data.scan import ImageShape, image_documents
 from subquad.data.sources import Document, open_documents
 from subquad.data.synthetic import Task, is_task, parse_task, task_documents
 from subquad.data.windows import Span
 
 Fractions = tuple[float, float, float]
+Form = Literal["raw", "fasta", "fasta-cased"]
 _PROBED_DOCUMENTS, _PROBED_BYTES = 256, 4096
 _ENOUGH_DOCUMENTS = 20
 
@@ -69,20 +71,23 @@ class Corpus:
         self.bytes = sum(document.size for document in documents)
 
     @classmethod
-    def open(cls, paths: Sequence[str | Path] | Path, image: ImageShape | None = None) -> Corpus:
+    def open(cls, paths: Sequence[str | Path] | Path, image: ImageShape | None = None, form: Form = "raw") -> Corpus:
         """Finds every document under files, folders, globs, archives and ``-`` (stdin), without reading plain files.
 
         With ``image``, files are raw images or uint8 .npy arrays (N, H, W, C), and each image is a document in scan order.
+        With the form ``fasta``, each record of FASTA files is a document, its letters in capitals, with ``fasta-cased`` as they are.
         ``synthetic:recall,length=256`` in place of files makes the examples of a task, see ``data/synthetic.py``.
         ``ValueError`` names a path that is missing, unreadable or of a wrong size, or says that there are no bytes at all.
         """
         paths = [paths] if isinstance(paths, str | Path) else paths
         if any(map(is_task, paths)):
-            if len(paths) > 1 or image is not None:
-                raise ValueError(f"a task is all the data of a run, got {', '.join(map(str, paths))}: name it alone, and no image shape")
+            if len(paths) > 1 or image is not None or form != "raw":
+                named = ", ".join(map(str, paths))
+                raise ValueError(f"a task is all the data of a run, got {named}: name it alone, and no image shape or format")
             task = parse_task(paths[0])
             return cls(task_documents(task), paths, task=task)
         documents, empty = open_documents(paths)
+        documents = documents if form == "raw" else fasta_documents(documents, upper=form == "fasta")
         return cls(documents if image is None else image_documents(documents, image), paths, image, empty)
 
     @cached_property

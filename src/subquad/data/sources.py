@@ -85,6 +85,16 @@ class Spool:
         self._file.flush()
         return Document(name, self._file.tell() - offset, self, offset)
 
+    @property
+    def size(self) -> int:
+        """Bytes in it so far."""
+        return self._file.tell()
+
+    def append(self, content: bytes) -> None:
+        """Adds bytes at its end."""
+        self._file.write(content)
+        self._file.flush()
+
     def read(self, start: int, stop: int) -> Bytes:
         """Bytes start..stop-1, as a read-only view of the mapped file."""
         if stop > len(self._map):

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from subquad.data.characters import TYPE, Characters, CharacterSpan
 from subquad.data.order import Integers
 from subquad.data.windows import Ids, Span, Stretch
 
@@ -59,11 +60,11 @@ class Tokenizer:
 
     @classmethod
     def from_file(cls, path: str | Path) -> Tokenizer:
-        """The tokenizer of a tokenizer.json; ``ValueError`` also for a file that is missing or cannot be read."""
-        try:
-            return cls(Path(path).read_bytes(), str(path))
-        except OSError as error:
-            raise ValueError(f"cannot read the tokenizer {path} ({error.strerror}): expected a tokenizer.json") from None
+        """The tokenizer of a tokenizer.json that ``tokenizers`` saved; ``ValueError`` also for one that is missing or of another kind."""
+        found = read_tokenizer(path)
+        if not isinstance(found, cls):
+            raise ValueError(f"{path} is a vocabulary of characters: expected a tokenizer.json that `tokenizers` saved")
+        return found
 
     @classmethod
     def train(cls, spans: Sequence[Span], vocab: int) -> Tokenizer:
@@ -156,13 +157,18 @@ class TokenSpan:
         return self.ids[start:stop]
 
 
-def tokenized(spans: Sequence[Span], tokenizer: Tokenizer | None) -> Sequence[Stretch]:
+Codec: TypeAlias = Tokenizer | Characters
+
+
+def tokenized(spans: Sequence[Span], tokenizer: Codec | None) -> Sequence[Stretch]:
     """What windows are cut from: the spans' tokens, or the spans themselves without a tokenizer.
 
     ``ValueError`` names a document that is not UTF-8. Bytes of a character that a span's edge cuts in two are left out.
     """
     if tokenizer is None:
         return spans
+    if isinstance(tokenizer, Characters):
+        return [CharacterSpan(span, tokenizer.table) for span in spans]
     found = []
     for span in spans:
         with _naming(span):
@@ -188,7 +194,7 @@ def span_text(span: Span, start: int = 0, stop: int | None = None) -> bytes:
     return data[first:last]
 
 
-def count_bytes(ids: Ids, lengths: Integers, span: tuple[int, int], tokenizer: Tokenizer | None) -> int:
+def count_bytes(ids: Ids, lengths: Integers, span: tuple[int, int], tokenizer: Codec | None) -> int:
     """How many bytes the ids of windows (B, T) stand for, at the positions of a span that lie inside the windows' lengths (B,)."""
     ends = lengths.clip(*span)
     if tokenizer is None:
@@ -197,9 +203,32 @@ def count_bytes(ids: Ids, lengths: Integers, span: tuple[int, int], tokenizer: T
     return int(tokenizer.byte_lengths[ids[:, slice(*span)][inside]].sum())
 
 
-def open_tokenizer(asked: str | int, spans: Sequence[Span]) -> Tokenizer:
-    """The tokenizer of a tokenizer.json's path, or one of so many tokens trained on the spans."""
-    return Tokenizer.train(spans, asked) if isinstance(asked, int) else Tokenizer.from_file(asked)
+def open_tokenizer(asked: str | int, spans: Sequence[Span]) -> Codec:
+    """The tokenizer that is asked for: "dna", the path of a tokenizer.json, or a number of tokens, which are learnt on the spans.
+
+    ``ValueError`` as from :func:`read_tokenizer` and ``Tokenizer.train``.
+    """
+    if isinstance(asked, int):
+        return Tokenizer.train(spans, asked)
+    return Characters.dna() if asked == "dna" else read_tokenizer(asked)
+
+
+def read_tokenizer(path: str | Path) -> Codec:
+    """The tokenizer of a tokenizer.json of either kind; ``ValueError`` for one that is missing, cannot be read or is no tokenizer."""
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise ValueError(f"cannot read the tokenizer {path} ({error.strerror}): expected a tokenizer.json") from None
+    return Characters(content, str(path)) if _type(content) == TYPE else Tokenizer(content, str(path))
+
+
+def _type(content: bytes) -> Any:
+    """The type that a tokenizer.json gives itself at its top; None for what is no JSON object."""
+    try:
+        values = json.loads(content)
+    except ValueError:
+        return None
+    return values.get("type") if isinstance(values, dict) else None
 
 
 class _WrongText(ValueError):

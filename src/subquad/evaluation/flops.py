@@ -74,9 +74,12 @@ def count_flops(
 ) -> Flops:
     """FLOPs per byte of a pass over ``length`` bytes (default: the context), or of a training step on them with ``backward``.
 
-    Raises ``ValueError`` for a length outside 1 to max_len.
+    Raises ``ValueError`` for a length outside 1 to max_len, and for a model that is not causal.
     """
-    config = config if isinstance(config, ModelConfig) else parse_model(config)
+    model = config if isinstance(config, ModelConfig) else parse_model(config)
+    if not isinstance(model, ModelConfig):
+        raise ValueError(f"FLOPs per byte are counted of causal models, got a {model.kind}: count its backbone")
+    config = model
     length = config.max_len if length is None else length
     if length < 1:
         raise ValueError(f"FLOPs per byte need at least 1 byte, got a length of {length}")

@@ -7,24 +7,28 @@ import math
 import shlex
 import struct
 from collections.abc import Iterator, Mapping, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard, cast
 
 import yaml
 
 from subquad.errors import RunError
+from subquad.ops.agreement import FIGURES
 
 
 @dataclass(frozen=True)
 class Point:
-    """One measurement of a run: training bytes and seconds so far, the loss in bits per byte, and of a task the share of right answers."""
+    """One measurement of a run: training bytes and seconds so far, and the loss, in bits per byte or, of a classifier, in nats.
+
+    ``figures`` are other measures by name: the ``accuracy`` of answers or labels, and more of labels.
+    """
 
     step: int
     bytes: int
     seconds: float
     bits: float
-    accuracy: float | None = None
+    figures: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,11 @@ class Record:
     parameters: int | None
 
     @property
+    def classifies(self) -> bool:
+        """Whether the model is a classifier."""
+        return self.config.get("kind") == "classifier"
+
+    @property
     def last(self) -> Point | None:
         """The latest measurement."""
         return max((*self.train, *self.valid), key=lambda point: point.step, default=None)
@@ -58,7 +67,7 @@ class Record:
     @property
     def best(self) -> Point | None:
         """The validation with the most right answers, where there are answers, and the fewest bits."""
-        return min(self.valid, key=lambda point: (-(point.accuracy or 0.0), point.bits), default=None)
+        return min(self.valid, key=lambda point: (-point.figures.get("accuracy", 0.0), point.bits), default=None)
 
     @property
     def command(self) -> str | None:
@@ -142,10 +151,11 @@ def _log(path: Path) -> Iterator[dict[str, Any]]:
 def _point(line: Mapping[str, Any]) -> Point | None:
     """The measurement of a line, or None where a number is missing or not finite."""
     trained, seconds, bits = (line.get(name) for name in ("bytes", "seconds", "bits_per_byte"))
+    bits = line.get("cross_entropy") if bits is None else bits
     if not (_finite(trained) and _finite(seconds) and _finite(bits)):
         return None
-    accuracy = line.get("accuracy")
-    return Point(line["step"], int(trained), seconds, bits, accuracy if _finite(accuracy) else None)
+    found = {name: line.get(name) for name in FIGURES}
+    return Point(line["step"], int(trained), seconds, bits, {name: value for name, value in found.items() if _finite(value)})
 
 
 def _finite(value: object) -> TypeGuard[float]:

@@ -14,13 +14,14 @@ from pathlib import Path
 from subquad.checkpoint import write_atomically
 from subquad.evaluation.charts import Chart, Level, Series, Style, png, svg
 from subquad.evaluation.markup import escape
-from subquad.evaluation.page import counted, duration, figures, folded, folded_json, grid, page, picture, ranking, section, text_card
+from subquad.evaluation.page import counted, duration, figures, folded, folded_json, grid, page, picture, ranking, section, table, text_card
 from subquad.evaluation.passage import Numbers, Passage, passage_html, passage_key
 from subquad.evaluation.record import Point, Record, read_record
 
 MOST_SAMPLES = 8
 _SURPRISE = "The stronger the colour of a character, the more bits the model paid for its bytes. Rest the pointer on one to read them."
 _INSIDE = "The global model knows what comes before the patch; the bytes inside it are known to the local model only."
+_LABELS = "With the best weights by validation. F1 is that of the second class, or the mean over more than two."
 _CURVES = "Curves: validation while training. Dashed: compressors on the test part."
 
 
@@ -56,11 +57,13 @@ def write_report(
     test: float | None = None,
     parameters: int | None = None,
     command: str | None = None,
+    labels: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Path:
     """Writes ``report.html`` into a run folder, and its charts beside it; returns the path of the page.
 
     ``inside`` (P,) holds the mean bits at each position inside a patch, for models with patches. ``test`` is the test score in bits per
-    byte. ``parameters`` and ``command`` (the line that repeats the run) are found in the folder when None. Raises ``ValueError`` when
+    byte. ``labels`` holds figures of a classifier by name, for each part of the data that was classified. ``parameters`` and ``command``
+    (the line that repeats the run) are found in the folder when None. Raises ``ValueError`` when
     ``run`` is not a run folder.
     """
     record = read_record(run)
@@ -69,6 +72,7 @@ def write_report(
     write_charts({"learning_curve": curve, "inside_patch": patch}, run)
     parts = [
         section("Figures", figures(_headline(record, test, parameters))),
+        section("Labels", _labels(labels) if labels else "", note=_LABELS),
         section("Learning curve", picture(curve) if curve else ""),
         section("Bits by position inside the patch", picture(patch) if patch else "", note=_INSIDE),
         section("Surprise", *([passage_key(surprise.patch_size > 1), passage_html(surprise)] if surprise else []), note=_SURPRISE),
@@ -123,7 +127,16 @@ def _learning_curve(record: Record) -> Chart | None:
         series.append(_series("train", record.train, style="faint" if record.valid else "line"))
     if record.valid:
         series.append(_series("validation", record.valid, style="marked"))
-    return Chart("Learning curve", "training bytes", "bits per byte", tuple(series), y_top=_top(record.train + record.valid))
+    return Chart("Learning curve", "training bytes", _unit(record), tuple(series), y_top=_top(record.train + record.valid))
+
+
+def _labels(figures: Mapping[str, Mapping[str, float]]) -> str:
+    names = list(next(iter(figures.values())))
+    return table(["part", *names], [[escape(part), *(f"{found[name]:.3f}" for name in names)] for part, found in figures.items()])
+
+
+def _unit(record: Record) -> str:
+    return "cross entropy (nats)" if record.classifies else "bits per byte"
 
 
 def _inside_chart(inside: Numbers) -> Chart:
@@ -186,7 +199,7 @@ def _headline(record: Record, test: float | None, parameters: int | None) -> lis
     if last := record.last:
         values += [("Trained on", counted(last.bytes, "B"), ""), ("Training time", duration(last.seconds), "")]
     if best := record.best:
-        values.append(("Best validation", f"{best.bits:.3f}", "bits per byte"))
+        values.append(("Best validation", f"{best.bits:.3f}", _unit(record)))
     if test is not None:
         values.append(("Test", f"{test:.3f}", "bits per byte"))
     return values

@@ -1,6 +1,7 @@
-"""Using a causal model: writing on from a prompt and scoring data."""
+"""Using a model: writing on from a prompt, scoring data, classifying texts."""
 
 from subquad.inference.answers import Answers, answer, answer_spans
+from subquad.inference.classify import Classified, agreement, classify
 from subquad.inference.continuation import continuation_bits
 from subquad.inference.distill import distil
 from subquad.inference.generate import generate, stream
@@ -8,9 +9,12 @@ from subquad.inference.score import Score, score, score_files, total
 
 __all__ = [
     "Answers",
+    "Classified",
     "Score",
+    "agreement",
     "answer",
     "answer_spans",
+    "classify",
     "continuation_bits",
     "distil",
     "generate",

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
-
 from subquad.config import parse, suggest
-from subquad.models import language_model, megabyte, perceiver_ar
-from subquad.models.model import ModelConfig
+from subquad.models import classifier, language_model, megabyte, perceiver_ar
+from subquad.models.model import AnyModelConfig, Model, ModelConfig
 
-MODELS: dict[str, type[ModelConfig]] = {
+MODELS: dict[str, type[AnyModelConfig]] = {
+    "classifier": classifier.ClassifierConfig,
     "language_model": language_model.LanguageModelConfig,
     "megabyte": megabyte.MegabyteConfig,
     "perceiver_ar": perceiver_ar.PerceiverARConfig,
@@ -24,7 +23,7 @@ def presets() -> dict[str, ModelConfig]:
     return dict(PRESETS)
 
 
-def parse_model(values: Mapping[str, Any] | str) -> ModelConfig:
+def parse_model(values: Mapping[str, Any] | str) -> AnyModelConfig:
     """A preset's name, or a mapping with ``kind`` and the fields of that model's config. Raises ``ValueError`` in words."""
     if isinstance(values, str):
         if values not in PRESETS:
@@ -36,7 +35,7 @@ def parse_model(values: Mapping[str, Any] | str) -> ModelConfig:
     return parse(MODELS[kind], values)
 
 
-def build_model(values: Mapping[str, Any] | ModelConfig | str) -> nn.Module:
+def build_model(values: Mapping[str, Any] | AnyModelConfig | str) -> Model:
     """A freshly initialised model of a config, a mapping or a preset's name."""
-    config = values if isinstance(values, ModelConfig) else parse_model(values)
+    config = values if isinstance(values, AnyModelConfig) else parse_model(values)
     return config.build()

@@ -84,13 +84,21 @@ class LanguageModel(CausalModel):
         self._check_length(length)
         if length == 0:
             return self._zeros(batch, 0)
-        x = self._embed(ids[:, :-1], [0])
         if self.start is not None:
-            x = torch.cat((self.start.expand(batch, 1, -1), x), 1)
-            return self._logits(self.stack(x, None, prepared))
+            return self._logits(self.hidden(ids[:, :-1], prepared))
         if length == 1:
             return self._zeros(batch, 1)
-        return torch.cat((self._zeros(batch, 1), self._logits(self.stack(x, None, prepared))), 1)
+        return torch.cat((self._zeros(batch, 1), self._logits(self.hidden(ids[:, :-1], prepared))), 1)
+
+    def hidden(self, ids: Tensor, prepared: Sequence[Prepared | None] | None = None) -> Tensor:
+        """What logits are read from, (B, n) -> (B, n + 1, D): vector t has seen the first t ids, the last one all of them.
+
+        Without a start there is no vector 0, and n of them. Raises ``ValueError`` when n exceeds max_len.
+        """
+        self._check_length(ids.shape[1])
+        x = self._embed(ids, [0])
+        x = x if self.start is None else torch.cat((self.start.expand(len(ids), 1, -1), x), 1)
+        return self.stack(x, None, prepared)
 
     def prepare(self, length: int | None = None) -> list[Prepared | None]:
         """What depends on the weights alone, for inputs of up to ``length`` ids: filter spectra. It holds until they change."""

@@ -23,13 +23,10 @@ from subquad.ops.rows import take_rows
 from subquad.state import State
 
 
-class ModelConfig(Config, ABC):
-    """Base of the models' configs. ``kind`` is the model's name in the table of ``models/__init__.py``."""
+class AnyModelConfig(Config, ABC):
+    """Base of all models' configs. ``kind`` is the model's name in the table of ``models/__init__.py``."""
 
     kind: str
-    vocab: int = Field(256, gt=0)
-    max_len: int = Field(gt=0)
-    init_std: float = Field(0.006, gt=0)
 
     @property
     @abstractmethod
@@ -37,8 +34,16 @@ class ModelConfig(Config, ABC):
         """The widest residual stream, from which a default learning rate is taken."""
 
     @abstractmethod
-    def build(self) -> nn.Module:
+    def build(self) -> Model:
         """A freshly initialised model. Raises ``ValueError`` when sizes do not fit."""
+
+
+class ModelConfig(AnyModelConfig, ABC):
+    """Base of the causal models' configs."""
+
+    vocab: int = Field(256, gt=0)
+    max_len: int = Field(gt=0)
+    init_std: float = Field(0.006, gt=0)
 
 
 def demand_causal(stack: StackConfig, where: str) -> None:
@@ -76,17 +81,40 @@ class TokenCodec(Protocol):
     def to_bytes(self) -> bytes: ...
 
 
-class CausalModel(nn.Module, ABC):
+class Model(nn.Module, ABC):
+    """Base of all models. ``tokenizer`` is what a token model reads text with; None where ids are bytes."""
+
+    config: AnyModelConfig
+    tokenizer: TokenCodec | None = None
+
+    @property
+    @abstractmethod
+    def vocab(self) -> int:
+        """The number of ids that it reads, V."""
+
+    @property
+    @abstractmethod
+    def max_len(self) -> int:
+        """The most ids that it reads at once."""
+
+
+class CausalModel(Model, ABC):
     """Base of the causal models. B batch, T ids, V vocabulary.
 
     ``patch_size`` is the number of bytes in a patch of the last stage that has patches, ``span`` in one of the first; 1 without patches.
-    ``tokenizer`` is what a token model reads text with; None where ids are bytes.
     """
 
     config: ModelConfig
-    tokenizer: TokenCodec | None = None
     patch_size: int = 1
     span: int = 1
+
+    @property
+    def vocab(self) -> int:
+        return self.config.vocab
+
+    @property
+    def max_len(self) -> int:
+        return self.config.max_len
 
     @abstractmethod
     def forward(self, ids: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import yaml
 from pydantic import Field, model_validator
 
 from subquad.config import Config, parse
-from subquad.data import ImageShape
+from subquad.data import Columns, Form, ImageShape
 from subquad.errors import RunError
 
 
@@ -22,11 +22,15 @@ class DataConfig(Config):
 
     ``window`` in bytes, None for an image's size or else the model's context.
 
-    ``tokenizer`` makes windows of tokens, which ``window`` then counts: the path of a tokenizer.json, or the number of tokens of one to be
-    trained on the training part.
+    ``tokenizer`` makes windows of tokens, which ``window`` then counts: the path of a tokenizer.json, the number of tokens of one to be
+    trained on the training part, or "dna" for HyenaDNA's characters.
+
+    A classifier reads tables of texts and labels, see ``data/labelled.py``: ``valid`` and ``test`` name those that are held out,
+    ``columns`` says where texts and labels are, and ``window`` cuts longer texts.
     """
 
     paths: tuple[str, ...] = ()
+    format: Form = "raw"
     split: Literal["auto", "document", "range"] = "auto"
     fractions: tuple[float, float, float] = (0.9, 0.05, 0.05)
     split_seed: int | None = Field(default=None, ge=0, lt=1 << 63)
@@ -35,11 +39,16 @@ class DataConfig(Config):
     shift: bool = True
     image: ImageShape | None = None
     tokenizer: str | int | None = None
+    valid: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
+    columns: Columns = Columns()
 
     @model_validator(mode="after")
     def _reads_text(self) -> DataConfig:
         if self.tokenizer is not None and self.image is not None:
             raise ValueError("images have no tokens: leave out tokenizer, or image")
+        if self.format != "raw" and self.image is not None:
+            raise ValueError(f"files are images or {self.format}, not both: leave out format, or image")
         return self
 
 

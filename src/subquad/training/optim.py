@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from subquad.errors import RunError
 from subquad.layers.mixer import OptimizerHint
-from subquad.models.model import ModelConfig
+from subquad.models.model import AnyModelConfig
 from subquad.training.config import OptimConfig
 
 _SLOTS = ("step", "exp_avg", "exp_avg_sq")
@@ -30,7 +30,7 @@ def resolved_lr(config: OptimConfig, model: nn.Module) -> float:
     """The peak learning rate: as set, or from the model's width."""
     if config.lr is not None:
         return config.lr
-    assert isinstance(model.config, ModelConfig)
+    assert isinstance(model.config, AnyModelConfig)
     return default_lr(model.config.width)
 
 

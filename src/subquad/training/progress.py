@@ -35,10 +35,12 @@ class Log:
 
 
 class Display:
-    """Loss in bits per byte, bytes per second, share of the matmul rate and time left, on stderr."""
+    """The loss, bytes per second, share of the matmul rate and time left, on stderr; ``measure`` is the loss's name in a record."""
 
-    def __init__(self, steps: int, console: Console | None = None, quiet: bool = False) -> None:
-        self._steps = steps
+    def __init__(
+        self, steps: int, console: Console | None = None, quiet: bool = False, measure: str = "bits_per_byte", unit: str = "bits/byte"
+    ) -> None:
+        self._steps, self._measure, self._unit = steps, measure, unit
         self._console = console or Console(stderr=True, highlight=False)
         self._quiet = quiet
         self._bar: Progress | None = None
@@ -57,12 +59,12 @@ class Display:
 
     def update(self, record: Record, step_seconds: float) -> None:
         """Shows a "train" record."""
-        self._loss = _smoothed(self._loss, record["bits_per_byte"])
+        self._loss = _smoothed(self._loss, record[self._measure])
         self._step_seconds = _smoothed(self._step_seconds, step_seconds)
         step = record["step"]
         left = (self._steps - step) * self._step_seconds
         share = "" if record["matmul_share"] is None else f" · {record['matmul_share']:.0%} of matmul rate"
-        text = f"{self._loss:.3f} bits/byte · {_amount(record['bytes_per_second'])}B/s{share} · {_duration(left)} left"
+        text = f"{self._loss:.3f} {self._unit} · {_amount(record['bytes_per_second'])}B/s{share} · {_duration(left)} left"
         if self._bar is not None:
             self._bar.update(self._task, completed=step, text=text)
         elif time.monotonic() - self._shown >= _EVERY or step == self._steps:

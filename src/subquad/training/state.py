@@ -24,7 +24,7 @@ OPTIMIZER, PROGRESS = "optimizer.safetensors", "progress.json"
 class Counters:
     """How far a run is. ``samples`` is the data's whole state.
 
-    ``best`` is the validation that was best, in bits per byte, ``best_accuracy`` the share of its answers that were right, on a task;
+    ``best`` is the loss of the validation that was best, ``best_accuracy`` the share of its answers or labels that were right;
     ``waited`` counts the validations since then.
     """
 
@@ -37,10 +37,10 @@ class Counters:
     best_step: int | None = None
     waited: int = 0
 
-    def validated(self, bits: float, accuracy: float | None) -> Counters:
-        """After a validation at this step. Where there are answers, more of them right is better, and then fewer bits."""
-        if self.best is None or (-(accuracy or 0.0), bits) < (-(self.best_accuracy or 0.0), self.best):
-            return replace(self, best=bits, best_accuracy=accuracy, best_step=self.step, waited=0)
+    def validated(self, loss: float, accuracy: float | None) -> Counters:
+        """After a validation at this step. Where there are answers or labels, more of them right is better, and then a lower loss."""
+        if self.best is None or (-(accuracy or 0.0), loss) < (-(self.best_accuracy or 0.0), self.best):
+            return replace(self, best=loss, best_accuracy=accuracy, best_step=self.step, waited=0)
         return replace(self, waited=self.waited + 1)
 
 

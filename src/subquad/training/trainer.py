@@ -1,8 +1,6 @@
 """The training loop: batches by number, one step, validation and samples now and then, checkpoints, a clean end.
 
-The loop knows any causal model: ids (B, T) to logits (B, T, V), the loss over all positions or over the span that the model draws.
-B batch, T bytes of a window, or tokens: losses are in bits per byte all the same, for the bytes that the tokens stand for. Where the
-data say what is learned and what is an answer, losses are of what is learned, and validation is of the answers.
+What is learned is a value, an ``Objective``: the loop asks it for batches, a summed loss to take the gradient of, and figures.
 """
 
 from __future__ import annotations
@@ -22,12 +20,11 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from subquad import checkpoint
-from subquad.data import Batch, Batches, Corpus, Tokenizer, open_tokenizer
+from subquad.data import Batch
 from subquad.errors import RunError
-from subquad.models.model import CausalModel
 from subquad.training.config import TrainConfig, as_yaml, differences, read
 from subquad.training.machine import Interrupts, checkpointed, resolved_device, threads, undisturbed
-from subquad.training.objectives import batch_nats, bits_per_byte, validation
+from subquad.training.objectives import Objective, Place
 from subquad.training.optim import build_optimizer, resolved_lr, set_lr
 from subquad.training.progress import Display, Log, Record, Tracker, summary_writer
 from subquad.training.schedule import learning_rate, resolved_warmup
@@ -35,7 +32,8 @@ from subquad.training.state import Counters, check_out, last_good, newest_state,
 
 DATA, LOG = "data.json", "log.jsonl"
 
-_CHANGEABLE = ("steps", "device", "dtype", "threads", "compile", "checkpoint_activations", "track", "init", "eval.", "save.", "data.paths")
+_CHANGEABLE = ("steps", "device", "dtype", "threads", "compile", "checkpoint_activations", "track", "init", "eval.", "save.")
+_MOVABLE = ("data.paths", "data.valid", "data.test")
 
 Reason = Literal["finished", "stopped early", "interrupted"]
 
@@ -58,26 +56,27 @@ class Hooks:
 
 @dataclass(frozen=True)
 class Result:
-    """How a run ended; ``bits_per_byte`` is of the best of its validations, None without one, and ``accuracy`` of its answers if any."""
+    """How a run ended; ``best`` is the loss of the best of its validations, None without one, and ``accuracy`` how many
+    of its answers or labels are right, if it has any."""
 
     out: Path
     step: int
     reason: Reason
-    bits_per_byte: float | None
+    best: float | None
     accuracy: float | None = None
 
 
 class Trainer:
-    """Trains a model on a corpus into a run folder; the model's weights are changed in place.
+    """Trains an objective's model into a run folder; its weights are changed in place.
 
     Raises ``ValueError`` before any work for settings that cannot be, ``RunError`` for a run that fails on the way.
     """
 
-    def __init__(self, model: CausalModel, config: TrainConfig, corpus: Corpus, out: str | Path, hooks: Hooks | None = None) -> None:
-        self.model, self.corpus, self.out, self.hooks = model, corpus, Path(out), hooks or Hooks()
-        self.config = config.model_copy(update={"model": model.config.model_dump(mode="json")})
+    def __init__(self, objective: Objective, config: TrainConfig, out: str | Path, hooks: Hooks | None = None) -> None:
+        self.objective, self.model, self.out, self.hooks = objective, objective.model, Path(out), hooks or Hooks()
+        self.config = config.model_copy(update={"model": self.model.config.model_dump(mode="json")})
         self.device = resolved_device(config.device)
-        self.display = Display(config.steps, self.hooks.console, self.hooks.quiet)
+        self.display = Display(config.steps, self.hooks.console, self.hooks.quiet, objective.measure, objective.unit)
 
     def run(self, resume: bool = False) -> Result:
         """Trains to the last step, or until SIGINT or SIGTERM; ``resume`` goes on from the newest sound checkpoint in ``out``."""
@@ -105,10 +104,10 @@ class Trainer:
         contents: dict[str, checkpoint.Content] = {
             checkpoint.CONFIG: checkpoint.as_json(self.config.model),
             checkpoint.TRAIN: as_yaml(self.config),
-            DATA: checkpoint.as_json(self.corpus.record(self.split)),
+            DATA: checkpoint.as_json(self.objective.record()),
         }
-        if self.tokenizer is not None:
-            contents[checkpoint.TOKENIZER] = self.tokenizer.to_bytes()
+        if self.objective.tokenizer is not None:
+            contents[checkpoint.TOKENIZER] = self.objective.tokenizer.to_bytes()
         with self._writing():
             checkpoint.replace(self.out, contents)
         return Counters()
@@ -120,9 +119,9 @@ class Trainer:
             checkpoint.check(self.out, [checkpoint.TOKENIZER])
         self._decide(saved)
         changed = differences(self.config, saved)
-        if fixed := [key for key in changed if not key.startswith(_CHANGEABLE)]:
+        if fixed := [key for key in changed if not key.startswith(_CHANGEABLE + _MOVABLE)]:
             raise ValueError(f"a resumed run cannot change {', '.join(fixed)}: leave it as {self.out} has it, or start anew with --init")
-        if json.loads((self.out / DATA).read_text(encoding="utf-8"))["fingerprint"] != self.corpus.fingerprint:
+        if json.loads((self.out / DATA).read_text(encoding="utf-8"))["fingerprint"] != self.objective.fingerprint:
             raise ValueError(f"the data is not what {self.out} was trained on: give the same files, or start anew with --init {self.out}")
         self._set_up_data(self.out / checkpoint.TOKENIZER)
         self._set_up_model()
@@ -157,52 +156,18 @@ class Trainer:
         decided: dict[str, Any] = {
             "optim": optim,
             "schedule": config.schedule.model_copy(update={"warmup": warmup}),
-            "data": config.data.model_copy(update={"window": window or known.data.window or self._window()}),
+            "data": config.data.model_copy(update={"window": window or known.data.window or self.objective.window(config.data)}),
             "dtype": dtype if dtype != "auto" else self._faster_dtype(),
         }
         self.config = config.model_copy(update=decided)
 
-    def _window(self) -> int:
-        """Bytes of a window: as set, or one image or example, or the model's context."""
-        data, task = self.config.data, self.corpus.task
-        max_len = int(self.config.model["max_len"])
-        window = data.window or (data.image.size if data.image else task.size if task else max_len)
-        if task and (window != task.size or data.pack or data.tokenizer is not None):
-            raise ValueError(f"an example of a task is one window, of {task.size} bytes: leave out data.window, pack and tokenizer")
-        if window > max_len:
-            unit = "bytes" if data.tokenizer is None else "tokens"
-            raise ValueError(f"a window of {window} {unit} exceeds the model's context of {max_len}: lower data.window or raise max_len")
-        return window
-
     def _set_up_data(self, kept_tokenizer: Path | None = None) -> None:
-        config, window = self.config, self._window()
-        seed = config.seed if config.data.split_seed is None else config.data.split_seed
-        self.split = self.corpus.split(config.data.fractions, config.data.split, seed)
-        self._set_up_tokenizer(kept_tokenizer)
-        self.batches = Batches(self.split.train, window, config.seed, config.data.pack, config.data.shift, self.tokenizer)
-        self.valid: Batch | None = None
-        if self.split.valid and config.eval.windows:
-            held_out = Batches(self.split.valid, window, config.seed, config.data.pack, False, self.tokenizer)
-            self.valid = held_out.in_order(config.eval.windows)
-        stop = config.eval.stop
-        if stop.accuracy is not None and (self.valid is None or self.valid.answers is None):
-            raise ValueError("eval.stop.accuracy needs answers to validate: train on a task, or stop by eval.stop.patience")
-        if stop.patience is not None and self.valid is None:
+        self.objective.set_up(self.config, kept_tokenizer)
+        stop, figures = self.config.eval.stop, self.objective.figures
+        if stop.accuracy is not None and "accuracy" not in figures:
+            raise ValueError("eval.stop.accuracy needs answers to validate: train on a task or labels, or stop by eval.stop.patience")
+        if stop.patience is not None and not figures:
             raise ValueError("eval.stop.patience needs a validation part: give the data one, and eval.windows above 0")
-
-    def _set_up_tokenizer(self, kept: Path | None) -> None:
-        """The run's own tokenizer, or the one asked for; the model takes it along, and must have been without or have the same."""
-        asked, start = self.config.data.tokenizer, self.model.tokenizer
-        self.tokenizer: Tokenizer | None = None
-        if asked is not None:
-            self.tokenizer = open_tokenizer(asked if kept is None else str(kept), self.split.train)
-        if start is not None and (self.tokenizer is None or self.tokenizer.to_bytes() != start.to_bytes()):
-            raise ValueError("the weights to start from go with another tokenizer: give that run's, as data.tokenizer=RUN/tokenizer.json")
-        vocab = self.model.config.vocab
-        if self.tokenizer is not None and vocab < self.tokenizer.vocab:
-            size = self.tokenizer.vocab
-            raise ValueError(f"the tokenizer has {size} tokens and the model a vocabulary of {vocab}: set model.vocab={size}, or more")
-        self.model.tokenizer = self.tokenizer
 
     def _set_up_model(self) -> None:
         torch.manual_seed(self.config.seed)
@@ -215,10 +180,10 @@ class Trainer:
     def _faster_dtype(self) -> str:
         if self.hooks.seconds is None:
             return "float32"
-        batch = self.batches.batch(0, self.config.batch // self.config.accumulate)
+        batch = self.objective.batch(0, self.config.batch // self.config.accumulate)
 
         def step(dtype: str) -> None:
-            torch.autograd.backward(self._nats(batch, self.model.training_span(int(batch.lengths.max())), dtype))
+            torch.autograd.backward(self._nats(self.objective.drawn(batch), dtype))
 
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             taken = {dtype: self.hooks.seconds(partial(step, dtype)) for dtype in ("float32", "bfloat16")}
@@ -248,23 +213,20 @@ class Trainer:
         return "stopped early" if solved or (stop.patience is not None and counters.waited >= stop.patience) else None
 
     def _step(self, counters: Counters) -> Counters:
-        """One update from ``batch`` windows; the gradient is of the mean over all that they teach, however they are cut into parts."""
+        """One update from a batch; the gradient is of the mean over all of it, however it is cut into parts."""
         began = time.perf_counter()
-        config = self.config
+        config, objective = self.config, self.objective
         lr = self._rate(counters.step)
-        batch = self.batches.batch(counters.samples, config.batch)
-        span = self.model.training_span(int(batch.lengths.max()))
-        # A span that is drawn may hold nothing to learn.
-        count, size = max(batch.count(batch.learned, span), 1), config.batch // config.accumulate
+        batch = objective.drawn(objective.batch(counters.samples, config.batch))
+        count, size = objective.count(batch), config.batch // config.accumulate
         total = torch.zeros((), device=self.device)
         for first in range(0, config.batch, size):
-            nats = self._nats(batch.rows(first, first + size), span)
+            nats = self._nats(batch.rows(first, first + size))
             torch.autograd.backward(nats / count)
             total = total + nats.detach()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.optim.clip or math.inf).item()
-        read = batch.bytes(span, self.tokenizer)
-        loss = bits_per_byte(total.item(), read if batch.learned is None else count)
-        self._demand_finite(loss, f"a loss of {loss} bits per byte", counters.step + 1)
+        read, loss = objective.bytes(batch), objective.loss(total.item(), batch)
+        self._demand_finite(loss, f"a loss of {loss} {objective.unit}", counters.step + 1)
         self._demand_finite(norm, f"a gradient of norm {norm}", counters.step + 1)
         set_lr(self.optimizer, lr)
         self.optimizer.step()
@@ -277,7 +239,7 @@ class Trainer:
             bytes=counters.bytes + read,
             seconds=counters.seconds + seconds,
         )
-        self._report_step(counters, {"bits_per_byte": loss, "lr": lr, "grad_norm": norm}, read / seconds, count / seconds, seconds)
+        self._report_step(counters, {objective.measure: loss, "lr": lr, "grad_norm": norm}, read / seconds, count / seconds, seconds)
         return counters
 
     def _report_step(self, counters: Counters, values: Record, byte_rate: float, id_rate: float, seconds: float) -> None:
@@ -288,9 +250,11 @@ class Trainer:
         self._log(record)
         self.display.update(record, seconds)
 
-    def _nats(self, batch: Batch, span: tuple[int, int] | None = None, dtype: str | None = None) -> Tensor:
-        """The summed cross entropy of what windows (B, T) teach, at the positions of a span if one is given."""
-        return batch_nats(self.model, batch, self.device, dtype or self.config.dtype, span)
+    def _nats(self, batch: Batch, dtype: str | None = None) -> Tensor:
+        return self.objective.nats(batch, self._place(dtype))
+
+    def _place(self, dtype: str | None = None) -> Place:
+        return Place(self.device, (dtype or self.config.dtype) == "bfloat16")
 
     def _rate(self, step: int) -> float:
         assert self.config.optim.lr is not None
@@ -306,15 +270,14 @@ class Trainer:
 
     def _evaluate(self, counters: Counters) -> Counters:
         """Validates, keeps the weights if they are the best so far, and writes a sample."""
-        at = {"step": counters.step}
-        if self.valid is not None:
-            loss, accuracy = self._validate(self.valid)
-            self._demand_finite(loss, f"a validation loss of {loss} bits per byte", counters.step)
-            right = {} if accuracy is None else {"accuracy": accuracy}
-            self._log({"kind": "valid", **at, "bits_per_byte": loss, **right, "bytes": counters.bytes, "seconds": counters.seconds})
-            words = "" if accuracy is None else f", {accuracy:.1%} of the answers right"
-            self.display.say(f"step {counters.step}: validation {loss:.3f} bits/byte{words}")
-            counters = counters.validated(loss, accuracy)
+        at, unit = {"step": counters.step}, self.objective.unit
+        if (figures := self._validate()) is not None:
+            loss = figures[self.objective.measure]
+            self._demand_finite(loss, f"a validation loss of {loss} {unit}", counters.step)
+            self._log({"kind": "valid", **at, **figures, "bytes": counters.bytes, "seconds": counters.seconds})
+            others = "".join(f" · {name} {value:.3f}" for name, value in figures.items() if name != self.objective.measure)
+            self.display.say(f"step {counters.step}: validation {loss:.3f} {unit}{others}")
+            counters = counters.validated(loss, figures.get("accuracy"))
             if counters.best_step == counters.step:
                 with self._writing():
                     checkpoint.save(self.model, self.out)
@@ -325,17 +288,14 @@ class Trainer:
             self.display.say(text)
         return counters
 
-    def _validate(self, valid: Batch) -> tuple[float, float | None]:
-        """Bits per byte, or per answer, and then the share of the answers that are right."""
-        size, slack = self.config.batch // self.config.accumulate, self.corpus.task.slack if self.corpus.task else 0
-        parts = [valid.rows(first, first + size) for first in range(0, len(valid.ids), size)]
+    def _validate(self) -> dict[str, float] | None:
         with undisturbed(self.model, self.device):
-            return validation(self.model, parts, self.device, self.config.dtype, self.tokenizer, slack)
+            return self.objective.validate(self.config.batch // self.config.accumulate, self._place())
 
     def _save(self, counters: Counters) -> None:
         # An update can ruin the weights and still have had a finite gradient: what is saved must predict something.
         with undisturbed(self.model, self.device):
-            nats = self._nats(self.batches.batch(counters.samples, self.config.batch // self.config.accumulate)).item()
+            nats = self._nats(self.objective.batch(counters.samples, self.config.batch // self.config.accumulate)).item()
         self._demand_finite(nats, f"weights whose loss is {nats}", counters.step)
         with self._writing():
             path = save_state(self.out, self.model, self.optimizer, counters, self.config.save.keep)

@@ -1,0 +1,89 @@
+"""A vocabulary of characters: each byte is one token, as in HyenaDNA (arXiv 2306.15794, section 3.2: single nucleotides, no k-mers).
+
+Ids of ``Characters.dna()``: [CLS] 0, [SEP] 1, [BOS] 2, [MASK] 3, [PAD] 4, [RESERVED] 5, [UNK] 6, A 7, C 8, G 9, T 10, N 11. A lower-case
+letter is read as its capital and any other byte as [UNK]; [UNK] is written as N. So a text and its ids have one length, but what comes
+back is in capitals, with N for what is unknown.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from subquad.data.order import Integers
+from subquad.data.windows import Ids, Span
+
+TYPE = "characters"  # of its tokenizer.json; those of the package ``tokenizers`` have no type at their top
+
+_DNA = ("[CLS]", "[SEP]", "[BOS]", "[MASK]", "[PAD]", "[RESERVED]", "[UNK]", "A", "C", "G", "T", "N")
+
+
+class Characters:
+    """A vocabulary of characters, read from the content of its tokenizer.json; ``pieces[id]`` is what an id writes.
+
+    Raises ``ValueError`` for other content.
+    """
+
+    def __init__(self, content: bytes, name: str = "tokenizer.json") -> None:
+        self._content, self.name = content, name
+        try:
+            values: dict[str, Any] = json.loads(content)
+            tokens = [str(token).encode() for token in values["tokens"]]
+            unknown, written = tokens.index(str(values["unknown"]).encode()), str(values["unknown_as"]).encode()
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{name} holds no vocabulary of characters ({error or type(error).__name__}): restore it from a copy"
+            ) from None
+        self.vocab = len(tokens)
+        self.pieces = [token if len(token) == 1 else b"" for token in tokens]
+        self.table: npt.NDArray[np.uint8] = np.full(256, unknown, dtype=np.uint8)
+        for number, piece in enumerate(self.pieces):
+            if piece:
+                self.table[[piece.lower()[0], piece.upper()[0]]] = number
+        self.pieces[unknown] = written
+
+    @classmethod
+    def dna(cls) -> Characters:
+        """HyenaDNA's vocabulary of 12."""
+        values = {"type": TYPE, "tokens": _DNA, "unknown": "[UNK]", "unknown_as": "N"}
+        return cls((json.dumps(values, indent=2) + "\n").encode(), "dna")
+
+    def to_bytes(self) -> bytes:
+        """The content of its tokenizer.json."""
+        return self._content
+
+    @cached_property
+    def byte_lengths(self) -> Integers:
+        """How many bytes each id stands for, (vocab,): one for a character, none for the special tokens."""
+        return np.array([len(piece) for piece in self.pieces], dtype=np.int64)
+
+    def encode(self, data: bytes) -> npt.NDArray[np.uint8]:
+        """The ids of a text, (n,), one for each byte."""
+        return self.table[np.frombuffer(data, dtype=np.uint8)]
+
+    def decode(self, ids: Sequence[int] | Ids) -> bytes:
+        """What ids write, (n,)."""
+        return b"".join(map(self.pieces.__getitem__, ids if isinstance(ids, Sequence) else ids.tolist()))
+
+
+@dataclass(frozen=True, eq=False)
+class CharacterSpan:
+    """The ids of a span of bytes, looked up when they are read."""
+
+    span: Span
+    table: npt.NDArray[np.uint8]
+
+    @property
+    def size(self) -> int:
+        """Its number of characters."""
+        return self.span.size
+
+    def read(self, start: int, stop: int) -> npt.NDArray[np.uint8]:
+        """Ids start..stop-1."""
+        return self.table[self.span.read(start, stop)]

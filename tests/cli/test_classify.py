@@ -1,0 +1,96 @@
+"""``subquad classify`` and training for it, from a table to labels on the screen."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import subquad
+from subquad.cli import main
+
+BACKBONE = {
+    "kind": "language_model",
+    "max_len": 32,
+    "stack": {"dim": 16, "depth": 1, "mixer": {"kind": "attention", "heads": 2}},
+    "init_std": 0.1,
+}
+CONFIG: dict[str, Any] = {
+    "model": {"kind": "classifier", "backbone": BACKBONE},
+    "steps": 2,
+    "batch": 4,
+    "device": "cpu",
+    "dtype": "float32",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a table whose columns have names of their own, and in run/ a classifier trained on it."""
+    folder = tmp_path_factory.mktemp("classify")
+    rows = [f'{{"sentence": "text {number}", "mood": {number % 3}}}' for number in range(30)]
+    (folder / "table.jsonl").write_text("\n".join(rows))
+    (folder / "bare.tsv").write_text("0\ttext 0\n1\ttext 1\n")
+    (folder / "note.txt").write_bytes(b"text 4")
+    (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG))
+    settings = ["--set", "data.columns.text=sentence", "--set", "data.columns.label=mood", "--set", "data.fractions=[0.8,0.1,0.1]"]
+    arguments = [str(folder / "config.yaml"), "--data", str(folder / "table.jsonl"), "--out", str(folder / "run"), *settings]
+    assert main(["train", *arguments, "--quiet"]) == 0
+    return folder
+
+
+def test_a_table_is_classified_in_the_columns_of_the_training(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["classify", str(folder / "run"), str(folder / "table.jsonl"), str(folder / "note.txt"), "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert len(answer["texts"]) == 31 and set(answer["figures"]) == {"accuracy", "f1", "matthews"}
+    first, last = answer["texts"][0], answer["texts"][-1]
+    assert (first["text"], first["true"]) == ("table.jsonl:1", "0") and list(first["probabilities"]) == ["0", "1", "2"]
+    assert last["text"] == "note.txt" and "true" not in last
+    (found,) = subquad.classify(subquad.load(folder / "run"), ["text 4"])
+    assert (last["label"], last["probabilities"]) == (found.label, pytest.approx(found.probabilities))
+    assert answer["figures"]["accuracy"] == pytest.approx(sum(one["label"] == one.get("true") for one in answer["texts"]) / 30)
+
+
+def test_columns_by_number_as_a_list_of_lines(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["classify", str(folder / "run"), str(folder / "bare.tsv"), "--text", "1", "--label", "0"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == ["text", "label", "probability", "true"] and [line[3] for line in lines[1:3]] == ["0", "1"]
+    assert [line[0] for line in lines[4:]] == ["accuracy", "f1", "matthews"]
+
+
+def test_a_text_from_stdin(folder: Path) -> None:
+    command = [sys.executable, "-W", "error", "-m", "subquad", "classify", str(folder / "run"), "-"]
+    done = subprocess.run(command, input=b"text 4", capture_output=True, timeout=120, check=False, env=os.environ)
+    assert done.returncode == 0 and done.stderr == b""
+    head, row = done.stdout.decode().splitlines()
+    assert head.split() == ["text", "label", "probability"] and row.split()[0] == "-"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        ("classify run", 2, "name at least one file"),
+        ("classify run nowhere.tsv", 2, "nowhere.tsv"),
+        ("classify run bare.tsv", 2, "expected a column 'sentence'"),
+        ("classify run bare.tsv --text 1 --label 1", 2, "the label 'text 0' is none of the classes 0, 1, 2"),
+        ("classify run table.jsonl --table xml", 2, "table"),
+        ("classify . note.txt", 1, "not a run folder"),
+        ("generate run --prompt a", 2, "a causal model is needed"),
+        ("score run note.txt", 2, "a causal model is needed"),
+        ("train classifier --data table.jsonl --out new", 2, "a classifier needs a backbone"),
+    ],
+)
+def test_a_wrong_request_is_one_sentence(
+    folder: Path, arguments: str, status: int, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    assert main(arguments.split()) == status
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("subquad: ") and len(err.splitlines()) == 1
+    assert "internal error" not in err and words in err

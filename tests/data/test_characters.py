@@ -1,0 +1,59 @@
+"""A vocabulary of characters: HyenaDNA's ids, one for each byte, kept as a tokenizer.json and found again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from subquad.data import Characters, Corpus, Tokenizer, count_bytes, open_tokenizer, read_tokenizer, tokenized
+
+
+def test_the_ids_are_those_of_hyenadna() -> None:
+    codec = Characters.dna()
+    assert codec.vocab == 12
+    assert codec.encode(b"ACGTN").tolist() == [7, 8, 9, 10, 11]
+    assert codec.encode(b"acgtn").tolist() == [7, 8, 9, 10, 11]
+    assert codec.encode(b"R\n>\x00\xff-").tolist() == [6] * 6
+    assert codec.pieces == [b""] * 6 + [b"N", b"A", b"C", b"G", b"T", b"N"]
+    assert codec.byte_lengths.tolist() == [0] * 6 + [1] * 6
+
+
+def test_a_text_and_its_ids_have_one_length() -> None:
+    codec, every = Characters.dna(), bytes(range(256))
+    ids = codec.encode(every)
+    assert ids.dtype == np.uint8 and len(ids) == 256 and codec.byte_lengths[ids].sum() == 256
+    back = codec.decode(ids)
+    assert {one: two for one, two in zip(every, back, strict=True) if two != ord("N")} == {
+        **{ord(letter): ord(letter) for letter in "ACGT"},
+        **{ord(letter): ord(letter.upper()) for letter in "acgt"},
+    }
+    assert codec.decode([7, 8]) == b"AC" and codec.encode(b"").size == 0
+
+
+def test_it_is_kept_as_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    path.write_bytes(Characters.dna().to_bytes())
+    for found in (read_tokenizer(path), open_tokenizer(str(path), []), open_tokenizer("dna", [])):
+        assert isinstance(found, Characters) and found.to_bytes() == Characters.dna().to_bytes()
+        assert np.array_equal(found.table, Characters.dna().table)
+    with pytest.raises(ValueError, match="is a vocabulary of characters: expected"):
+        Tokenizer.from_file(path)
+
+
+@pytest.mark.parametrize(
+    "content", [b'{"type": "characters"}', b'{"type": "characters", "tokens": ["A"], "unknown": "B", "unknown_as": "N"}']
+)
+def test_a_damaged_file_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "tokenizer.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"tokenizer\.json holds no vocabulary of characters"):
+        read_tokenizer(tmp_path / "tokenizer.json")
+
+
+def test_spans_are_read_as_characters(tmp_path: Path) -> None:
+    (tmp_path / "g").write_bytes(b"ACGTNNRYACGT")
+    codec, (span,) = Characters.dna(), Corpus.open([tmp_path / "g"]).split((1.0, 0.0, 0.0)).train
+    (stretch,) = tokenized([span], codec)
+    assert stretch.size == 12 and stretch.read(2, 8).tolist() == codec.encode(b"GTNNRY").tolist()
+    assert count_bytes(stretch.read(0, 12)[None], np.array([12]), (0, 12), codec) == 12

@@ -1,0 +1,104 @@
+"""A classifier: padding changes nothing, every id counts, pooling is what it says, and an empty text has a class."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from subquad.layers.attention import AttentionConfig
+from subquad.layers.hyena import HyenaConfig
+from subquad.layers.linear_attention import LinearAttentionConfig
+from subquad.layers.stack import StackConfig
+from subquad.models import build_model, parse_model
+from subquad.models.classifier import Classifier, ClassifierConfig
+from subquad.models.language_model import LanguageModel, LanguageModelConfig
+
+BACKBONES = {
+    "attention": LanguageModelConfig(max_len=20, init_std=0.5, stack=StackConfig(dim=16, depth=2, mixer=AttentionConfig(heads=2))),
+    "learned-positions": LanguageModelConfig(
+        max_len=20, init_std=0.5, positions="learned", stack=StackConfig(dim=16, depth=2, mixer=LinearAttentionConfig(heads=2))
+    ),
+    "hyena": LanguageModelConfig(max_len=20, init_std=0.5, stack=StackConfig(dim=16, depth=2, mixer=HyenaConfig())),
+}
+LENGTHS = [7, 0, 20, 1]
+
+
+@pytest.fixture(params=[(name, pooling) for name in BACKBONES for pooling in ("mean", "last")], ids=str)
+def model(request: pytest.FixtureRequest) -> Classifier:
+    torch.manual_seed(0)
+    name, pooling = request.param
+    config = ClassifierConfig(backbone=BACKBONES[name], classes=("a", "b", "c"), pooling=pooling)
+    model = build_model(config.model_dump(mode="json"))
+    assert isinstance(model, Classifier) and model.config == config
+    return model.double().eval()
+
+
+@pytest.fixture
+def ids() -> Tensor:
+    return torch.randint(256, (len(LENGTHS), 20), generator=torch.Generator().manual_seed(1))
+
+
+@torch.no_grad()
+def test_padding_changes_nothing(model: Classifier, ids: Tensor) -> None:
+    together = model(ids, LENGTHS)
+    assert together.shape == (len(LENGTHS), 3)
+    noisy = ids.clone()
+    for row, length in enumerate(LENGTHS):
+        torch.testing.assert_close(model(ids[row : row + 1, :length])[0], together[row], rtol=0, atol=1e-9)
+        noisy[row, length:] = torch.randint(256, (20 - length,))
+    torch.testing.assert_close(model(noisy, LENGTHS), together, rtol=0, atol=1e-9)
+
+
+@torch.no_grad()
+def test_every_id_counts(model: Classifier, ids: Tensor) -> None:
+    whole = model(ids)
+    for t in range(20):
+        other = ids.clone()
+        other[:, t] = (other[:, t] + 1) % 256
+        assert ((model(other) - whole).abs().amax(1) > 1e-6).all()
+
+
+@torch.no_grad()
+def test_it_pools_the_vectors_that_logits_are_read_from(model: Classifier, ids: Tensor) -> None:
+    backbone: LanguageModel = model.backbone
+    hidden = backbone.hidden(ids[:, :9])
+    assert hidden.shape == (len(LENGTHS), 10, 16)
+    torch.testing.assert_close(backbone._logits(hidden[:, :-1]), backbone(ids[:, :9]))
+    pooled = hidden.mean(1) if model.config.pooling == "mean" else hidden[:, -1]
+    torch.testing.assert_close(model(ids[:, :9]), model.head(pooled))
+
+
+@torch.no_grad()
+def test_a_backbone_without_a_start_has_a_vector_for_each_id(ids: Tensor) -> None:
+    torch.manual_seed(0)
+    backbone = BACKBONES["hyena"].model_copy(update={"start": "none"})
+    model = ClassifierConfig(backbone=backbone, classes=("a", "b")).build().double().eval()
+    hidden = model.backbone.hidden(ids)
+    assert hidden.shape == (len(LENGTHS), 20, 16)
+    torch.testing.assert_close(model.backbone._logits(hidden[:, :-1]), model.backbone(ids)[:, 1:])
+    torch.testing.assert_close(model(ids), model.head(hidden.mean(1)))
+    torch.testing.assert_close(model(ids, [20, 3, 1, 9])[1], model(ids[1:2, :3])[0], rtol=0, atol=1e-9)
+    with pytest.raises(ValueError, match="an empty text has no class"):
+        model(ids, LENGTHS)
+
+
+def test_more_than_the_context_is_refused(model: Classifier) -> None:
+    assert (model.vocab, model.max_len) == (256, 20)
+    with pytest.raises(ValueError, match="21 ids exceed the context of 20"):
+        model(torch.zeros(1, 21, dtype=torch.int64))
+
+
+@pytest.mark.parametrize(
+    ("classes", "sentence"), [((), "at least 2 classes, got 0"), (("a",), "at least 2 classes, got 1"), (("a", "a"), "must differ")]
+)
+def test_classes_that_cannot_be(classes: tuple[str, ...], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        build_model({"kind": "classifier", "backbone": BACKBONES["attention"].model_dump(mode="json"), "classes": classes})
+
+
+def test_it_lives_on_the_meta_device() -> None:
+    values = ClassifierConfig(backbone=BACKBONES["attention"], classes=("a", "b")).model_dump(mode="json")
+    assert parse_model(values).width == 16
+    with torch.device("meta"):
+        build_model(values)

@@ -1,0 +1,168 @@
+"""Training a classifier: it learns, the log has its figures, a resumed run is the same run, a language model's run is a start."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from subquad import api, checkpoint
+from subquad.data import Characters
+from subquad.models.classifier import Classifier
+from subquad.models.language_model import LanguageModel
+from subquad.training.config import read
+from subquad.training.trainer import Trainer
+from tests.training.logs import read_log
+
+MIXER = {"kind": "attention", "heads": 2, "dropout": 0.1}
+BACKBONE: dict[str, Any] = {
+    "kind": "language_model",
+    "max_len": 24,
+    "init_std": 0.1,
+    "stack": {"dim": 16, "depth": 1, "mixer": MIXER, "dropout": 0.1},
+}
+OPTIONS: dict[str, Any] = {"steps": 12, "batch": 8, "accumulate": 2, "dtype": "float32", "device": "cpu", "optim.lr": 1e-2}
+OPTIONS |= {"eval.every": 4, "save.every": 4, "data.fractions": [0.6, 0.2, 0.2]}
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> str:
+    """Texts of 6 to 24 letters, of two alphabets, whose label says which it was."""
+    draw = np.random.default_rng(0)
+    lines = ["text\tlabel"]
+    for number in range(120):
+        letters = draw.choice(list("abcx" if number % 2 else "abcd"), int(draw.integers(6, 25)))
+        lines.append("".join(letters) + "\t" + ("with" if number % 2 else "without"))
+    path = tmp_path / "table.tsv"
+    path.write_text("\n".join(lines) + "\n")
+    return str(path)
+
+
+def trained(table: str, out: Path, changes: dict[str, Any] | None = None, init: Path | None = None) -> Path:
+    model = "classifier" if init else {"kind": "classifier", "backbone": BACKBONE}
+    return api.train(model, table, out, OPTIONS | (changes or {}), init=init, quiet=True)
+
+
+def test_it_learns(table: str, tmp_path: Path) -> None:
+    run_options = {"steps": 40, "eval.every": 20, "save.every": 40, "accumulate": 1, "batch": 16}
+    run = trained(table, tmp_path / "run", run_options)
+    best = api.info(run)["best_validation"]
+    assert best["accuracy"] > 0.85 and best["matthews"] > 0.7 and best["cross_entropy"] < 0.5
+    model = api.load(run)
+    assert isinstance(model, Classifier) and model.config.classes == ("with", "without")
+    assert [found.label for found in api.classify(model, ["abcxabxx", b"abcdabdd"])] == ["with", "without"]
+    assert "<h2>Labels</h2>" in (run / "report.html").read_text() and "matthews" in (run / "report.html").read_text()
+
+
+def test_the_log_has_its_figures(table: str, tmp_path: Path) -> None:
+    run = trained(table, tmp_path / "run", {"steps": 4})
+    records = read_log(run)
+    assert [record["kind"] for record in records] == [*["train"] * 4, "valid", "save", "end"]
+    assert records[0]["cross_entropy"] == pytest.approx(math.log(2), abs=0.2) and "bits_per_byte" not in records[0]
+    valid = records[4]
+    assert {"cross_entropy", "accuracy", "f1", "matthews"} <= valid.keys()
+    parts = json.loads((run / "data.json").read_text())["parts"]
+    assert {name: part["texts"] for name, part in parts.items()} == {"train": 72, "valid": 24, "test": 24}
+    checkpoint.check(run)
+    # The figures are those of the kept weights, one text at a time.
+    texts = api._objective(read(run))[1].data.valid  # type: ignore[attr-defined]
+    found = [api.classify(api.load(run), [text])[0] for text, _ in texts]
+    assert sum(one.label == label for one, (_, label) in zip(found, texts, strict=True)) / 24 == pytest.approx(valid["accuracy"])
+    nats = -sum(math.log(one.probabilities[str(label)]) for one, (_, label) in zip(found, texts, strict=True)) / 24
+    assert nats == pytest.approx(valid["cross_entropy"], abs=1e-5)
+
+
+def test_an_extended_run_goes_on_bit_for_bit(table: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interrupted at step 4, with dropout and accumulation, it ends where the uninterrupted one does."""
+    whole = trained(table, tmp_path / "whole")
+    save = Trainer._save
+
+    def stopping(self: Any, counters: Any) -> None:
+        save(self, counters)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "_save", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        trained(table, tmp_path / "parts")
+    monkeypatch.undo()
+    torch.rand(7)
+    with pytest.raises(ValueError, match="holds another model than the one named"):
+        api.train("transformer-tiny", None, tmp_path / "parts", resume=True, quiet=True)
+    parts = api.train({"kind": "classifier", "backbone": BACKBONE}, None, tmp_path / "parts", resume=True, quiet=True)
+    same = [[record for record in read_log(run) if record["kind"] == "valid"] for run in (whole, parts)]
+    assert [{**record, "seconds": 0} for record in same[0]] == [{**record, "seconds": 0} for record in same[1]]
+    one, other = (checkpoint.load(run / "state" / "step-00000012").state_dict() for run in (whole, parts))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_accumulation_changes_nothing_but_rounding(table: str, tmp_path: Path) -> None:
+    still = {"steps": 3, "model.backbone.stack.dropout": 0.0, "model.backbone.stack.mixer.dropout": 0.0}
+    runs = [trained(table, tmp_path / str(parts), {**still, "accumulate": parts}) for parts in (1, 4)]
+    one, other = ([record["cross_entropy"] for record in read_log(run) if record["kind"] == "train"] for run in runs)
+    assert one == pytest.approx(other, abs=1e-5)
+
+
+def test_a_language_model_is_a_start(table: str, tmp_path: Path) -> None:
+    (tmp_path / "genome.fa").write_bytes(b">one\n" + b"ACGTTGCA" * 200)
+    options = {**OPTIONS, "steps": 2, "data.format": "fasta", "data.tokenizer": "dna", "model.vocab": 16, "data.fractions": [0.8, 0.1, 0.1]}
+    first = api.train(BACKBONE, str(tmp_path / "genome.fa"), tmp_path / "first", options, quiet=True)
+    start = api.load(first)
+    assert isinstance(start, LanguageModel) and isinstance(start.tokenizer, Characters)
+    assert set(api.generate(start, "AC", max_bytes=40)) <= set(b"ACGTN") and api.score(start, b"acgtNNry\n").bytes == 9
+    fine = trained(table, tmp_path / "fine", {"steps": 1, "optim.lr": 1e-9, "model.pooling": "last"}, init=first)
+    model = api.load(fine)
+    assert isinstance(model, Classifier) and model.config.pooling == "last" and isinstance(model.tokenizer, Characters)
+    assert all(torch.allclose(tensor, start.state_dict()[name], atol=1e-6) for name, tensor in model.backbone.state_dict().items())
+    # A classifier is a start too: of the same classes with its head, of others without.
+    again = trained(table, tmp_path / "again", {"steps": 1, "optim.lr": 1e-9, "model.pooling": "last"}, init=fine)
+    assert torch.allclose(api.load(again).state_dict()["head.weight"], model.head.weight, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "sentence"),
+    [
+        ("classifier", {}, "a classifier needs a backbone"),
+        ("transformer-tiny", {"model.backbone": "transformer-tiny"}, "model.backbone is for a classifier"),
+        ("transformer-tiny", {"data.valid": ["x.tsv"]}, "for a classifier's labelled texts"),
+        ("classifier", {"model.backbone": BACKBONE, "eval.sample_bytes": 4}, "a classifier writes nothing"),
+        ("classifier", {"model.backbone": BACKBONE, "data.format": "fasta"}, "leave out data.image and data.format"),
+        ("classifier", {"model.backbone": {**BACKBONE, "max_len": 8}}, r"a text has \d+ ids and the context is 8: .*data\.window=8"),
+        ("classifier", {"model.backbone": BACKBONE, "data.window": 25}, "a window of 25 ids exceeds the context of 24"),
+        ("classifier", {"model.backbone": BACKBONE, "data.tokenizer": 300}, "labelled texts train no tokenizer"),
+        ("classifier", {"model.backbone": BACKBONE, "model.classes": ["with", "x"]}, "has the label 'without', expected one of with, x"),
+    ],
+)
+def test_what_cannot_be_is_refused(table: str, tmp_path: Path, model: str, options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        api.train(model, table, tmp_path / "run", {"steps": 1, **options}, quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_window_cuts_longer_texts(table: str, tmp_path: Path) -> None:
+    run = trained(table, tmp_path / "run", {"steps": 1, "data.window": 8, "model.backbone.max_len": 8})
+    with pytest.raises(ValueError, match="a text has 9 ids and the context is 8"):
+        api.classify(api.load(run), ["x" * 9])
+    (cut,), (whole,) = api.classify(api.load(run), ["x" * 9], cut=True), api.classify(api.load(run), ["x" * 8])
+    assert cut == whole
+
+
+def test_another_start_is_refused_in_words(table: str, tmp_path: Path) -> None:
+    run = trained(table, tmp_path / "run", {"steps": 1})
+    with pytest.raises(ValueError, match=r"differ in model\.stack\.dim"):
+        api.train(
+            {"kind": "classifier", "backbone": {**BACKBONE, "stack": {**BACKBONE["stack"], "dim": 8}}},
+            table,
+            tmp_path / "other",
+            OPTIONS,
+            init=run,
+            quiet=True,
+        )
+    with pytest.raises(ValueError, match="a causal model is needed to generate"):
+        api.generate(api.load(run), "a")
+    with pytest.raises(ValueError, match="a classifier is needed here, got LanguageModel"):
+        api.classify(api.build(BACKBONE), ["a"])
