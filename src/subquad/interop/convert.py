@@ -41,10 +41,8 @@ def convert(
     model = official.model(from_official(kind, options, read_state(weights)))
     if tokenizer is not None:
         model.tokenizer = open_tokenizer(str(tokenizer), [])
-        if model.tokenizer.vocab > model.config.vocab:
-            raise ValueError(
-                f"{tokenizer} has {model.tokenizer.vocab} tokens, but the model {model.config.vocab} ids: give the model's own"
-            )
+        if model.tokenizer.vocab > model.vocab:
+            raise ValueError(f"{tokenizer} has {model.tokenizer.vocab} tokens, but the model {model.vocab} ids: give the model's own")
     check_out(out)
     checkpoint.save(model, out)
     return Path(out)

@@ -16,7 +16,7 @@ from torch import nn
 from subquad.config import suggest
 from subquad.interop import hyena
 from subquad.interop.keys import Keys, State, tensors_of
-from subquad.models.model import CausalModel
+from subquad.models.model import Model
 
 
 @dataclass(frozen=True)
@@ -25,14 +25,14 @@ class Kind:
     filled module, for kinds that are whole models."""
 
     plan: Callable[[Mapping[str, Any], State], tuple[Callable[[], nn.Module], Keys]]
-    model: Callable[[nn.Module], CausalModel] | None = None
+    model: Callable[[nn.Module], Model] | None = None
 
 
 KINDS = {
     "hyena-operator": Kind(hyena.operator),
     "hyena-operator-standalone": Kind(hyena.standalone_operator),
-    "hyena-lm": Kind(hyena.language_model, hyena.as_language_model),
-    "hyena-dna": Kind(hyena.hyena_dna, hyena.as_language_model),
+    "hyena-lm": Kind(hyena.language_model, hyena.as_model),
+    "hyena-dna": Kind(hyena.hyena_dna, hyena.as_model),
 }
 
 
