@@ -26,7 +26,7 @@ Example:
 A text's word perplexity, 2 ** (bits / words), stands beside.
 
 A synthetic task in place of files is judged by its answers:
-  subquad score runs/recall synthetic:recall,length=256,seed=1"""
+  subquad score runs/recall synthetic:recall,length=256,examples=500,seed=1"""
 
 
 @dataclass(frozen=True)
