@@ -20,7 +20,16 @@ from subquad.comparison.runner import compare
 from subquad.comparison.tables import markdown
 
 ROOT = Path(__file__).parent.parent
-ORDER = ("megabyte-text", "megabyte-ablations", "megabyte-inference", "flops-figure", "tokens-vs-bytes", "recall")
+ORDER = (
+    "megabyte-text",
+    "megabyte-longer",
+    "megabyte-ablations",
+    "megabyte-inference",
+    "flops-figure",
+    "tokens-vs-bytes",
+    "recall",
+    "hyena-shakespeare",
+)
 PICTURES = RESULTS.parent / "pictures"
 
 
