@@ -25,7 +25,13 @@ LAYER = {"_name_": "hyena", "emb_dim": 3, "filter_order": 6, "l_max": 24, "local
 MODEL = {"d_model": 8, "n_layer": 2, "d_inner": 15, "vocab_size": 250, "pad_vocab_size_multiple": 8, "embed_dropout": 0.1, "layer": LAYER}
 HYBRID = MODEL | {"attn_layer_idx": [0], "attn_cfg": {"num_heads": 2}, "max_position_embeddings": 24}
 OPERATOR = {name: value for name, value in LAYER.items() if name != "_name_"} | {"d_model": 8}
-CONFIGS = {"hyena-operator": OPERATOR, "hyena-operator-standalone": OPERATOR, "hyena-lm": MODEL, "hyena-dna": MODEL}
+CONFIGS: dict[str, dict[str, Any]] = {
+    "hyena-operator": OPERATOR,
+    "hyena-operator-standalone": OPERATOR,
+    "hyena-lm": MODEL,
+    "hyena-dna": MODEL,
+    "monarch-linear": {"in_features": 30, "out_features": 18},
+}
 State = dict[str, Tensor]
 
 

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from subquad.ops.long_conv import Spectrum, long_conv, long_conv_2d, long_conv_2d_direct, long_conv_direct, spectrum
-from subquad.ops.monarch import monarch_dft
 from subquad.ops.short_conv import short_conv, short_conv_direct
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -115,15 +114,6 @@ def test_two_dimensions(shape: tuple[int, int], taps: tuple[int, int], center: t
     _agree(long_conv_2d(u, k), long_conv_2d_direct(u, k), [u, k])
 
 
-@pytest.mark.parametrize("n", [1, 2, 6, 37, 64, 96, 1024])
-def test_the_fourier_transform_as_a_monarch_matrix(n: int) -> None:
-    x = torch.randn(3, n, dtype=torch.complex128)
-    for norm in ("ortho", "backward"):
-        torch.testing.assert_close(monarch_dft(n, norm=norm)(x), torch.fft.fft(x, norm=norm), rtol=0, atol=1e-11)
-        torch.testing.assert_close(monarch_dft(n, inverse=True, norm=norm)(x), torch.fft.ifft(x, norm=norm), rtol=0, atol=1e-11)
-    torch.testing.assert_close(monarch_dft(n)(x.real), torch.fft.fft(x.real, norm="ortho"), rtol=0, atol=1e-11)
-
-
 def test_wrong_inputs() -> None:
     u, k = torch.randn(2, 3, 8), torch.randn(3, 8)
     for half in (torch.float16, torch.bfloat16):
@@ -137,9 +127,5 @@ def test_wrong_inputs() -> None:
         long_conv(u[0], k)
     with pytest.raises(ValueError, match="block must be at least 1"):
         long_conv(u, k, block=0)
-    with pytest.raises(ValueError, match="at least 1 point"):
-        monarch_dft(0)
-    with pytest.raises(ValueError, match="expected 8 points in the last dimension, got 7"):
-        monarch_dft(8)(torch.randn(2, 7))
     assert long_conv(u[..., :0], k).shape == (2, 3, 0)
     assert isinstance(spectrum(k, 8), Spectrum)

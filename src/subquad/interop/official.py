@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from subquad.config import suggest
-from subquad.interop import hyena
+from subquad.interop import hyena, monarch
 from subquad.interop.keys import Keys, State, tensors_of
 from subquad.models.model import Model
 
@@ -33,6 +33,7 @@ KINDS = {
     "hyena-operator-standalone": Kind(hyena.standalone_operator),
     "hyena-lm": Kind(hyena.language_model, hyena.as_model),
     "hyena-dna": Kind(hyena.hyena_dna, hyena.as_model),
+    "monarch-linear": Kind(monarch.linear),
 }
 
 

@@ -12,12 +12,14 @@ from subquad.layers.hyena import HyenaConfig
 from subquad.layers.hyena_2d import Hyena2dConfig
 from subquad.layers.linear_attention import LinearAttentionConfig
 from subquad.layers.mixer import MixerConfig
+from subquad.layers.monarch import MonarchConfig
 
 MIXERS: dict[str, type[MixerConfig]] = {
     "attention": AttentionConfig,
     "linear_attention": LinearAttentionConfig,
     "hyena": HyenaConfig,
     "hyena_2d": Hyena2dConfig,
+    "monarch": MonarchConfig,
 }
 
 
