@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from subquad.ops.long_conv import Spectrum, long_conv, long_conv_2d, long_conv_2d_direct, long_conv_direct, spectrum
+from subquad.ops.long_conv import Spectrum, long_conv, long_conv_direct, spectrum
+from subquad.ops.long_conv_2d import long_conv_2d, long_conv_2d_direct
 from subquad.ops.short_conv import short_conv, short_conv_direct
 
 METHODS: dict[str, dict[str, Any]] = {

@@ -20,11 +20,13 @@ from torch import Tensor, nn
 
 from subquad.layers.long_filter import AnyFilterConfig, ImplicitFilterConfig
 from subquad.layers.mixer import Mixer, MixerConfig, OptimizerHint, Prepared
-from subquad.ops.long_conv import long_conv, spectrum
+from subquad.ops.long_conv import Spectrum, channel_pieces, long_conv, spectrum
 from subquad.ops.online_conv import OnlineConvState, OnlineFilter, init_online_conv, prefill_online_conv
 from subquad.ops.rows import take_rows
 from subquad.ops.short_conv import short_conv
 from subquad.state import State
+
+Filter = tuple[Tensor | Spectrum, Tensor | None]  # of lags from 0 on and, two-sided, the reverse; a spectrum holds both
 
 
 class HyenaConfig(MixerConfig):
@@ -81,17 +83,28 @@ class Hyena(Mixer):
     def forward(self, x: Tensor, mask: Tensor | None = None, prepared: Prepared | None = None) -> Tensor:
         self._check_length(x.shape[1])
         real = None if mask is None else self._real(x, mask)
-        p = self._projected(x)
-        p = self.short(p if real is None else p * real)
-        *gates, z = (p if real is None else p * real).unflatten(1, (-1, self.dim)).unbind(1)
-        filters = self._filters(x.shape[1]) if prepared is None else prepared
-        first: Tensor | None = gates.pop() if self.config.short_first else None
-        for skip, filter_ in zip(self.skip.weight, filters, strict=True):
-            taps, reverse = filter_ if isinstance(filter_, tuple) else (filter_, None)
-            z = long_conv(z, taps, reverse, skip, before=first, after=gates.pop())
-            first = None
+        p = self._projected(x).unflatten(1, (-1, self.dim))
+        filters = self._filters(x.shape[1]) if prepared is None else [(held, None) for held in prepared]
+        if torch.is_grad_enabled() or p.device.type != "cpu":
+            z = self._convolved(p, filters, real, slice(None))
+        else:  # nothing is kept for a backward pass, so all between the projections can be done while a piece of channels is in the cache
+            z = torch.empty_like(p[:, 0], memory_format=torch.contiguous_format)
+            for piece in channel_pieces(self.dim, x.shape[0], x.shape[1]):
+                z[:, piece] = self._convolved(p, filters, real, piece)
         y = self._output(z)
         return y if mask is None else y * mask.unsqueeze(-1)
+
+    def _convolved(self, p: Tensor, filters: Sequence[Filter], real: Tensor | None, piece: slice) -> Tensor:
+        """Everything between the projections for some of the channels: (B, N + 1, D, T) -> (B, D, T)."""
+        p = p[:, :, piece]
+        real = None if real is None else real.unsqueeze(1)
+        p = self.short(p if real is None else p * real, piece)
+        *gates, z = (p if real is None else p * real).unbind(1)
+        first: Tensor | None = gates.pop() if self.config.short_first else None
+        for skip, (taps, reverse) in zip(self.skip.weight, filters, strict=True):
+            z = long_conv(z, taps[piece], None if reverse is None else reverse[piece], skip[piece], before=first, after=gates.pop())
+            first = None
+        return z
 
     def prepare(self, length: int) -> Prepared:
         """The spectra of the filters for inputs of up to ``length`` positions; hand them to ``forward`` while the weights stay."""
@@ -167,7 +180,7 @@ class Hyena(Mixer):
 
 
 class ShortFilter(nn.Module):
-    """A few causal taps a channel, (B, C, T) -> (B, C, T); ``weight[:, j]`` is of lag j. Drawn as PyTorch draws a convolution's."""
+    """A few causal taps a channel; ``weight[:, j]`` is of lag j. Drawn as PyTorch draws a convolution's."""
 
     OPTIMIZER_HINTS: ClassVar[Mapping[str, OptimizerHint]] = {"weight": OptimizerHint(decay=True)}
 
@@ -182,8 +195,11 @@ class ShortFilter(nn.Module):
         nn.init.uniform_(self.weight, -bound, bound)
         nn.init.uniform_(self.bias, -bound, bound)
 
-    def forward(self, p: Tensor) -> Tensor:
-        return short_conv(p, self.weight, self.bias)
+    def forward(self, p: Tensor, piece: slice) -> Tensor:
+        """Some of D channels in each of N + 1 parts, (B, N + 1, D, T) -> the same."""
+        parts = p.shape[1]
+        weight, bias = self.weight.unflatten(0, (parts, -1)), self.bias.unflatten(0, (parts, -1))
+        return short_conv(p, weight[:, piece], bias[:, piece])
 
 
 class Skip(nn.Module):

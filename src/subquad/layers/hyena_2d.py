@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from subquad.layers.hyena import Skip
 from subquad.layers.long_filter import ImplicitFilter, ImplicitFilterConfig
 from subquad.layers.mixer import Mixer, MixerConfig
-from subquad.ops.long_conv import long_conv_2d
+from subquad.ops.long_conv_2d import long_conv_2d
 from subquad.state import State
 
 

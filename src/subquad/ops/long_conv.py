@@ -16,7 +16,7 @@ their digits. The dft method may multiply numbers in half precision (``operand``
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 import torch
@@ -47,6 +47,10 @@ class Spectrum:
     length: int
     radices: tuple[int, ...] = ()
 
+    def __getitem__(self, channels: slice) -> Spectrum:
+        """That of some of the channels."""
+        return replace(self, values=self.values[channels])
+
     @property
     def nbytes(self) -> int:
         """Bytes held."""
@@ -61,7 +65,7 @@ def spectrum(
     method: Literal["fft", "dft"] = "fft",
 ) -> Spectrum:
     """The spectrum of a filter, made once for many inputs of up to ``length`` positions."""
-    _check(None, k, k_reverse)
+    check_filters(None, k, k_reverse)
     k, k_reverse = _seen(k.detach(), k_reverse if k_reverse is None else k_reverse.detach(), length, reverse_lag)
     if method == "dft":
         radices = dft_radices(length + _reach(k, k_reverse, reverse_lag))
@@ -106,7 +110,7 @@ def long_conv(
         if not by_dft:
             return _by_fft(u, None, None, k, skip, before, after, reverse_lag, channels)
     else:
-        _check(u, k, k_reverse)
+        check_filters(u, k, k_reverse)
         if u.shape[-1] == 0:
             return torch.zeros_like(u)
         k, k_reverse = _seen(k, k_reverse, u.shape[-1], reverse_lag)
@@ -145,35 +149,8 @@ def long_conv_direct(
     return y
 
 
-def long_conv_2d(u: Tensor, k: Tensor, skip: Tensor | None = None, *, center: tuple[int, int] = (0, 0)) -> Tensor:
-    """Two-dimensional long convolution of images u (B, D, H, W) with filters k (D, Kh, Kw) as large as the image or larger.
-
-    y[r, c] = skip u[r, c] + sum over i, j of k[i, j] u[r - i + center[0], c - j + center[1]], zeros outside: with ``center`` (0, 0) it
-    looks up and left only; with (H - 1, W - 1) and filters of (2 H - 1, 2 W - 1) every pixel sees every other.
-    """
-    _check(u.flatten(2), k.flatten(1), None)
-    rows, columns = u.shape[-2:]
-    dtype = torch.promote_types(u.dtype, torch.float32)
-    size = (_fast_size(rows + k.shape[-2] - 1), _fast_size(columns + k.shape[-1] - 1))
-    product = torch.fft.rfft2(u.to(dtype), size) * torch.fft.rfft2(k.to(dtype), size)
-    y = torch.fft.irfft2(product, size)[..., center[0] : center[0] + rows, center[1] : center[1] + columns]
-    return (y if skip is None else y + skip[:, None, None] * u).to(u.dtype)
-
-
-def long_conv_2d_direct(u: Tensor, k: Tensor, skip: Tensor | None = None, *, center: tuple[int, int] = (0, 0)) -> Tensor:
-    """Slow twin of ``long_conv_2d``: the sum as it is written."""
-    rows, columns = u.shape[-2:]
-    high, wide = k.shape[-2:]
-    padded = F.pad(u, (wide, wide, high, high))
-    y = torch.zeros_like(u) if skip is None else skip[:, None, None] * u
-    for i in range(high):
-        for j in range(wide):
-            top, left = high - i + center[0], wide - j + center[1]
-            y = y + k[:, i, j, None, None] * padded[..., top : top + rows, left : left + columns]
-    return y
-
-
-def _check(u: Tensor | None, k: Tensor, k_reverse: Tensor | None) -> None:
+def check_filters(u: Tensor | None, k: Tensor, k_reverse: Tensor | None) -> None:
+    """Raises ``ValueError`` for filters in half precision, and for shapes that do not fit."""
     for name, filter_ in (("k", k), ("k_reverse", k_reverse)):
         if filter_ is None:
             continue
@@ -195,14 +172,14 @@ def _seen(k: Tensor, k_reverse: Tensor | None, length: int, reverse_lag: int) ->
     return k[:, :length], None if k_reverse is None else k_reverse[:, : length - reverse_lag]
 
 
-def _fast_size(least: int) -> int:
+def fast_size(least: int) -> int:
     """The smallest even number from ``least`` on whose transform is fast: a power of two times 1, 3, 5, 9 or 15."""
     return min(odd << max((-(-least // odd) - 1).bit_length(), 1) for odd in (1, 3, 5, 9, 15))
 
 
 def _fft_size(length: int, k: Tensor, k_reverse: Tensor | None, reverse_lag: int) -> int:
     """Long enough that nothing wraps around onto the first ``length`` outputs."""
-    return _fast_size(length + _reach(k, k_reverse, reverse_lag))
+    return fast_size(length + _reach(k, k_reverse, reverse_lag))
 
 
 def _reach(k: Tensor, k_reverse: Tensor | None, reverse_lag: int) -> int:
@@ -249,7 +226,7 @@ def _by_fft(
     else:
         size, values = prepared.size, prepared.values
     if channels is None:
-        channels = max(1, CACHED // (u.shape[0] * size)) if u.device.type == "cpu" else u.shape[1]
+        channels = _cached_channels(u.shape[0], size) if u.device.type == "cpu" else u.shape[1]
     return cast(Tensor, _FFTConv.apply(u, k, k_reverse, values, skip, before, after, size, reverse_lag, channels))
 
 
@@ -326,6 +303,15 @@ class _FFTConv(torch.autograd.Function):
                 if dbefore is not None:
                     _put(dbefore, piece, dw, u)
         return du, dk, dreverse, None, dskip, dbefore, dafter, None, None, None
+
+
+def channel_pieces(channels: int, rows: int, length: int) -> list[slice]:
+    """Pieces of channels that stay in a CPU's cache through the transforms of inputs (rows, channels, length)."""
+    return _pieces(channels, _cached_channels(rows, 2 * length))
+
+
+def _cached_channels(rows: int, size: int) -> int:
+    return max(1, CACHED // (rows * size))
 
 
 def _pieces(count: int, size: int) -> list[slice]:
