@@ -126,7 +126,31 @@ def test_wrong_inputs() -> None:
         long_conv(u, torch.randn(4, 8))
     with pytest.raises(ValueError, match=r"u must be \(B, D, L\)"):
         long_conv(u[0], k)
-    with pytest.raises(ValueError, match="block must be at least 1"):
-        long_conv(u, k, block=0)
+    wrong: dict[str, dict[str, Any]] = {
+        "block must be at least 1, got 0": {"block": 0},
+        "channels must be at least 1, got -1": {"channels": -1},
+        "method must be one of auto, fft, dft, direct and reverse_lag 0 or 1, got 'ftt' and 1": {"method": "ftt"},
+        "got 'auto' and 2": {"reverse_lag": 2},
+        "block cuts inputs for the fft method, got method='direct'": {"block": 4, "method": "direct"},
+        "channels cuts inputs for the fft method": {"channels": 4, "method": "dft"},
+        r"skip must be \(3,\), one number a channel, got \(4,\)": {"skip": torch.ones(4)},
+        r"a gate must have the shape of u, \(2, 3, 8\), got \(1, 3, 8\)": {"before": torch.ones(1, 3, 8)},
+    }
+    for sentence, options in wrong.items():
+        with pytest.raises(ValueError, match=sentence):
+            long_conv(u, k, **options)
+    with pytest.raises(ValueError, match=r"u must be \(B, 3, L\), of floating-point numbers, got \(2, 3, 8\) of torch.int64"):
+        long_conv(u.long(), k)
+    with pytest.raises(ValueError, match="leave out method and block"):
+        long_conv(u, spectrum(k, 8), block=4)
+    with pytest.raises(ValueError, match=r"u must be \(B, 3, L\)"):
+        long_conv(u[:, :2], spectrum(k, 8))
+    with pytest.raises(ValueError, match="make it of filters in float64"):
+        long_conv(u.double(), spectrum(k, 8))
+    with pytest.raises(ValueError, match="at least 1 position, got a length of -1"):
+        spectrum(k, -1)
+    with pytest.raises(ValueError, match="and center a place in k"):
+        long_conv_2d(torch.randn(1, 3, 4, 4), torch.randn(3, 4, 4), center=(9, 9))
+    assert long_conv(u[:0], k).shape == (0, 3, 8) and long_conv(u, k[:, :0]).abs().max() == 0
     assert long_conv(u[..., :0], k).shape == (2, 3, 0)
     assert isinstance(spectrum(k, 8), Spectrum)

@@ -22,17 +22,18 @@ from subquad.models.model import Model
 @dataclass(frozen=True)
 class Kind:
     """``plan`` says, of a config and a state, what builds the module and where its tensors are; ``model`` makes a model of ours of the
-    filled module, for kinds that are whole models."""
+    filled module, for kinds that are whole models, which read text with ``tokenizer`` where no other is given."""
 
     plan: Callable[[Mapping[str, Any], State], tuple[Callable[[], nn.Module], Keys]]
     model: Callable[[nn.Module], Model] | None = None
+    tokenizer: str | None = None
 
 
 KINDS = {
     "hyena-operator": Kind(hyena.operator),
     "hyena-operator-standalone": Kind(hyena.standalone_operator),
     "hyena-lm": Kind(hyena.language_model, hyena.as_model),
-    "hyena-dna": Kind(hyena.hyena_dna, hyena.as_model),
+    "hyena-dna": Kind(hyena.hyena_dna, hyena.as_model, "dna"),
     "monarch-linear": Kind(monarch.linear),
 }
 

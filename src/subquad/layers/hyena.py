@@ -83,6 +83,7 @@ class Hyena(Mixer):
     def forward(self, x: Tensor, mask: Tensor | None = None, prepared: Prepared | None = None) -> Tensor:
         self._check_length(x.shape[1])
         real = None if mask is None else self._real(x, mask)
+        self._check_prepared(prepared)
         p = self._projected(x).unflatten(1, (-1, self.dim))
         filters = self._filters(x.shape[1]) if prepared is None else [(held, None) for held in prepared]
         if torch.is_grad_enabled() or p.device.type != "cpu":
@@ -92,14 +93,14 @@ class Hyena(Mixer):
             for piece in channel_pieces(self.dim, x.shape[0], x.shape[1]):
                 z[:, piece] = self._convolved(p, filters, real, piece)
         y = self._output(z)
-        return y if mask is None else y * mask.unsqueeze(-1)
+        return y if mask is None else y.masked_fill(~mask.unsqueeze(-1), 0)
 
     def _convolved(self, p: Tensor, filters: Sequence[Filter], real: Tensor | None, piece: slice) -> Tensor:
         """Everything between the projections for some of the channels: (B, N + 1, D, T) -> (B, D, T)."""
         p = p[:, :, piece]
         real = None if real is None else real.unsqueeze(1)
-        p = self.short(p if real is None else p * real, piece)
-        *gates, z = (p if real is None else p * real).unbind(1)
+        p = self.short(p if real is None else p.masked_fill(~real, 0), piece)
+        *gates, z = (p if real is None else p.masked_fill(~real, 0)).unbind(1)
         first: Tensor | None = gates.pop() if self.config.short_first else None
         for skip, (taps, reverse) in zip(self.skip.weight, filters, strict=True):
             z = long_conv(z, taps[piece], None if reverse is None else reverse[piece], skip[piece], before=first, after=gates.pop())
@@ -113,14 +114,15 @@ class Hyena(Mixer):
             return tuple(spectrum(taps, length, reverse) for taps, reverse in self._filters(length))
 
     def init_state(self, batch: int, max_len: int) -> HyenaState:
-        if self.config.two_sided:
-            raise ValueError("a two-sided Hyena sees what comes later, so it has no steps: set two_sided=false to generate")
+        self._check_causal()
+        self._check_length(max_len)
         convs = self._init_convs(batch, max_len)
         past = self.project.weight.new_zeros(batch, self.config.short_kernel - 1, self.project.out_features)
         return HyenaState(past, convs)
 
     def prefill(self, x: Tensor, state: State, lengths: Sequence[int] | None = None) -> Tensor:
         assert isinstance(state, HyenaState)
+        self._check_causal()
         *gates, z = self._short_prefill(self.project(x), state, lengths).unflatten(-1, (-1, self.dim)).unbind(-2)
         if self.config.short_first:
             z = z * gates.pop()
@@ -167,9 +169,22 @@ class Hyena(Mixer):
         return F.linear(y.mT, weight, bias)
 
     def _real(self, x: Tensor, mask: Tensor) -> Tensor:
-        if mask.shape != x.shape[:2]:
-            raise ValueError(f"a mask has one entry a position, {tuple(x.shape[:2])}, got {tuple(mask.shape)}: give (B, T)")
+        if mask.shape != x.shape[:2] or mask.dtype != torch.bool:
+            found = f"{tuple(mask.shape)} of {mask.dtype}"
+            raise ValueError(f"a mask has one entry a position, {tuple(x.shape[:2])}, True where it is real, got {found}: give (B, T)")
         return mask.unsqueeze(1)
+
+    def _check_prepared(self, prepared: Prepared | None) -> None:
+        if prepared is None:
+            return
+        if self.training and torch.is_grad_enabled():
+            raise ValueError("prepared spectra give the filters no gradient: train without them, or call eval()")
+        if len(prepared) != self.config.filters:
+            raise ValueError(f"expected the spectra of {self.config.filters} filters, got {len(prepared)}: prepare with this mixer")
+
+    def _check_causal(self) -> None:
+        if self.config.two_sided:
+            raise ValueError("a two-sided Hyena sees what comes later, so it has no steps: set two_sided=false to generate")
 
     def _check_length(self, length: int) -> None:
         if length > self.max_len + 1:  # a context and the start vector before it

@@ -102,7 +102,7 @@ class LanguageModel(CausalModel):
 
     def prepare(self, length: int | None = None) -> list[Prepared | None]:
         """What depends on the weights alone, for inputs of up to ``length`` ids: filter spectra. It holds until they change."""
-        return self.stack.prepare(self._room(length))
+        return self.stack.prepare(self._room(length) + (self.start is not None))
 
     def init_state(self, batch: int, max_len: int | None = None) -> LanguageModelState:
         room = self._room(max_len)

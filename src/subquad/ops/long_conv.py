@@ -17,12 +17,14 @@ their digits. The dft method may multiply numbers in half precision (``operand``
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
+from subquad.ops.conv_arguments import check_choices, check_filters, check_inputs
 from subquad.ops.dft_conv import RealDFT, dft_conv, dft_radices
 from subquad.ops.precision import full_precision
 from subquad.ops.short_conv import channel_dots, short_conv
@@ -66,6 +68,8 @@ def spectrum(
 ) -> Spectrum:
     """The spectrum of a filter, made once for many inputs of up to ``length`` positions."""
     check_filters(None, k, k_reverse)
+    if length < 1:
+        raise ValueError(f"a spectrum is for inputs of at least 1 position, got a length of {length}")
     k, k_reverse = _seen(k.detach(), k_reverse if k_reverse is None else k_reverse.detach(), length, reverse_lag)
     if method == "dft":
         radices = dft_radices(length + _reach(k, k_reverse, reverse_lag))
@@ -95,15 +99,22 @@ def long_conv(
     ``before`` and ``after`` (B, D, L) gate: y = after * conv(before * u), multiplied while a piece is at hand.
     ``reverse_lag=0`` is the official Hyena code's two-sided form, whose reverse filter begins at u[t], so that lag 0 counts twice.
     ``channels`` goes through the transforms at once (default: as many as fit the cache on a CPU, all on a GPU). ``block`` cuts a long
-    input into pieces of so many positions (overlap-add), which saves time and memory where the filter is much shorter than the input.
+    input into pieces of so many positions (overlap-add), which saves time where the filter is much shorter than a piece or about as long;
+    for one as long as the input it costs memory instead.
     ``operand`` is the type in which the dft method multiplies numbers, filters excepted (default: that of the sums). Measured root mean
     square errors, as shares of the output's, at 1,024 and 8,192 positions: float32 4e-7, float16 6e-4 and 8e-4, bfloat16 5e-3 and 7e-3.
     Raises ``ValueError`` for shapes that do not fit, filters in half precision, and an input longer than a ``Spectrum`` was made for.
     """
+    check_choices(method, get_args(Method), reverse_lag, channels, block)
     by_dft = bool(k.radices) if isinstance(k, Spectrum) else method == "dft" and block is None
     if operand is not None and not by_dft:
         raise ValueError(f"operand={operand} is for the dft method alone: set method='dft', or leave it out")
     if isinstance(k, Spectrum):
+        check_inputs(u, k.values.shape[0], skip, (before, after))
+        if block is not None or method not in ("auto", "dft" if by_dft else "fft"):
+            raise ValueError("a spectrum has its method already, and takes whole inputs: leave out method and block")
+        if u.dtype == torch.float64 and k.values.dtype in (torch.complex64, torch.float32):
+            raise ValueError("a spectrum of filters in float32 would cut u's digits in float64: make it of filters in float64")
         if k_reverse is not None or u.shape[-1] > k.length:
             what = "a reverse filter beside it" if k_reverse is not None else f"{u.shape[-1]} positions"
             raise ValueError(f"a spectrum made for up to {k.length} positions cannot take {what}: make another with spectrum()")
@@ -111,8 +122,10 @@ def long_conv(
             return _by_fft(u, None, None, k, skip, before, after, reverse_lag, channels)
     else:
         check_filters(u, k, k_reverse)
-        if u.shape[-1] == 0:
+        check_inputs(u, k.shape[0], skip, (before, after))
+        if u.numel() == 0:
             return torch.zeros_like(u)
+        k = k if k.shape[1] else F.pad(k, (0, 1))  # no tap is a tap of zero
         k, k_reverse = _seen(k, k_reverse, u.shape[-1], reverse_lag)
         if method == "auto":
             method = _fastest(u, k, k_reverse)
@@ -147,18 +160,6 @@ def long_conv_direct(
         assert k_reverse is not None
         y = y + k_reverse[:, j : j + 1] * F.pad(u, (0, j + reverse_lag))[..., j + reverse_lag :]
     return y
-
-
-def check_filters(u: Tensor | None, k: Tensor, k_reverse: Tensor | None) -> None:
-    """Raises ``ValueError`` for filters in half precision, and for shapes that do not fit."""
-    for name, filter_ in (("k", k), ("k_reverse", k_reverse)):
-        if filter_ is None:
-            continue
-        if filter_.dtype in (torch.float16, torch.bfloat16):
-            raise ValueError(f"{name} is in {filter_.dtype}, in which a transform loses its digits: keep filters in float32, u may be half")
-        if filter_.ndim != 2 or (u is not None and (u.ndim != 3 or filter_.shape[0] != u.shape[1])):
-            shape = None if u is None else tuple(u.shape)
-            raise ValueError(f"u must be (B, D, L) and {name} (D, K), got {shape} and {tuple(filter_.shape)}: one filter a channel")
 
 
 def _fastest(u: Tensor, k: Tensor, k_reverse: Tensor | None) -> Method:
@@ -266,6 +267,7 @@ class _FFTConv(torch.autograd.Function):
         return y
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         u, k, k_reverse, values, skip, before, after, ungated = ctx.saved_tensors
         gradient, size, lag = gradients[0], ctx.size, ctx.reverse_lag
@@ -360,8 +362,6 @@ def _by_sums(w: Tensor, k: Tensor, k_reverse: Tensor | None, reverse_lag: int) -
 
 def _overlap_add(w: Tensor, k: Tensor, k_reverse: Tensor | None, reverse_lag: int, block: int) -> Tensor:
     """Pieces of ``block`` positions, each with the whole of what the filter makes of it, laid over each other."""
-    if block < 1:
-        raise ValueError(f"block must be at least 1 position, got {block}")
     length, ahead = w.shape[-1], 0
     if k_reverse is not None and k_reverse.shape[1]:  # one causal filter that comes ``ahead`` positions early
         ahead = k_reverse.shape[1] - 1 + reverse_lag

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from subquad.ops.long_conv import check_filters, fast_size
+from subquad.ops.conv_arguments import check_filters
+from subquad.ops.long_conv import fast_size
 
 
 def long_conv_2d(u: Tensor, k: Tensor, skip: Tensor | None = None, *, center: tuple[int, int] = (0, 0)) -> Tensor:
@@ -20,7 +21,12 @@ def long_conv_2d(u: Tensor, k: Tensor, skip: Tensor | None = None, *, center: tu
     y[r, c] = skip u[r, c] + sum over i, j of k[i, j] u[r - i + center[0], c - j + center[1]], zeros outside: with ``center`` (0, 0) it
     looks up and left only; with (H - 1, W - 1) and filters of (2 H - 1, 2 W - 1) every pixel sees every other.
     """
+    if u.ndim != 4 or k.ndim != 3 or not (0 <= center[0] < k.shape[-2] and 0 <= center[1] < k.shape[-1]):
+        shapes = f"{tuple(u.shape)}, {tuple(k.shape)} and {center}"
+        raise ValueError(f"u must be (B, D, H, W), k (D, Kh, Kw) and center a place in k, got {shapes}")
     check_filters(u.flatten(2), k.flatten(1), None)
+    if u.numel() == 0:
+        return torch.zeros_like(u)
     rows, columns = u.shape[-2:]
     dtype = torch.promote_types(u.dtype, torch.float32)
     size = (fast_size(rows + k.shape[-2] - 1), fast_size(columns + k.shape[-1] - 1))

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from subquad.ops.precision import full_precision
+
 
 def short_conv(u: Tensor, k: Tensor, bias: Tensor | None = None) -> Tensor:
     """See the module's docstring; -> (B, ..., L)."""
@@ -28,7 +30,8 @@ def short_conv_direct(u: Tensor, k: Tensor, bias: Tensor | None = None) -> Tenso
 
 def channel_dots(x: Tensor, y: Tensor) -> Tensor:
     """The sum of x y over rows and positions, (B, ..., L) twice -> (...); products are summed as they are made, not stored."""
-    return torch.matmul(x.unsqueeze(-2), y.unsqueeze(-1)).sum(0)[..., 0, 0]
+    with full_precision(x.device):
+        return torch.matmul(x.unsqueeze(-2), y.unsqueeze(-1)).sum(0)[..., 0, 0]
 
 
 class _ShortConv(torch.autograd.Function):
