@@ -2,7 +2,7 @@
 
     make bench BENCHMARKS=experiments
 
-About an hour and a half on two cores. What runs/experiments holds already is not run again.
+About two hours on two cores. What runs/experiments holds already is not run again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,16 @@ from subquad.comparison.runner import compare
 from subquad.comparison.tables import markdown
 
 ROOT = Path(__file__).parent.parent
-ORDER = ("megabyte-text", "megabyte-ablations", "megabyte-inference", "flops-figure", "tokens-vs-bytes")
+ORDER = (
+    "megabyte-text",
+    "megabyte-longer",
+    "megabyte-ablations",
+    "megabyte-inference",
+    "flops-figure",
+    "tokens-vs-bytes",
+    "recall",
+    "hyena-shakespeare",
+)
 PICTURES = RESULTS.parent / "pictures"
 
 

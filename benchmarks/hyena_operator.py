@@ -26,7 +26,7 @@ from subquad.layers.long_filter import ImplicitFilterConfig
 
 DIM, HEADS = 256, 4
 LENGTHS = (1024, 2048, 4096, 8192, 16_384, 32_768, 65_536)
-LONG = 16_384  # from here on one counted run of each
+LONG = 32_768  # from here on one run of each, which takes seconds, and none that warms up
 
 
 class CausalAttention(nn.Module):
@@ -81,10 +81,10 @@ def measured(length: int, peer: Any, repeat: int) -> dict[str, dict[str, float]]
         held = ours.prepare(length)
         calls: dict[str, Callable[[], object]] = {name: partial(model, x) for name, model in models.items()}
         calls["ours, prepared"] = lambda: ours(x, None, held)
-        forward = {name: median(times) for name, times in interleaved(calls, repeat).items()}
+        forward = {name: median(times) for name, times in interleaved(calls, repeat, repeat > 1).items()}
     leaf = x.clone().requires_grad_()
     steps: dict[str, Callable[[], object]] = {name: partial(step, model, leaf) for name, model in models.items()}
-    both = {name: median(times) for name, times in interleaved(steps, repeat).items()}
+    both = {name: median(times) for name, times in interleaved(steps, repeat, repeat > 1).items()}
     return {"forward": forward, "forward and backward": both}
 
 

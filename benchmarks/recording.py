@@ -13,14 +13,14 @@ RESULTS = Path(__file__).parent.parent / "docs" / "results.md"
 END = "<!-- results: end -->"
 
 
-def interleaved(contenders: Mapping[str, Callable[[], object]], repeat: int = 5) -> dict[str, list[float]]:
-    """Seconds of each call, in turns, so that a neighbour on the machine slows all of them alike; the first turn only warms up."""
+def interleaved(contenders: Mapping[str, Callable[[], object]], repeat: int = 5, warm: bool = True) -> dict[str, list[float]]:
+    """Seconds of each call, in turns, so that a neighbour on the machine slows all of them alike; a turn before them only warms up."""
     taken: dict[str, list[float]] = {name: [] for name in contenders}
-    for turn in range(repeat + 1):
+    for turn in range(repeat + warm):
         for name, call in contenders.items():
             start = time.perf_counter()
             call()
-            if turn:
+            if turn >= warm:
                 taken[name].append(time.perf_counter() - start)
     return taken
 

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from subquad.api import (
+        Answers,
         Classified,
         Score,
+        answer,
         build,
         classify,
         convert,
@@ -33,9 +35,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Answers",
     "Classified",
     "Score",
     "__version__",
+    "answer",
     "build",
     "classify",
     "compare",

@@ -22,9 +22,24 @@ from subquad.evaluation.passage import Passage
 from subquad.evaluation.record import read_record
 from subquad.evaluation.report import write_report
 from subquad.evaluation.throughput import matmul_rate, seconds
-from subquad.inference import Classified, Score, agreement, classify, distil, embed, generate, score, score_files, stream, total
+from subquad.inference import (
+    Answers,
+    Classified,
+    Score,
+    agreement,
+    answer,
+    classify,
+    distil,
+    embed,
+    generate,
+    score,
+    score_files,
+    stream,
+    total,
+)
 from subquad.interop.convert import convert
 from subquad.interop.official import from_official
+from subquad.layers.long_filter import ImplicitFilter
 from subquad.models import build_model, parse_model, presets
 from subquad.models.classifier import Classifier
 from subquad.models.lengthen import lengthened
@@ -36,9 +51,11 @@ from subquad.training.state import check_out, newest_state
 from subquad.training.trainer import Hooks, Result, Trainer
 
 __all__ = [
+    "Answers",
     "Classified",
     "Score",
     "agreement",
+    "answer",
     "build",
     "classify",
     "convert",
@@ -112,7 +129,7 @@ def train(
         with suppress(OSError):  # what was refused before it began leaves no empty folder
             Path(out).rmdir()
         raise
-    if result.reason == "finished" and report:
+    if result.reason != "interrupted" and report:
         _report(result, objective, trainer)
     return result.out
 
@@ -272,8 +289,20 @@ def _start_from(model: Model, config: TrainConfig) -> None:
         known, wanted = (one.config.model_dump(mode="json") for one in (there, here))
         changed = ", ".join(differences(TrainConfig(model=wanted), TrainConfig(model=known)))
         raise ValueError(f"{config.init} holds another model, they differ in {changed}: give the same values to start from its weights")
+    _demand_same_filters(there, here, config.init)
     here.load_state_dict(there.state_dict())
     model.tokenizer = start.tokenizer
+
+
+def _demand_same_filters(there: nn.Module, here: nn.Module, init: str) -> None:
+    """Raises ``ValueError`` where filters of another length would be stretched without anybody having asked for it."""
+    pairs = [[one for one in model.modules() if isinstance(one, ImplicitFilter)] for model in (there, here)]
+    for old, new in zip(*pairs, strict=True):
+        if old.max_len != new.max_len and new.config.base_len is None:
+            raise ValueError(
+                f"the filters of {init} are for {old.max_len} positions and would be stretched to {new.max_len}: set the mixer's "
+                f"filter.base_len to {old.max_len} to continue them as they are, or to {new.max_len} to stretch them"
+            )
 
 
 def _hooks(config: TrainConfig, quiet: bool) -> Hooks:

@@ -39,7 +39,8 @@ def parse(kind: type[C], values: Mapping[str, Any]) -> C:
 def override(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of ``values`` with dotted or nested names replaced: ``{"stages.0.depth": 4}``, ``{"optim": {"lr": 1e-3}}``.
 
-    Every name on the way must exist (a list takes an index), so a misspelt key is an error that suggests the right one.
+    Every name on the way must exist (a list takes an index), so a misspelt key is an error that suggests the right one. A mapping by
+    numbers takes new ones.
     """
     changed: Any = _copy(values)
     for name, value in changes.items():
@@ -47,7 +48,7 @@ def override(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str,
         for depth, part in enumerate(parts):
             key = _key(place, part, ".".join(parts[:depth]))
             if depth == len(parts) - 1:
-                place[key] = _merged(place[key], value)
+                place[key] = _merged(place.get(key) if isinstance(place, dict) else place[key], value)
             else:
                 place = place[key]
     return dict(changed)
@@ -55,6 +56,8 @@ def override(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str,
 
 def _merged(old: Any, new: Any) -> Any:
     """A mapping changes the fields that it names, unless it names another kind of thing; anything else takes the old value's place."""
+    if isinstance(new, Mapping) and _numbered(old) and _numbered(new):
+        return {**old, **{str(key): _copy(value) for key, value in new.items()}}
     if isinstance(old, dict) and isinstance(new, Mapping) and new.get("kind", old.get("kind")) == old.get("kind"):
         return override(old, new)
     return _copy(new)
@@ -66,9 +69,16 @@ def _copy(value: Any) -> Any:
     return [_copy(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
+def _numbered(value: Any) -> bool:
+    """Whether a mapping is empty or by numbers alone."""
+    return isinstance(value, Mapping) and all(str(key).isdigit() for key in value)
+
+
 def _key(place: Any, part: str, where: str) -> str | int:
     inside = f" in {where!r}" if where else ""
     if isinstance(place, dict):
+        if part.isdigit() and _numbered(place):
+            return part
         if part not in place:
             raise ValueError(f"unknown key {part!r}{inside}: {suggest(part, place)}")
         return part
@@ -89,7 +99,11 @@ def _sentence(kind: type[BaseModel], error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"{where!r} is missing: {kind.__name__} needs it"
     message = first["msg"].removeprefix("Value error, ")
-    return f"{where!r}: {message}, got {first['input']!r}" if where else message
+    if where and message.startswith("'"):  # a config inside was parsed by itself: one name for the whole way
+        return f"'{where}.{message[1:]}"
+    if not where or isinstance(first["input"], Mapping):  # a whole mapping says nothing that the message does not
+        return f"{where}: {message}" if where else message
+    return f"{where!r}: {message}, got {first['input']!r}"
 
 
 def _model_at(kind: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel]:

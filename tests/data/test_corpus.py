@@ -83,6 +83,7 @@ def test_the_record_is_json_and_tells_the_boundaries(tmp_path: Path) -> None:
         "bytes": 100,
         "fingerprint": corpus.fingerprint,
         "image": None,
+        "task": None,
         "split": {
             "by": "range",
             "fractions": [0.9, 0.05, 0.05],

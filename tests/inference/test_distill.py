@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -65,10 +67,14 @@ def test_its_state_has_one_size_and_the_model_stays_as_it_was(model: CausalModel
     assert len(subquad.generate(distilled.float(), b"To be", max_bytes=200)) == 200  # past the context too
 
 
-def test_what_cannot_be_distilled(model: CausalModel) -> None:
+def test_what_cannot_be_distilled(model: CausalModel, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="the model has no Hyena layer to distil"):
         distil(subquad.build("transformer-tiny"), 8)
     with pytest.raises(ValueError, match="at least one mode, got 0"):
         distil(model, 0)
+    with pytest.raises(ValueError, match="at least one mode, got 2.5"):
+        distil(model, 2.5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="cannot be saved or loaded: save the one"):
+        subquad.save(distil(model, 2)[0], tmp_path / "run")
     with pytest.raises(ValueError, match="distil a causal one"):
         DistilledHyena(HyenaConfig(two_sided=True).build(4, 8), 4)

@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+import subquad
 from subquad.config import parse
+from subquad.layers.attention import AttentionConfig
 from subquad.layers.hyena import Hyena, HyenaConfig
 from subquad.layers.hyena_2d import Hyena2d, Hyena2dConfig
 from subquad.layers.long_filter import ExplicitFilterConfig, ImplicitFilter, ImplicitFilterConfig, WindowConfig
@@ -158,7 +160,7 @@ def test_what_a_mixer_refuses() -> None:
     mixer = HyenaConfig(filter=SMALL).build(4, 10)
     with pytest.raises(ValueError, match="12 positions exceed the 10 of the filter: build the model with a larger max_len; filter.base_"):
         mixer(torch.randn(1, 12, 4))
-    with pytest.raises(ValueError, match=r"a mask has one entry a position, \(1, 8\), got \(1, 7\)"):
+    with pytest.raises(ValueError, match=r"a mask has one entry a position, \(1, 8\), True where it is real, got \(1, 7\) of torch.bool"):
         mixer(torch.randn(1, 8, 4), torch.ones(1, 7, dtype=torch.bool))
     for config in (SMALL, ExplicitFilterConfig(taps=3)):
         with pytest.raises(ValueError, match="keep the model in float32 and use autocast"):
@@ -183,3 +185,51 @@ def test_autocast_keeps_filters_and_transforms_whole() -> None:
         low = mixer(x)
         assert mixer.filter(200).dtype == torch.float32
     torch.testing.assert_close(low.float(), mixer(x), rtol=0.05, atol=0.05)
+
+
+@torch.no_grad()
+def test_numbers_under_a_mask_may_be_anything() -> None:
+    mixer, x = _operator(10), torch.randn(1, 10, 4, dtype=torch.float64)
+    mask = torch.arange(10)[None] < 6
+    spoilt = x.masked_fill(~mask.unsqueeze(-1), torch.nan)
+    torch.testing.assert_close(mixer(spoilt, mask), mixer(x, mask), rtol=0, atol=0)
+    with pytest.raises(ValueError, match="got \\(1, 10\\) of torch.int64"):
+        mixer(x, mask.long())
+
+
+def test_whole_and_piecewise_passes_agree() -> None:
+    mixer, x = _operator(700, order=3), torch.randn(2, 700, 4, dtype=torch.float64)
+    with torch.no_grad():
+        piecewise = mixer(x)
+    torch.testing.assert_close(mixer(x), piecewise, rtol=0, atol=1e-11)
+
+
+def test_prepared_spectra_are_for_evaluation_and_for_their_own_mixer() -> None:
+    mixer, other = _operator(10), _operator(10, order=3)
+    x = torch.randn(1, 8, 4, dtype=torch.float64)
+    with pytest.raises(ValueError, match="give the filters no gradient: train without them"):
+        mixer(x, None, mixer.prepare(10))
+    with pytest.raises(ValueError, match="expected the spectra of 1 filters, got 2"), torch.no_grad():
+        mixer(x, None, other.prepare(10))
+    model = build_model("hyena-tiny").eval()
+    assert isinstance(model, LanguageModel)
+    with pytest.raises(ValueError, match="prepared for 2 blocks, got 1"):
+        model(torch.zeros(1, 4, dtype=torch.long), model.prepare(8)[:1])
+
+
+def test_the_block_of_a_hybrid_is_named_by_its_number() -> None:
+    attention = {"kind": "attention", "heads": 2}
+    for changes in ({"stack.others": {1: attention}}, {"stack.others.1": attention}, {"stack": {"others": {"1": attention}}}):
+        model = subquad.build("hyena-tiny", changes)
+        assert isinstance(model, LanguageModel) and [type(block.mixer).__name__ for block in model.stack.blocks] == ["Hyena", "Attention"]
+        again = subquad.build(model.config.model_dump(mode="json"), {"stack.others.1.heads": 4})
+        assert isinstance(again, LanguageModel) and again.config.stack.others[1] == AttentionConfig(heads=4)
+
+
+@torch.no_grad()
+def test_the_filters_of_images_are_normalised_too() -> None:
+    config = Hyena2dConfig(shape=(3, 4), filter=SMALL.model_copy(update={"normalized": True}))
+    mixer = config.build(4, 12)
+    torch.testing.assert_close(mixer.filter().abs().sum(0), torch.ones(5, 7))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert mixer.filter().dtype == torch.float32 and mixer(torch.randn(1, 12, 4)).shape == (1, 12, 4)

@@ -14,6 +14,7 @@ from subquad.layers.linear_attention import LinearAttentionConfig
 from subquad.layers.long_filter import ExplicitFilterConfig, ImplicitFilterConfig, WindowConfig
 from subquad.layers.mixer import Mixer, MixerConfig, Segmented
 from subquad.layers.mixers import MIXERS
+from subquad.layers.monarch import MonarchConfig
 from subquad.layers.monarch_mixer import MonarchMixerConfig
 from subquad.layers.short_conv import ConvEncoder
 from subquad.ops.rotary import rotate_direct
@@ -55,6 +56,7 @@ EXAMPLES["monarch_mixer"] = [
     MonarchMixerConfig(two_sided=True, residual=False, norm=True, filter=ImplicitFilterConfig(features=3, width=6, window=None)),
     MonarchMixerConfig(two_sided=True, short_kernel=1, filter=ExplicitFilterConfig(taps=4)),
 ]
+EXAMPLES["monarch"] = [MonarchConfig(), MonarchConfig(channels=True)]
 
 
 def test_every_mixer_has_examples() -> None:
@@ -142,6 +144,7 @@ def test_two_sided_mixers_see_the_whole_sequence_and_no_padding(config: MixerCon
     assert mixer(x, mask)[1, 7:].abs().max() == 0
     if not isinstance(config, Hyena2dConfig):  # the shorter sequence alone; an image has one size
         torch.testing.assert_close(mixer(x, mask)[1:, :7], mixer(x[1:, :7]), rtol=0, atol=1e-9)
+    if isinstance(config, HyenaConfig):  # and moved; the others know where they are
         torch.testing.assert_close(mixer(x.roll(3, 1), mask.roll(3, 1))[1, 3:10], mixer(x[1:, :7])[0], rtol=0, atol=1e-9)
     with pytest.raises(ValueError, match="so it has no steps"):
         mixer.init_state(1, length)

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from subquad.ops.long_conv import Spectrum, long_conv, long_conv_2d, long_conv_2d_direct, long_conv_direct, spectrum
-from subquad.ops.monarch import monarch_dft
+from subquad.ops.long_conv import Spectrum, long_conv, long_conv_direct, spectrum
+from subquad.ops.long_conv_2d import long_conv_2d, long_conv_2d_direct
 from subquad.ops.short_conv import short_conv, short_conv_direct
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -115,15 +115,6 @@ def test_two_dimensions(shape: tuple[int, int], taps: tuple[int, int], center: t
     _agree(long_conv_2d(u, k), long_conv_2d_direct(u, k), [u, k])
 
 
-@pytest.mark.parametrize("n", [1, 2, 6, 37, 64, 96, 1024])
-def test_the_fourier_transform_as_a_monarch_matrix(n: int) -> None:
-    x = torch.randn(3, n, dtype=torch.complex128)
-    for norm in ("ortho", "backward"):
-        torch.testing.assert_close(monarch_dft(n, norm=norm)(x), torch.fft.fft(x, norm=norm), rtol=0, atol=1e-11)
-        torch.testing.assert_close(monarch_dft(n, inverse=True, norm=norm)(x), torch.fft.ifft(x, norm=norm), rtol=0, atol=1e-11)
-    torch.testing.assert_close(monarch_dft(n)(x.real), torch.fft.fft(x.real, norm="ortho"), rtol=0, atol=1e-11)
-
-
 def test_wrong_inputs() -> None:
     u, k = torch.randn(2, 3, 8), torch.randn(3, 8)
     for half in (torch.float16, torch.bfloat16):
@@ -135,11 +126,31 @@ def test_wrong_inputs() -> None:
         long_conv(u, torch.randn(4, 8))
     with pytest.raises(ValueError, match=r"u must be \(B, D, L\)"):
         long_conv(u[0], k)
-    with pytest.raises(ValueError, match="block must be at least 1"):
-        long_conv(u, k, block=0)
-    with pytest.raises(ValueError, match="at least 1 point"):
-        monarch_dft(0)
-    with pytest.raises(ValueError, match="expected 8 points in the last dimension, got 7"):
-        monarch_dft(8)(torch.randn(2, 7))
+    wrong: dict[str, dict[str, Any]] = {
+        "block must be at least 1, got 0": {"block": 0},
+        "channels must be at least 1, got -1": {"channels": -1},
+        "method must be one of auto, fft, dft, direct and reverse_lag 0 or 1, got 'ftt' and 1": {"method": "ftt"},
+        "got 'auto' and 2": {"reverse_lag": 2},
+        "block cuts inputs for the fft method, got method='direct'": {"block": 4, "method": "direct"},
+        "channels cuts inputs for the fft method": {"channels": 4, "method": "dft"},
+        r"skip must be \(3,\), one number a channel, got \(4,\)": {"skip": torch.ones(4)},
+        r"a gate must have the shape of u, \(2, 3, 8\), got \(1, 3, 8\)": {"before": torch.ones(1, 3, 8)},
+    }
+    for sentence, options in wrong.items():
+        with pytest.raises(ValueError, match=sentence):
+            long_conv(u, k, **options)
+    with pytest.raises(ValueError, match=r"u must be \(B, 3, L\), of floating-point numbers, got \(2, 3, 8\) of torch.int64"):
+        long_conv(u.long(), k)
+    with pytest.raises(ValueError, match="leave out method and block"):
+        long_conv(u, spectrum(k, 8), block=4)
+    with pytest.raises(ValueError, match=r"u must be \(B, 3, L\)"):
+        long_conv(u[:, :2], spectrum(k, 8))
+    with pytest.raises(ValueError, match="make it of filters in float64"):
+        long_conv(u.double(), spectrum(k, 8))
+    with pytest.raises(ValueError, match="at least 1 position, got a length of -1"):
+        spectrum(k, -1)
+    with pytest.raises(ValueError, match="and center a place in k"):
+        long_conv_2d(torch.randn(1, 3, 4, 4), torch.randn(3, 4, 4), center=(9, 9))
+    assert long_conv(u[:0], k).shape == (0, 3, 8) and long_conv(u, k[:, :0]).abs().max() == 0
     assert long_conv(u[..., :0], k).shape == (2, 3, 0)
     assert isinstance(spectrum(k, 8), Spectrum)

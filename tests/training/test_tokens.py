@@ -33,7 +33,7 @@ def trained(run: Path) -> Tokenizer:
 
 def windows(trainer: Trainer) -> Windows:
     assert isinstance(trainer.objective, Prediction)
-    return trainer.objective.windows
+    return trainer.objective.batches.windows
 
 
 def test_a_run_of_tokens_keeps_its_tokenizer(tmp_path: Path, make_trainer: MakeTrainer, corpus: Corpus) -> None:

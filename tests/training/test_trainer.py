@@ -19,12 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from subquad import checkpoint
-from subquad.data import Corpus
+from subquad.data import Batch, Corpus
 from subquad.errors import RunError
 from subquad.models import build_model
 from subquad.models.model import CausalModel
 from subquad.training.config import as_yaml, read
-from subquad.training.objectives import Batch, Prediction
+from subquad.training.objectives import Prediction
 from subquad.training.progress import Log
 from subquad.training.state import check_out, newest_state
 from subquad.training.trainer import Hooks, Trainer
@@ -297,7 +297,7 @@ def test_the_faster_type_is_taken(tmp_path: Path, make_trainer: MakeTrainer) -> 
 
 PROGRAM = """
 import sys, torch
-from subquad.data import Corpus
+from subquad.data import Batch, Corpus
 from subquad.models import build_model
 from subquad.models.model import CausalModel
 from subquad.training.config import read

@@ -17,12 +17,16 @@ from subquad.cli.output import print_columns, print_json, replacing
 if TYPE_CHECKING:
     from subquad.api import Score as Result
 
+TASK = "synthetic:"
 ABOUT = """Measures how well a model predicts files: bits per byte of each file and of all together, lower is better.
 
 Example:
   subquad score runs/books chapter1.txt chapter2.txt --sliding --json
 
-A text's word perplexity, 2 ** (bits / words), stands beside."""
+A text's word perplexity, 2 ** (bits / words), stands beside.
+
+A synthetic task in place of files is judged by its answers:
+  subquad score runs/recall synthetic:recall,length=256,examples=500,seed=1"""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,9 @@ def main(arguments: Sequence[str]) -> None:
     if not request.files:
         raise ValueError("name at least one file to score, or - for stdin")
     run = run_or_repository(request.run)
+    if any(name.startswith(TASK) for name in request.files):
+        _answers(request, run)
+        return
     sources = [name if name == "-" else input_path(name) for name in request.files]
 
     from subquad import api
@@ -58,6 +65,26 @@ def main(arguments: Sequence[str]) -> None:
         _write_bits(Path(request.bits_out), results)
     files = [_figures(name, result) for name, result in zip(request.files, results, strict=True)]
     _print(request, files, _figures("all", api.total(results)))
+
+
+def _answers(request: Score, run: str | Path) -> None:
+    """Judges the run on tasks, whose examples are windows of their own."""
+    passes = given(request, ("overlap", "bits_out"))
+    if passes or request.strided or request.sliding or not all(name.startswith(TASK) for name in request.files):
+        raise ValueError(
+            "tasks are judged by their answers: score them apart from files, without --overlap, --strided, --sliding, --bits-out"
+        )
+
+    from subquad import api
+
+    model = api.load(run, request.device)
+    found = {name: api.answer(model, name) for name in request.files}
+    if request.json:
+        tasks = [{"task": name, "answers": one.count, "accuracy": one.accuracy, "bits_per_answer": one.bits} for name, one in found.items()]
+        print_json({"run": request.run, "tasks": tasks})
+        return
+    rows = [[name, f"{one.count:,}", f"{one.accuracy:.1%}", f"{one.bits:.4f}"] for name, one in found.items()]
+    print_columns([["task", "answers", "right", "bits per answer"], *rows])
 
 
 def _data(source: str | Path) -> bytes | Path:

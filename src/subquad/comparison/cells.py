@@ -137,6 +137,12 @@ def _costed(config: Values, options: Values, note: str) -> Resolved:
     return Resolved(config, options | settled, learned, forward, training, note)
 
 
+def fitted(model: Resolved, size: int) -> Resolved:
+    """The model with a context and windows of that many bytes, and what it then costs. Raises ``ValueError`` where it cannot have them."""
+    config = parse_model(override(model.config, {"max_len": size})).model_dump(mode="json")
+    return _costed(config, model.options | {"data.window": size}, model.note)
+
+
 def _distance(resolved: Resolved, target: float) -> float:
     return abs(math.log(resolved.training_flops_per_byte / target))
 
@@ -147,7 +153,8 @@ def rate_cells(experiment: Experiment, models: Mapping[str, Resolved]) -> list[C
     if rates is None or experiment.budget is None:
         return []
     budget = experiment.budget.share(rates.share)
-    open_models = [name for name, spec in experiment.models.items() if spec.lr is None]
+    tried = experiment.data[rates.data].only or experiment.models
+    open_models = [name for name in tried if experiment.models[name].lr is None]
     return [
         _cell(experiment, models[name], name, rates.data, experiment.seeds[0], lr, "rate", budget)
         for name in open_models
@@ -163,8 +170,8 @@ def final_cells(experiment: Experiment, models: Mapping[str, Resolved], rates: M
     return [
         _cell(experiment, models[name], name, data, seed, learning_rate(experiment, name, models[name], rates), "final", budget)
         for seed in experiment.seeds
-        for data in experiment.data
-        for name in experiment.models
+        for data, spec in experiment.data.items()
+        for name in spec.only or experiment.models
     ]
 
 
@@ -177,6 +184,9 @@ def learning_rate(experiment: Experiment, name: str, model: Resolved, rates: Map
 def _cell(experiment: Experiment, model: Resolved, name: str, data: str, seed: int, lr: float, role: Role, budget: Budget) -> Cell:
     spec, tokens = experiment.data[data], experiment.models[name].tokens
     split = {"data.split": spec.split, "data.fractions": list(spec.fractions), "data.split_seed": SPLIT_SEED}
+    if task := spec.synthetic:
+        model = fitted(model, task.size)
+        split |= {"eval.windows": model.options.get("eval.windows", task.examples)}  # all of them: an answer is one of a few hundred
     options = model.options | split | {"seed": seed, "optim.lr": lr}
     if tokens:
         options["data.tokenizer"] = tokens

@@ -31,6 +31,7 @@ from subquad.evaluation.flops import count_parameters
 from subquad.evaluation.memory import peak_memory
 from subquad.evaluation.record import Record, read_record
 from subquad.evaluation.throughput import seconds
+from subquad.inference import answer_spans
 from subquad.models import build_model
 from subquad.models.model import CausalModel
 from subquad.training.config import OptimConfig
@@ -110,10 +111,15 @@ def _outcome(cell: Cell, folder: Path, ways: Sequence[Way], probes: Sequence[str
     if cell.role == "rate":
         if record.best is None:
             raise RunError("there is no validation to choose a learning rate by: give the data a validation part")
-        return replace(known, status="done", bits={"validation": record.best.bits})
+        return replace(known, status="done", bits={"validation": record.best.bits}, accuracy=record.best.figures.get("accuracy"))
     model = api.load(run)
     assert isinstance(model, CausalModel)
-    held_out = Corpus.open(paths).split(cell.spec.fractions, cell.spec.split, SPLIT_SEED).test
+    corpus = Corpus.open(paths)
+    held_out = corpus.split(cell.spec.fractions, cell.spec.split, SPLIT_SEED).test
+    if corpus.task is not None:
+        found = answer_spans(model, held_out, corpus.task)
+        known = replace(known, bits={"basic": found.bits}, accuracy=found.accuracy, scored_bytes=found.count)
+        return replace(known, **_measured(model, cell), status="done")
     known = replace(known, **_scored(model, cell, held_out, ways), **_measured(model, cell))
     return replace(known, status="done", probes=probe(model, cell, probes, held_out))
 
@@ -174,6 +180,7 @@ def _trained(cell: Cell, record: Record) -> dict[str, Any]:
         "training_seconds": last.seconds if last else None,
         "training_flops": each * last.step if last else None,
         "curve": [(each * point.step, point.seconds, point.bytes, point.bits) for point in record.valid],
+        "accuracies": [point.figures["accuracy"] for point in record.valid if "accuracy" in point.figures],
         "command": record.command or "",
     }
 

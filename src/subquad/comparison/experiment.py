@@ -17,10 +17,12 @@ import yaml
 from pydantic import BeforeValidator, Field, model_validator
 
 from subquad.config import Config, parse, suggest
+from subquad.data import Task, is_task, parse_task, task_path
 from subquad.errors import RunError
 
 Way = Literal["basic", "sliding", "strided", "both"]
 QUICK_WINDOW = 64
+QUICK_EXAMPLES = 40
 SPLIT_SEED = 0  # of every cell, whatever its seed: all are scored on the same bytes
 _NAME = r"^[\w][\w .+-]*$"  # of models and texts, which are also names of folders
 
@@ -64,7 +66,9 @@ class DataSpec(Config):
     """Files, how they are split (train, valid, test), and about how many bytes of the test part are scored: as many of its largest
     documents as it takes, an equal piece of each, which holds several windows where the document does.
 
-    ``task`` "reverse" makes lines "word=drow" of the words in the files, and asks for the answers of held-out words.
+    ``task`` "reverse" makes lines "word=drow" of the words in the files, and asks for the answers of held-out words. A path such as
+    ``synthetic:recall,length=256`` makes a task of its own, judged by all answers of its test part; each model's context is then as long
+    as an example. ``only`` names the models that train on it, all without.
     """
 
     paths: Paths
@@ -72,6 +76,18 @@ class DataSpec(Config):
     fractions: tuple[float, float, float] = (0.9, 0.02, 0.08)
     score_bytes: int = Field(65_536, gt=0)
     task: Literal["reverse"] | None = None
+    only: tuple[str, ...] = ()
+
+    @property
+    def synthetic(self) -> Task | None:
+        """The task that a path names, None for files."""
+        return parse_task(self.paths[0]) if is_task(self.paths[0]) else None
+
+    @model_validator(mode="after")
+    def _knows_its_task(self) -> DataSpec:
+        if self.synthetic and (len(self.paths) > 1 or self.task):
+            raise ValueError(f"a synthetic task is all of its data, got {list(self.paths)}: name it alone, without 'task'")
+        return self
 
     @model_validator(mode="after")
     def _three_parts(self) -> DataSpec:
@@ -174,7 +190,12 @@ class Experiment(Config):
             raise ValueError("score must hold 'basic', which the table is made of")
         if self.rates and self.rates.data not in self.data:
             raise ValueError(f"rates.data names no text, {self.rates.data!r}: {suggest(self.rates.data, self.data)}")
+        for name, spec in self.data.items():
+            if wrong := [model for model in spec.only if model not in self.models]:
+                raise ValueError(f"data.{name}.only names no model, {wrong[0]!r}: {suggest(wrong[0], self.models)}")
         for name, model in self.models.items():
+            if model.tokens and any(spec.synthetic for spec in self.data.values()):
+                raise ValueError(f"models.{name} reads tokens, and a synthetic task is made of bytes: leave out tokens")
             if model.solve and model.solve.like not in self.models:
                 raise ValueError(f"models.{name}.solve.like names no model, {model.solve.like!r}: {suggest(model.solve.like, self.models)}")
             if model.tokens and self.budget and self.budget.bytes:
@@ -199,7 +220,7 @@ def read_experiment(path: str | Path) -> Experiment:
 def quick_version(experiment: Experiment) -> Experiment:
     """The same grid with a tiny budget, one seed, two learning rates and short windows: for a look at the machinery, not at the models."""
     quick = experiment.quick
-    data = {name: spec.model_copy(update={"score_bytes": quick.score_bytes}) for name, spec in experiment.data.items()}
+    data = {name: _quick_data(spec, quick.score_bytes) for name, spec in experiment.data.items()}
     changes: dict[str, Any] = {
         "title": f"{experiment.title} (quick: shows that it runs, its figures mean nothing)",
         "data": data,
@@ -214,6 +235,12 @@ def quick_version(experiment: Experiment) -> Experiment:
     if experiment.costs:
         changes["costs"] = experiment.costs.model_copy(update={"lengths": quick.lengths})
     return experiment.model_copy(update=changes)
+
+
+def _quick_data(spec: DataSpec, score_bytes: int) -> DataSpec:
+    task = spec.synthetic
+    paths = (task_path(task.model_copy(update={"examples": QUICK_EXAMPLES})),) if task else spec.paths
+    return spec.model_copy(update={"score_bytes": score_bytes, "paths": paths})
 
 
 def with_data(experiment: Experiment, paths: Mapping[str, Sequence[str]]) -> Experiment:

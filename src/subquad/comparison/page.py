@@ -15,6 +15,9 @@ from subquad.comparison.tables import (
     NONE,
     Place,
     Table,
+    answer_note,
+    answer_places,
+    answer_table,
     cost_table,
     length_table,
     main_note,
@@ -30,7 +33,7 @@ from subquad.evaluation.markup import escape
 from subquad.evaluation.page import folded_json, grid, page, picture, section, table, text_card
 from subquad.evaluation.report import write_charts
 
-_CURVES = "Validation while training, the first seed of each model. The first steps, far above the rest, are cut off."
+_CURVES = "Validation while training, the first seed of each model. Of bits, the first steps, far above the rest, are cut off."
 _INSIDE = "Windows side by side. A byte late in its patch is seen with the bytes before it."
 _WINDOW = "Windows side by side: what a model makes of the bytes that it has already seen."
 _PUBLISHED = "Figures as their papers print them, for the order of the models: data, sizes and budgets are other ones than here."
@@ -45,7 +48,8 @@ def write_page(results: Results, folder: Path) -> Path:
     charts |= {"inside_patch": inside, "by_position": window, "cost_by_length": costs}
     parts = [
         _about(results),
-        section("Bits per byte", _main(results), note=main_note(results)),
+        section("Answers right", _marked(results, results.tasks, answer_places(results)), note=answer_note(results)),
+        section("Bits per byte", _marked(results, results.data, places(results)), note=main_note(results)),
         section("Verdicts", _listed(verdicts[1:]), note=verdicts[0] if verdicts else ""),
         section("Ways of scoring", _plain(ways_table(results)), note=ways_note(results) if ways_table(results)[1] else ""),
         section("Costs", _plain(cost_table(results)), note=COSTS),
@@ -82,9 +86,9 @@ def _about(results: Results) -> str:
     )
 
 
-def _main(results: Results) -> str:
-    rows = [[escape(model), *map(_place, row)] for model, row in zip(results.models, places(results), strict=True)]
-    return table(("Model", *results.data), rows)
+def _marked(results: Results, texts: Sequence[str], found: Sequence[Sequence[Place]]) -> str:
+    rows = [[escape(model), *map(_place, row)] for model, row in zip(results.models, found, strict=True)]
+    return table(("Model", *texts), rows) if texts else ""
 
 
 def _place(place: Place) -> str:
@@ -118,8 +122,8 @@ def _cost(results: Results, chart: Chart | None) -> list[str]:
 def _published(results: Results) -> str:
     if not results.published:
         return ""
-    ours = _plain(main_table(results))
-    cards = [f"<h3>Here, bits per byte</h3>{ours}"] if ours else []
+    words, ours = ("answers right", answer_table(results)) if results.tasks else ("bits per byte", main_table(results))
+    cards = [f"<h3>Here, {words}</h3>{_plain(ours)}"] if ours[1] else []
     return "".join([*cards, *map(_printed, results.published)])
 
 
@@ -186,9 +190,10 @@ def _cells(results: Results) -> list[str]:
 
 def _cell(outcome: Outcome, config: bool) -> str:
     bits = ", ".join(f"{value:.3f} {way}" for way, value in outcome.bits.items())
+    right = "" if outcome.accuracy is None else f"{outcome.accuracy:.1%} of the answers right"
     status = f"diverged at step {outcome.step}" if outcome.status == "diverged" else outcome.status
     role = "chooses the learning rate" if outcome.role == "rate" else ""
-    words = [outcome.data, f"seed {outcome.seed}", f"learning rate {outcome.lr:g}", role, status, bits]
+    words = [outcome.data, f"seed {outcome.seed}", f"learning rate {outcome.lr:g}", role, status, right, bits]
     return (
         f"<h3>{escape(' · '.join(word for word in words if word))}</h3>"
         + "".join(f"<pre>{escape(text)}</pre>" for text in (outcome.error, outcome.command) if text)

@@ -11,12 +11,13 @@ from subquad.evaluation.charts import Chart, Series
 from subquad.evaluation.report import time_unit
 
 BITS = "bits per byte"
+RIGHT = "answers right (%)"
 
 
 def learning_curves(results: Results) -> dict[str, list[tuple[str, Chart]]]:
     """For each text that has validation curves, two charts with their names as files: by training FLOPs and by time.
 
-    A curve is that of the model's first seed. Points far above the lowest one are cut off.
+    A curve is that of the model's first seed. Points far above the lowest one are cut off. On a synthetic task it is of right answers.
     """
     found: dict[str, list[tuple[str, Chart]]] = {}
     names = file_names(results.data)
@@ -91,13 +92,15 @@ def _curves(data: str, curves: Sequence[Curve], time: bool) -> Chart:
     unit, size = time_unit(max(point[1] for _, _, outcome in curves for point in outcome.curve)) if time else ("", 1.0)
     # The first steps fall from 8 bits and would flatten all that follows.
     top = 1.6 * min(point[3] for _, _, outcome in curves for point in outcome.curve)
+    answers = any(outcome.accuracies for _, _, outcome in curves)
     series = []
     for hue, model, outcome in curves:
-        points = _from_below(outcome.curve, top)
+        points = outcome.curve if answers else _from_below(outcome.curve, top)
+        heights = [100 * share for share in outcome.accuracies] if answers else [point[3] for point in points]
         name = f"{model} (diverged)" if outcome.status == "diverged" else model
-        series.append(Series(name, [point[time] / size for point in points], [point[3] for point in points], "marked", hue))
-    label = f"training time ({unit})" if time else "training FLOPs"
-    return Chart(f"{data}: validation by training {'time' if time else 'FLOPs'}", label, BITS, tuple(series), log_x=True, y_top=top)
+        series.append(Series(name, [point[time] / size for point in points][: len(heights)], heights, "marked", hue))
+    title, label = f"{data}: validation by training {'time' if time else 'FLOPs'}", f"training time ({unit})" if time else "training FLOPs"
+    return Chart(title, label, RIGHT if answers else BITS, tuple(series), log_x=True, y_top=105.0 if answers else top)
 
 
 def _from_below(curve: Sequence[Point], top: float) -> Sequence[Point]:

@@ -20,6 +20,8 @@ class Outcome:
     ``bits`` are bits per byte of the test part by way of scoring ("basic", "sliding", ...), ``inside`` those at each position inside a
     patch and ``by_position`` the means over equal parts of the context, both of the basic way, ``inside`` empty without patches. FLOPs
     per byte are of a forward pass and of a training step; ``curve`` holds (training FLOPs, seconds, bytes, validation bits per byte).
+    On a synthetic task ``bits`` are those of an answer, ``accuracy`` is the share of the test part's answers that are right, or, of a
+    cell that chooses a rate, of the best validation's, and ``accuracies`` are those of the points of ``curve``.
     ``state_bytes`` is a decoding state of the whole context, ``peak_bytes`` the most that a training step allocates, and ``serial_steps``
     the layer calls in a row that one more byte takes on average.
     """
@@ -36,6 +38,7 @@ class Outcome:
     bits: dict[str, float] = field(default_factory=dict)
     inside: list[float] = field(default_factory=list)
     by_position: list[float] = field(default_factory=list)
+    accuracy: float | None = None
     scored_bytes: int | None = None
     parameters: int | None = None
     flops_per_byte: float | None = None
@@ -47,6 +50,7 @@ class Outcome:
     peak_bytes: int | None = None
     serial_steps: float | None = None
     curve: list[tuple[float, float, int, float]] = field(default_factory=list)
+    accuracies: list[float] = field(default_factory=list)
     probes: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     command: str = ""
@@ -96,6 +100,15 @@ class Results:
         """Test bits per byte of the seeds that are done."""
         return [o.bits[way] for o in self.finals(model, data) if o.status == "done" and way in o.bits]
 
+    def accuracy(self, model: str, data: str) -> list[float]:
+        """Shares of right answers in the test part, of the seeds that are done; none where the data ask for no answers."""
+        return [o.accuracy for o in self.finals(model, data) if o.status == "done" and o.accuracy is not None]
+
+    @property
+    def tasks(self) -> list[str]:
+        """The data that ask for answers."""
+        return [data for data in self.data if any(self.accuracy(model, data) for model in self.models)]
+
     def record(self) -> dict[str, Any]:
         """What results.json says."""
         return asdict(self)
@@ -107,14 +120,22 @@ def summary(bits: list[float]) -> tuple[float, float] | None:
 
 
 def verdict(results: Results, model: str, other: str, data: str) -> Literal["ahead", "behind", "even", "unknown"]:
-    """Whether ``model`` needs fewer bits than ``other``: only a gap wider than either spread over seeds counts."""
-    mine, theirs = summary(results.bits(model, data)), summary(results.bits(other, data))
+    """Whether ``model`` needs fewer bits than ``other``, or of a task has more answers right.
+
+    Only a gap wider than either spread over seeds counts.
+    """
+    mine, theirs = summary(_losses(results, model, data)), summary(_losses(results, other, data))
     if mine is None or theirs is None:
         return "unknown"
     gap = theirs[0] - mine[0]
     if abs(gap) <= max(mine[1], theirs[1]):
         return "even"
     return "ahead" if gap > 0 else "behind"
+
+
+def _losses(results: Results, model: str, data: str) -> list[float]:
+    """A figure of each seed of which less is better."""
+    return [1 - accuracy for accuracy in results.accuracy(model, data)] or results.bits(model, data)
 
 
 def results_from(record: dict[str, Any]) -> Results:

@@ -66,6 +66,7 @@ def compare(
     models = resolve(experiment)
     for spec in experiment.data.values():
         found_paths(spec)
+    final_cells(experiment, models, {})  # whatever cannot be is told before anything runs
     costs = cost_curves(experiment.costs) if experiment.costs else ()
     with _claimed(out, experiment, resume):
         grid = _Grid(experiment, models, out, jobs, Watch(quiet))
@@ -140,12 +141,13 @@ class _Grid:
         chosen: dict[str, float] = {}
         outcomes = self.run(cells)
         for name in dict.fromkeys(cell.model for cell in cells):
-            tried = {o.lr: o.bits.get("validation", math.inf) for o in outcomes if o.model == name and o.status == "done"}
+            done = [o for o in outcomes if o.model == name and o.status == "done"]
+            tried = {o.lr: (-(o.accuracy or 0.0), o.bits.get("validation", math.inf)) for o in done}
             if not tried:
                 self.notes.append(f"{name}: no learning rate that was tried worked, so it is the default for its width")
             else:
                 chosen[name] = min(tried, key=lambda lr: tried[lr])
-                found = ", ".join(f"{lr:g}: {bits:.3f}" for lr, bits in tried.items())
+                found = ", ".join(f"{lr:g}: {f'{-wrong:.1%}' if wrong else f'{bits:.3f}'}" for lr, (wrong, bits) in tried.items())
                 self.notes.append(f"{name}: learning rate {chosen[name]:g} by validation ({found})")
         return chosen
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from statistics import mean
 
-from subquad.comparison.results import Outcome, Results, summary, verdict
+from subquad.comparison.results import Outcome, Results, verdict
 from subquad.evaluation.markup import visible
 from subquad.evaluation.page import counted, duration
 
@@ -17,12 +17,25 @@ Table = tuple[list[str], list[list[str]]]
 
 NONE = "–"
 BITS = "Bits per byte on the test part, fewer is better; the best of each column is marked."
+BITS_OF_ANSWERS = "Of synthetic tasks, bits of an answer."
+RIGHT = "Answers of the test part that are right, the likeliest byte taken at each; more is better, the best of each column is marked."
 SPREAD = "Mean over seeds ± half of the largest less the smallest."
 RULE = "Only gaps wider than the spread over seeds (the largest less the smallest, of either model) count as ahead or behind."
 ONE_SEED = "With one seed no verdict is given, only the numbers: a gap may be no wider than the next seed would move it."
 COSTS = "Training bytes and time are means over a model's cells; memory and serial steps are measured on the trained model."
 _WAYS = {"basic": "windows side by side", "sliding": "windows that overlap by half", "strided": "two passes half a patch apart"}
 _MOST_HINT = 120
+_NO_SCALARS = ("bits", "inside", "by_position", "curve", "accuracies", "probes", "config")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What a table shows of a cell: its value, None where it has none, the value in words, and whether the largest is the best."""
+
+    value: Callable[[Outcome], float | None]
+    words: Callable[[Sequence[float]], str]
+    digits: int
+    largest: bool = False
 
 
 @dataclass(frozen=True)
@@ -36,8 +49,25 @@ class Place:
 
 def places(results: Results) -> list[list[Place]]:
     """The main table: a row for each model, a place for each text."""
-    columns = [_column(results, data) for data in results.data]
-    return [[column[row] for column in columns] for row in range(len(results.models))]
+    return _places(results, results.data, _BITS_FIGURE)
+
+
+def answer_places(results: Results) -> list[list[Place]]:
+    """The table of right answers: a row for each model, a place for each synthetic task."""
+    return _places(results, results.tasks, _RIGHT_FIGURE)
+
+
+def answer_table(results: Results) -> Table:
+    """Models by synthetic tasks: the share of right answers with the spread over seeds. No rows without tasks."""
+    if not results.tasks:
+        return [], []
+    named = zip(results.models, answer_places(results), strict=True)
+    return ["Model", *results.tasks], [[model, *(place.text for place in row)] for model, row in named]
+
+
+def answer_note(results: Results) -> str:
+    """How to read the table of right answers."""
+    return f"{RIGHT} {SPREAD}" if seeds(results) > 1 else RIGHT
 
 
 def main_table(results: Results) -> Table:
@@ -48,7 +78,7 @@ def main_table(results: Results) -> Table:
 
 def main_note(results: Results) -> str:
     """How to read the main table."""
-    return f"{BITS} {SPREAD}" if seeds(results) > 1 else BITS
+    return " ".join([BITS, *([BITS_OF_ANSWERS] if results.tasks else []), *([SPREAD] if seeds(results) > 1 else [])])
 
 
 def ways_table(results: Results) -> Table:
@@ -134,7 +164,7 @@ def shared_texts(results: Results) -> list[str]:
 def csv_text(results: Results) -> str:
     """Every scalar of every cell, one line a cell, as RFC 4180 has it."""
     ways = list(dict.fromkeys(way for outcome in results.outcomes for way in outcome.bits))
-    scalars = [field.name for field in fields(Outcome) if field.name not in ("bits", "inside", "by_position", "curve", "probes", "config")]
+    scalars = [field.name for field in fields(Outcome) if field.name not in _NO_SCALARS]
     at = scalars.index("error") + 1
     buffer = io.StringIO()
     writer = csv.writer(buffer)
@@ -177,8 +207,12 @@ _MAIN = "Bits per byte"
 
 def _sections(results: Results) -> list[tuple[str, Table, str, set[tuple[int, int]]]]:
     """Title, table, note and which places are marked, of each table that has rows."""
-    best = {(i, j + 1) for i, row in enumerate(places(results)) for j, place in enumerate(row) if place.best}
+    best, right = (
+        {(i, j + 1) for i, row in enumerate(rows) for j, place in enumerate(row) if place.best}
+        for rows in (places(results), answer_places(results))
+    )
     found: list[tuple[str, Table, str, set[tuple[int, int]]]] = [
+        ("Answers right", answer_table(results), answer_note(results), right),
         (_MAIN, main_table(results), main_note(results), best),
         ("Ways of scoring", ways_table(results), ways_note(results) if ways_table(results)[1] else "", set()),
         ("Costs", cost_table(results), COSTS, set()),
@@ -187,29 +221,52 @@ def _sections(results: Results) -> list[tuple[str, Table, str, set[tuple[int, in
     return [section for section in found if section[1][1]]
 
 
-def _column(results: Results, data: str) -> list[Place]:
-    means = [None if (found := summary(results.bits(model, data))) is None else round(found[0], 3) for model in results.models]
+def _places(results: Results, texts: Sequence[str], figure: Figure) -> list[list[Place]]:
+    columns = [_column(results, data, figure) for data in texts]
+    return [[column[row] for column in columns] for row in range(len(results.models))]
+
+
+def _column(results: Results, data: str, figure: Figure) -> list[Place]:
+    means = [_rounded_mean(results.finals(model, data), figure) for model in results.models]
     known = [value for value in means if value is not None]
-    lowest = min(known) if len(known) > 1 else None
+    best = None if len(known) < 2 else max(known) if figure.largest else min(known)
     rows = zip(results.models, means, strict=True)
-    return [_place(results.finals(model, data), value is not None and value == lowest) for model, value in rows]
+    return [_place(results.finals(model, data), value is not None and value == best, figure) for model, value in rows]
 
 
-def _place(cells: Sequence[Outcome], best: bool) -> Place:
-    bits = [cell.bits["basic"] for cell in cells if cell.status == "done" and "basic" in cell.bits]
+def _values(cells: Sequence[Outcome], figure: Figure) -> list[float]:
+    return [value for cell in cells if cell.status == "done" and (value := figure.value(cell)) is not None]
+
+
+def _rounded_mean(cells: Sequence[Outcome], figure: Figure) -> float | None:
+    values = _values(cells, figure)
+    return round(mean(values), figure.digits) if values else None
+
+
+def _place(cells: Sequence[Outcome], best: bool, figure: Figure) -> Place:
+    values = _values(cells, figure)
     hint = next((_cut(cell.error) for cell in cells if cell.status == "failed"), "")
-    if bits:
+    if values:
         lost = [(status, sum(cell.status == status for cell in cells)) for status in ("diverged", "failed", "waiting")]
         words = ", ".join(f"{count} of {len(cells)} {status}" for status, count in lost if count)
-        return Place(_scored(bits) + (f" ({words})" if words else ""), best, hint)
+        return Place(figure.words(values) + (f" ({words})" if words else ""), best, hint)
     steps = [str(cell.step) for cell in cells if cell.status == "diverged"]
     if steps:
         return Place(f"diverged at step{'s' if len(steps) > 1 else ''} {', '.join(steps)}", False, hint)
     return Place("failed", False, hint) if any(cell.status == "failed" for cell in cells) else Place(NONE)
 
 
-def _scored(bits: list[float]) -> str:
+def _scored(bits: Sequence[float]) -> str:
     return f"{mean(bits):.3f} ± {(max(bits) - min(bits)) / 2:.3f}" if len(bits) > 1 else f"{bits[0]:.3f}"
+
+
+def _percent(shares: Sequence[float]) -> str:
+    spread = f" ± {50 * (max(shares) - min(shares)):.1f}" if len(shares) > 1 else ""
+    return f"{100 * mean(shares):.1f}{spread} %"
+
+
+_BITS_FIGURE = Figure(lambda cell: cell.bits.get("basic"), _scored, 3)
+_RIGHT_FIGURE = Figure(lambda cell: cell.accuracy, _percent, 3, largest=True)
 
 
 def _mean_text(bits: list[list[float]]) -> str:
@@ -243,9 +300,14 @@ def _standing(results: Results, subject: str, other: str) -> str:
 
 def _gaps(results: Results, subject: str, other: str) -> str:
     """The difference on each text that both have, empty without one."""
-    both = [(data, results.bits(subject, data), results.bits(other, data)) for data in results.data]
+    texts = [data for data in results.data if data not in results.tasks]
+    both = [(data, results.bits(subject, data), results.bits(other, data)) for data in texts]
     gaps = [f"{data} {mean(mine) - mean(theirs):+.3f}" for data, mine, theirs in both if mine and theirs]
-    return f"{subject} less {other}, bits per byte: {', '.join(gaps)}." if gaps else ""
+    asked = [(data, results.accuracy(subject, data), results.accuracy(other, data)) for data in results.tasks]
+    right = [f"{data} {100 * (mean(mine) - mean(theirs)):+.1f}" for data, mine, theirs in asked if mine and theirs]
+    kinds = [(words, found) for words, found in (("bits per byte", gaps), ("answers right in percent", right)) if found]
+    words = "; ".join(f"{words}: {', '.join(found)}" for words, found in kinds)
+    return f"{subject} less {other}, {words}." if kinds else ""
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -1,15 +1,20 @@
 """Files and bytes: what a run reads, how it is split, and in which order. Knows no model and needs only numpy."""
 
+from subquad.data.batches import Batch, Batches
 from subquad.data.characters import Characters
 from subquad.data.corpus import Corpus, Form, Split
 from subquad.data.labelled import Columns, Example, Labelled, read_labelled, read_table, table_of
 from subquad.data.scan import ImageShape, patch_scan
 from subquad.data.sources import Document
 from subquad.data.subwords import Subwords, read_subwords
+from subquad.data.synthetic import TASKS, Task, is_task, parse_task, task_path
 from subquad.data.tokenizer import Codec, Tokenizer, count_bytes, open_tokenizer, read_tokenizer, span_text, tokenized
 from subquad.data.windows import Ids, Span, Windows
 
 __all__ = [
+    "TASKS",
+    "Batch",
+    "Batches",
     "Characters",
     "Codec",
     "Columns",
@@ -23,10 +28,13 @@ __all__ = [
     "Span",
     "Split",
     "Subwords",
+    "Task",
     "Tokenizer",
     "Windows",
     "count_bytes",
+    "is_task",
     "open_tokenizer",
+    "parse_task",
     "patch_scan",
     "read_labelled",
     "read_subwords",
@@ -34,5 +42,6 @@ __all__ = [
     "read_tokenizer",
     "table_of",
     "span_text",
+    "task_path",
     "tokenized",
 ]

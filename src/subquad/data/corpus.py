@@ -17,6 +17,7 @@ from typing import Any, Literal
 from subquad.data.fasta import fasta_documents
 from subquad.data.scan import ImageShape, image_documents
 from subquad.data.sources import Document, open_documents
+from subquad.data.synthetic import Task, is_task, parse_task, task_documents
 from subquad.data.windows import Span
 
 Fractions = tuple[float, float, float]
@@ -52,12 +53,20 @@ class Split:
 
 
 class Corpus:
-    """Documents sorted by name; ``empty`` counts the empty files that were skipped."""
+    """Documents sorted by name; ``empty`` counts the empty files that were skipped. Of a ``task``, each example is one."""
 
-    def __init__(self, documents: list[Document], paths: Sequence[str | Path] = (), image: ImageShape | None = None, empty: int = 0):
+    def __init__(
+        self,
+        documents: list[Document],
+        paths: Sequence[str | Path] = (),
+        image: ImageShape | None = None,
+        empty: int = 0,
+        task: Task | None = None,
+    ):
         self.documents = documents
         self.paths = [str(path) for path in paths]
         self.image = image
+        self.task = task
         self.empty = empty
         self.bytes = sum(document.size for document in documents)
 
@@ -67,9 +76,16 @@ class Corpus:
 
         With ``image``, files are raw images or uint8 .npy arrays (N, H, W, C), and each image is a document in scan order.
         With the form ``fasta``, each record of FASTA files is a document, its letters in capitals, with ``fasta-cased`` as they are.
+        ``synthetic:recall,length=256`` in place of files makes the examples of a task, see ``data/synthetic.py``.
         ``ValueError`` names a path that is missing, unreadable or of a wrong size, or says that there are no bytes at all.
         """
         paths = [paths] if isinstance(paths, str | Path) else paths
+        if any(map(is_task, paths)):
+            if len(paths) > 1 or image is not None or form != "raw":
+                named = ", ".join(map(str, paths))
+                raise ValueError(f"a task is all the data of a run, got {named}: name it alone, and no image shape or format")
+            task = parse_task(paths[0])
+            return cls(task_documents(task), paths, task=task)
         documents, empty = open_documents(paths)
         documents = documents if form == "raw" else fasta_documents(documents, upper=form == "fasta")
         return cls(documents if image is None else image_documents(documents, image), paths, image, empty)
@@ -94,12 +110,15 @@ class Corpus:
         """Splits into train, valid and test, whose shares of the bytes come as near to the fractions as the way allows.
 
         ``auto`` splits by document when there are at least 20 and none holds more than half of the bytes, or when the documents are
-        images, and by range otherwise. A part is empty only if its fraction is 0; ``ValueError`` if there is too little data for that.
+        images or examples of a task, and by range otherwise. A part is empty only if its fraction is 0; ``ValueError`` if there is too
+        little data for that.
         """
         if len(fractions) != 3 or min(fractions) < 0 or fractions[0] == 0 or not math.isclose(sum(fractions), 1, abs_tol=1e-6):
             raise ValueError(f"expected three fractions (train, valid, test) that add up to 1, train above 0, got {tuple(fractions)}")
         if by not in ("auto", "document", "range"):
             raise ValueError(f"expected a split by 'auto', 'document' or 'range', got {by!r}")
+        if self.task is not None and by == "range":
+            raise ValueError("examples of a task are split whole, got a split by range: use 'document' or 'auto'")
         way: Literal["document", "range"] = by if by != "auto" else "document" if self._has_many() else "range"
         parts = self._by_document(fractions, seed) if way == "document" else self._by_range(fractions)
         return Split(*parts, by=way, fractions=fractions, seed=seed)
@@ -113,11 +132,12 @@ class Corpus:
             "bytes": self.bytes,
             "fingerprint": self.fingerprint,
             "image": None if self.image is None else self.image.model_dump(mode="json"),
+            "task": None if self.task is None else self.task.model_dump(mode="json"),
             "split": None if split is None else split.record(),
         }
 
     def _has_many(self) -> bool:
-        if self.image is not None:
+        if self.image is not None or self.task is not None:
             return True
         return len(self.documents) >= _ENOUGH_DOCUMENTS and 2 * max(document.size for document in self.documents) <= self.bytes
 

@@ -107,6 +107,7 @@ class Document:
     """A named string of ``size`` bytes that lies at ``offset`` in a source.
 
     ``order``, when given, is a permutation of its positions: byte i of the document is byte ``order[i]`` of what lies there.
+    ``marks`` holds, at the same places, what each byte is for (``data/synthetic.py``); None where all are learned and none is an answer.
     """
 
     name: str
@@ -114,6 +115,7 @@ class Document:
     source: Source
     offset: int = 0
     order: npt.NDArray[np.int64] | None = None
+    marks: Source | None = None
 
     def read(self, start: int = 0, stop: int | None = None) -> Bytes:
         """Bytes start..stop-1 (to the end by default) as uint8, perhaps a read-only view; ``ValueError`` outside 0..size."""

@@ -14,15 +14,14 @@ from typing import Any, TypeGuard, cast
 import yaml
 
 from subquad.errors import RunError
-
-FIGURES = ("accuracy", "f1", "matthews")
+from subquad.ops.agreement import FIGURES
 
 
 @dataclass(frozen=True)
 class Point:
     """One measurement of a run: training bytes and seconds so far, and the loss, in bits per byte or, of a classifier, in nats.
 
-    ``figures`` are other measures of a classifier by name, such as its accuracy.
+    ``figures`` are other measures by name: the ``accuracy`` of answers or labels, and more of labels.
     """
 
     step: int
@@ -67,8 +66,8 @@ class Record:
 
     @property
     def best(self) -> Point | None:
-        """The validation with the lowest loss."""
-        return min(self.valid, key=lambda point: point.bits, default=None)
+        """The validation with the most right answers, where there are answers, and the fewest bits."""
+        return min(self.valid, key=lambda point: (-point.figures.get("accuracy", 0.0), point.bits), default=None)
 
     @property
     def command(self) -> str | None:

@@ -1,5 +1,6 @@
 """Using a model: writing on from a prompt, scoring data, classifying and embedding texts."""
 
+from subquad.inference.answers import Answers, answer, answer_spans
 from subquad.inference.classify import Classified, agreement, classify
 from subquad.inference.continuation import continuation_bits
 from subquad.inference.distill import distil
@@ -8,9 +9,12 @@ from subquad.inference.generate import generate, stream
 from subquad.inference.score import Score, score, score_files, total
 
 __all__ = [
+    "Answers",
     "Classified",
     "Score",
     "agreement",
+    "answer",
+    "answer_spans",
     "classify",
     "continuation_bits",
     "distil",

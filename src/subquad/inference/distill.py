@@ -6,6 +6,7 @@ import copy
 
 from torch import Tensor, nn
 
+from subquad.errors import RunError
 from subquad.layers.distilled_hyena import DistilledHyena
 from subquad.layers.hyena import Hyena
 
@@ -16,8 +17,10 @@ def distil(model: nn.Module, modes: int) -> tuple[nn.Module, dict[str, Tensor]]:
     The errors, (filters, D), go by the layer's name. The copy shares nothing with the model, generates and scores, and cannot be trained or
     saved. Raises ``ValueError`` for a model without a Hyena layer and for fewer than one mode.
     """
-    if modes < 1:
+    if not isinstance(modes, int) or modes < 1:
         raise ValueError(f"a filter needs at least one mode, got {modes}: 16 or 32 are usual")
+    if not all(parameter.isfinite().all() for parameter in model.parameters()):
+        raise RunError("the model's weights are not numbers: they are damaged or its training diverged, use another checkpoint")
     distilled = copy.deepcopy(model).requires_grad_(False)
     found = [(name, module) for name, module in distilled.named_modules() if isinstance(module, Hyena)]
     if not found:

@@ -35,14 +35,17 @@ def convert(
     """Makes a run folder of an official checkpoint and returns it; the model in it is one of ours and does all that ours do.
 
     ``src``: a .safetensors, .pt, .pth, .ckpt or .bin file, or a folder that holds one. ``config``: the official config, as a mapping or a
-    .json or .yaml file; by default config.json beside the weights. ``tokenizer``: a tokenizer.json to keep with the model. ``padding``:
-    an encoder of ours keeps padding out of its results; "official" lets it in, as the original does. ``out`` must be new or empty. Raises
-    ``ValueError`` for wrong input and ``RunError`` for a file that is damaged or asks to run code.
+    .json or .yaml file; by default config.json beside the weights. ``tokenizer``: a tokenizer.json to keep with the model, or "dna", which
+    a HyenaDNA has without being asked. ``padding``: an encoder of ours keeps padding out of its results; "official" lets it in, as the
+    original does. ``out`` must be new or empty. Raises ``ValueError`` for wrong input and ``RunError`` for a file that is damaged or asks
+    to run code.
     """
     official = kind_of(kind)
     if official.model is None:
         whole = ", ".join(name for name, one in KINDS.items() if one.model is not None)
         raise ValueError(f"{kind} is a layer and no whole model, so it makes no run: use subquad.from_official in Python (models: {whole})")
+    if Path(out).is_dir() and any(Path(out).iterdir()):
+        raise ValueError(f"{out} is not empty: give another --out")
     weights = _weights_file(Path(src))
     options = _config(config if config is not None else weights.parent / checkpoint.CONFIG, config is None)
     model = official.model(from_official(kind, options, read_state(weights)))
@@ -50,6 +53,7 @@ def convert(
         if padding != "official" or not isinstance(model, Encoder):
             raise ValueError(f'padding is "masked", or "official" for an encoder, got {padding!r} for {kind}: leave it out')
         model.config = model.config.model_copy(update={"padding": padding})
+    tokenizer = official.tokenizer if tokenizer is None else tokenizer
     if tokenizer is not None:
         model.tokenizer = open_tokenizer(str(tokenizer), []) if model.lossless else read_subwords(tokenizer)
         if model.tokenizer.vocab > model.vocab:

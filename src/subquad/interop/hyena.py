@@ -26,7 +26,9 @@ from subquad.interop.keys import SAME, Constant, Key, Keys, Layout, State, weigh
 from subquad.interop.options import read_options
 from subquad.layers.hyena import HyenaConfig
 from subquad.layers.stack import Stack
+from subquad.models.classifier import Classifier, ClassifierConfig
 from subquad.models.language_model import LanguageModel, LanguageModelConfig
+from subquad.models.model import Model
 
 FilterLayout = Literal["order first", "dim first"]
 Plan = tuple[Callable[[], nn.Module], Keys]
@@ -198,18 +200,22 @@ def hyena_dna(config: Mapping[str, Any], state: State) -> Plan:
     return partial(OfficialDNA, ours, options.n_classes if options.use_head else None), keys
 
 
-def as_language_model(module: nn.Module) -> LanguageModel:
-    """A model of ours with the same weights. Its logits at position t are the official ones at t - 1; position 0 is uniform.
+def as_model(module: nn.Module) -> Model:
+    """A model of ours with the same weights: a language model, or of a HyenaDNA with a head a classifier, whose classes are numbered.
 
-    HyenaDNA's standalone file has no output layer: its logits are read from the embedding, as in its pretraining. Raises ``ValueError``
-    for a model with a classification head.
+    A language model's logits at position t are the official ones at t - 1; position 0 is uniform. HyenaDNA's standalone file has no output
+    layer: its logits are read from the embedding, as in its pretraining.
     """
     assert isinstance(module, Backbone)
-    if isinstance(module, OfficialDNA) and module.head is not None:
-        raise ValueError("a HyenaDNA with a classification head is no language model: use it in Python through subquad.from_official")
+    head = module.head if isinstance(module, OfficialDNA) else None
+    state = module.state_dict()
     with torch.device("meta"):
-        model = LanguageModel(module.config)
-    model.load_state_dict(module.state_dict(), assign=True)
+        model: Model = LanguageModel(module.config)
+        if head is not None:
+            classes = tuple(str(index) for index in range(head.out_features))
+            model = Classifier(ClassifierConfig(backbone=module.config, classes=classes))
+            state = {name if name.startswith("head.") else f"backbone.{name}": value for name, value in state.items()}
+    model.load_state_dict(state, assign=True)
     return model.eval()
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from subquad.config import suggest
-from subquad.interop import hyena, m2_bert
+from subquad.interop import hyena, m2_bert, monarch
 from subquad.interop.keys import Keys, State, tensors_of
 from subquad.models.model import Model
 
@@ -22,18 +22,20 @@ from subquad.models.model import Model
 @dataclass(frozen=True)
 class Kind:
     """``plan`` says, of a config and a state, what builds the module and where its tensors are; ``model`` makes a model of ours of the
-    filled module, for kinds that are whole models."""
+    filled module, for kinds that are whole models, which read text with ``tokenizer`` where no other is given."""
 
     plan: Callable[[Mapping[str, Any], State], tuple[Callable[[], nn.Module], Keys]]
     model: Callable[[nn.Module], Model] | None = None
+    tokenizer: str | None = None
 
 
 KINDS = {
     "hyena-operator": Kind(hyena.operator),
     "hyena-operator-standalone": Kind(hyena.standalone_operator),
-    "hyena-lm": Kind(hyena.language_model, hyena.as_language_model),
-    "hyena-dna": Kind(hyena.hyena_dna, hyena.as_language_model),
+    "hyena-lm": Kind(hyena.language_model, hyena.as_model),
+    "hyena-dna": Kind(hyena.hyena_dna, hyena.as_model, "dna"),
     "block-diagonal-linear": Kind(m2_bert.block_diagonal_linear),
+    "monarch-linear": Kind(monarch.linear),
     "m2-mixer": Kind(m2_bert.mixer),
     "m2-bert": Kind(m2_bert.bert, m2_bert.as_encoder),
     "m2-bert-embedding": Kind(m2_bert.bert_embedding, m2_bert.as_encoder),

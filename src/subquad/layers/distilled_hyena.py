@@ -28,21 +28,37 @@ class ModalState(State):
 
 
 class DistilledHyena(Hyena):
-    """See the module's docstring. It shares the weights of ``hyena`` and is not trained further; ``modes`` is M."""
+    """See the module's docstring. It shares the weights of ``hyena`` and is not trained further; ``modes`` is M.
+
+    ``error`` is the relative L2 error of each filter, (filters, D).
+    """
+
+    poles: Tensor
+    residues: Tensor
+    first: Tensor
+    error: Tensor
 
     def __init__(self, hyena: Hyena, modes: int) -> None:
         nn.Module.__init__(self)
         if hyena.config.two_sided:
             raise ValueError("a two-sided Hyena has no steps that a recurrence could take: distil a causal one")
-        self.config, self.dim, self.max_len, self.two_sided = hyena.config, hyena.dim, hyena.max_len, False
+        self.config, self.dim, self.max_len = hyena.config, hyena.dim, hyena.max_len
+        self.two_sided, self.filters = False, hyena.filters
         self.project, self.short, self.skip, self.out = hyena.project, hyena.short, hyena.skip, hyena.out
         with torch.no_grad():
-            self.fits = [fit_modes(taps, modes) for taps, _ in hyena._filters(hyena.max_len)]
+            fits = [fit_modes(taps, modes) for taps, _ in hyena._filters(hyena.max_len)]
+        # Pairs of real numbers: a model's conversion to another type leaves complex ones as they are.
+        self.register_buffer("poles", torch.stack([torch.view_as_real(fit.poles) for fit in fits]))
+        self.register_buffer("residues", torch.stack([torch.view_as_real(fit.residues) for fit in fits]))
+        self.register_buffer("first", torch.stack([fit.first for fit in fits]))
+        self.register_buffer("error", torch.stack([fit.error for fit in fits]))
+        self.register_state_dict_pre_hook(_refuse)
 
     @property
-    def error(self) -> Tensor:
-        """The relative L2 error of each filter, (filters, D)."""
-        return torch.stack([fit.error for fit in self.fits])
+    def fits(self) -> list[Modes]:
+        """Each filter as exponentials."""
+        poles, residues = torch.view_as_complex(self.poles), torch.view_as_complex(self.residues)
+        return [Modes(*parts) for parts in zip(poles, residues, self.first, self.error, strict=True)]
 
     def _filters(self, length: int) -> list[Taps]:
         return [(fit.taps(length), None) for fit in self.fits]
@@ -57,3 +73,7 @@ class DistilledHyena(Hyena):
             return y.unsqueeze(1)
         y, conv.sums = modal_scan(z, conv.sums, conv.modes, lengths)
         return y
+
+
+def _refuse(module: nn.Module, prefix: str, keep_vars: bool) -> None:
+    raise ValueError("a distilled model cannot be saved or loaded: save the one that it was made of, and distil that again")

@@ -17,13 +17,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from subquad.layers.mixer import Mixer, OptimizerHint, Prepared
-from subquad.ops.long_conv import spectrum
+from subquad.ops.long_conv import Spectrum, channel_pieces, long_conv, spectrum
 from subquad.ops.online_conv import OnlineConvState, OnlineFilter, init_online_conv, prefill_online_conv
 from subquad.ops.rows import take_rows
 from subquad.ops.short_conv import short_conv
 from subquad.state import State
 
 Taps = tuple[Tensor, Tensor | None]  # (D, K) at lags from 0 on, and at lags from -1 on backwards
+Filter = tuple[Tensor | Spectrum, Tensor | None]  # taps, or a spectrum that holds both
 
 
 @dataclass
@@ -35,14 +36,34 @@ class GatedConvState(State):
 
 
 class GatedConv(Mixer):
-    """Base of these mixers; ``two_sided`` ones have no steps."""
+    """Base of these mixers; ``two_sided`` ones have no steps. ``filters`` counts the long filters of each channel and side."""
 
     dim: int
     max_len: int
     two_sided: bool
+    filters: int
     project: nn.Linear
     short: ShortFilter
     out: nn.Linear
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, prepared: Prepared | None = None) -> Tensor:
+        self._check_length(x.shape[1])
+        real = None if mask is None else self._real(x, mask)
+        self._check_prepared(prepared)
+        p = self._projected(x).unflatten(1, (-1, self.dim))
+        filters: Sequence[Filter] = self._filters(x.shape[1]) if prepared is None else [(held, None) for held in prepared]
+        if torch.is_grad_enabled() or p.device.type != "cpu":
+            z = self._convolved(x, p, filters, real, slice(None))
+        else:  # nothing is kept for a backward pass, so all between the projections can be done while a piece of channels is in the cache
+            z = torch.empty_like(p[:, 0], memory_format=torch.contiguous_format)
+            for piece in channel_pieces(self.dim, x.shape[0], x.shape[1]):
+                z[:, piece] = self._convolved(x, p, filters, real, piece)
+        y = self._output(z)
+        return y if mask is None else y.masked_fill(~mask.unsqueeze(-1), 0)
+
+    @abstractmethod
+    def _convolved(self, x: Tensor, p: Tensor, filters: Sequence[Filter], real: Tensor | None, piece: slice) -> Tensor:
+        """Everything between the projections for some of the channels: x (B, T, D) and its projection p (B, C / D, D, T) -> (B, D, T)."""
 
     @abstractmethod
     def _filters(self, length: int) -> list[Taps]:
@@ -55,10 +76,8 @@ class GatedConv(Mixer):
             return tuple(spectrum(taps, length, reverse) for taps, reverse in self._filters(length))
 
     def init_state(self, batch: int, max_len: int) -> GatedConvState:
-        if self.two_sided:
-            raise ValueError(
-                f"a two-sided {type(self).__name__} sees what comes later, so it has no steps: set two_sided=false to generate"
-            )
+        self._check_causal()
+        self._check_length(max_len)
         convs = self._init_convs(batch, max_len)
         past = self.project.weight.new_zeros(batch, self.short.weight.shape[1] - 1, self.project.out_features)
         return GatedConvState(past, convs)
@@ -83,11 +102,12 @@ class GatedConv(Mixer):
             y = torch.addcmul(y, buffer[:, past - j : past - j + n], taps[j])
         return y
 
-    def _parts(self, x: Tensor, real: Tensor | None) -> list[Tensor]:
-        """The projection after the short convolution, in pieces of D channels: each (B, D, T)."""
-        p = self._projected(x)
-        p = self.short(p if real is None else p * real)
-        return list((p if real is None else p * real).unflatten(1, (-1, self.dim)).unbind(1))
+    def _parts(self, p: Tensor, real: Tensor | None, piece: slice) -> list[Tensor]:
+        """The projection after the short convolution, in parts of D channels, for some of them: each (B, D, T)."""
+        p = p[:, :, piece]
+        real = None if real is None else real.unsqueeze(1)
+        p = self.short(p if real is None else p.masked_fill(~real, 0), piece)
+        return list((p if real is None else p.masked_fill(~real, 0)).unbind(1))
 
     def _projected(self, x: Tensor) -> Tensor:
         """(B, T, D) -> (B, C, T): positions last, as convolutions want them. One row needs no copy for that."""
@@ -103,13 +123,26 @@ class GatedConv(Mixer):
             return torch.addmm(bias, y[0].mT, weight.mT).unsqueeze(0)
         return F.linear(y.mT, weight, bias)
 
-    def _real(self, x: Tensor, mask: Tensor | None) -> Tensor | None:
-        """The mask as a factor of (B, D, T)."""
-        if mask is None:
-            return None
-        if mask.shape != x.shape[:2]:
-            raise ValueError(f"a mask has one entry a position, {tuple(x.shape[:2])}, got {tuple(mask.shape)}: give (B, T)")
+    def _real(self, x: Tensor, mask: Tensor) -> Tensor:
+        """The mask as one of (B, D, T)."""
+        if mask.shape != x.shape[:2] or mask.dtype != torch.bool:
+            found = f"{tuple(mask.shape)} of {mask.dtype}"
+            raise ValueError(f"a mask has one entry a position, {tuple(x.shape[:2])}, True where it is real, got {found}: give (B, T)")
         return mask.unsqueeze(1)
+
+    def _check_prepared(self, prepared: Prepared | None) -> None:
+        if prepared is None:
+            return
+        if self.training and torch.is_grad_enabled():
+            raise ValueError("prepared spectra give the filters no gradient: train without them, or call eval()")
+        if len(prepared) != self.filters:
+            raise ValueError(f"expected the spectra of {self.filters} filters, got {len(prepared)}: prepare with this mixer")
+
+    def _check_causal(self) -> None:
+        if self.two_sided:
+            raise ValueError(
+                f"a two-sided {type(self).__name__} sees what comes later, so it has no steps: set two_sided=false to generate"
+            )
 
     def _check_length(self, length: int) -> None:
         if length > self.max_len + 1:  # a context and the start vector before it
@@ -119,8 +152,14 @@ class GatedConv(Mixer):
             )
 
 
+def convolved(z: Tensor, filter_: Filter, skip: Tensor, piece: slice, before: Tensor | None = None, after: Tensor | None = None) -> Tensor:
+    """after * (h conv (before * z) + skip (before * z)) for some of the channels; ``filter_`` and ``skip`` are of all."""
+    taps, reverse = filter_
+    return long_conv(z, taps[piece], None if reverse is None else reverse[piece], skip[piece], before=before, after=after)
+
+
 class ShortFilter(nn.Module):
-    """A few causal taps a channel, (B, C, T) -> (B, C, T); ``weight[:, j]`` is of lag j. Drawn as PyTorch draws a convolution's."""
+    """A few causal taps a channel; ``weight[:, j]`` is of lag j. Drawn as PyTorch draws a convolution's."""
 
     OPTIMIZER_HINTS: ClassVar[Mapping[str, OptimizerHint]] = {"weight": OptimizerHint(decay=True)}
 
@@ -135,8 +174,11 @@ class ShortFilter(nn.Module):
         nn.init.uniform_(self.weight, -bound, bound)
         nn.init.uniform_(self.bias, -bound, bound)
 
-    def forward(self, p: Tensor) -> Tensor:
-        return short_conv(p, self.weight, self.bias)
+    def forward(self, p: Tensor, piece: slice) -> Tensor:
+        """Some of D channels in each of C / D parts, (B, C / D, D, T) -> the same."""
+        parts = p.shape[1]
+        weight, bias = self.weight.unflatten(0, (parts, -1)), self.bias.unflatten(0, (parts, -1))
+        return short_conv(p, weight[:, piece], bias[:, piece])
 
 
 class Skip(nn.Module):

@@ -16,10 +16,9 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from subquad.layers.gated_conv import GatedConv, GatedConvState, ShortFilter, Skip, Taps
+from subquad.layers.gated_conv import Filter, GatedConv, GatedConvState, ShortFilter, Skip, Taps, convolved
 from subquad.layers.long_filter import AnyFilterConfig, ImplicitFilterConfig
-from subquad.layers.mixer import MixerConfig, Prepared
-from subquad.ops.long_conv import long_conv
+from subquad.layers.mixer import MixerConfig
 from subquad.state import State
 
 
@@ -57,7 +56,8 @@ class Hyena(GatedConv):
 
     def __init__(self, config: HyenaConfig, dim: int, max_len: int) -> None:
         super().__init__()
-        self.config, self.dim, self.max_len, self.two_sided = config, dim, max_len, config.two_sided
+        self.config, self.dim, self.max_len = config, dim, max_len
+        self.two_sided, self.filters = config.two_sided, config.filters
         width = (config.order + 1) * dim
         self.project = nn.Linear(dim, width)
         self.short = ShortFilter(width, config.short_kernel)
@@ -66,20 +66,17 @@ class Hyena(GatedConv):
         self.skip = Skip(config.filters, dim)
         self.out = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, prepared: Prepared | None = None) -> Tensor:
-        self._check_length(x.shape[1])
-        *gates, z = self._parts(x, self._real(x, mask))
-        filters = self._filters(x.shape[1]) if prepared is None else prepared
+    def _convolved(self, x: Tensor, p: Tensor, filters: Sequence[Filter], real: Tensor | None, piece: slice) -> Tensor:
+        *gates, z = self._parts(p, real, piece)
         first: Tensor | None = gates.pop() if self.config.short_first else None
         for skip, filter_ in zip(self.skip.weight, filters, strict=True):
-            taps, reverse = filter_ if isinstance(filter_, tuple) else (filter_, None)
-            z = long_conv(z, taps, reverse, skip, before=first, after=gates.pop())
+            z = convolved(z, filter_, skip, piece, before=first, after=gates.pop())
             first = None
-        y = self._output(z)
-        return y if mask is None else y * mask.unsqueeze(-1)
+        return z
 
     def prefill(self, x: Tensor, state: State, lengths: Sequence[int] | None = None) -> Tensor:
         assert isinstance(state, GatedConvState)
+        self._check_causal()
         *gates, z = self._short_prefill(self.project(x), state, lengths).unflatten(-1, (-1, self.dim)).unbind(-2)
         if self.config.short_first:
             z = z * gates.pop()

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from subquad.layers.gated_conv import Skip
 from subquad.layers.long_filter import ImplicitFilter, ImplicitFilterConfig
 from subquad.layers.mixer import Mixer, MixerConfig
-from subquad.ops.long_conv import long_conv_2d
+from subquad.ops.long_conv_2d import long_conv_2d
 from subquad.state import State
 
 
@@ -84,8 +84,8 @@ class Hyena2d(Mixer):
             raise ValueError(f"expected {rows} x {columns} = {rows * columns} positions, and a mask as long, got {found}: set shape")
         real = None if mask is None else mask.unsqueeze(1).unflatten(-1, (rows, columns))
         p = self.project(x).mT.unflatten(-1, (rows, columns))
-        p = self.short(p if real is None else p * real)
-        *gates, z = (p if real is None else p * real).unflatten(1, (-1, self.dim)).unbind(1)
+        p = self.short(p if real is None else p.masked_fill(~real, 0))
+        *gates, z = (p if real is None else p.masked_fill(~real, 0)).unflatten(1, (-1, self.dim)).unbind(1)
         if gates and self.config.short_first:
             z = z * gates.pop()
         taps = self.filter().unflatten(0, (self.config.filters, self.dim))
@@ -93,7 +93,7 @@ class Hyena2d(Mixer):
             z = long_conv_2d(z, filter_, skip, center=(rows - 1, columns - 1))
             z = z * gates.pop() if gates else z
         y = self.out(z.flatten(2).mT)
-        return y if mask is None else y * mask.unsqueeze(-1)
+        return y if mask is None else y.masked_fill(~mask.unsqueeze(-1), 0)
 
     def init_state(self, batch: int, max_len: int) -> State:
         raise ValueError("a two-dimensional Hyena sees the whole image at once, so it has no steps: use a causal mixer to generate")
@@ -110,17 +110,13 @@ class ImageFilter(ImplicitFilter):
         self.axis_features, self.shape = config.features, shape
 
     def forward(self, length: int = 0) -> Tensor:
-        dtype = self.last.weight.dtype
+        dtype = self._dtype()
         steps = [torch.arange(1 - side, side, device=self.last.weight.device).to(dtype) / max(side - 1, 1) for side in self.shape]
         axes = [self._axis(step) for step in steps]
         high, wide = (len(step) for step in steps)
         features = torch.cat((axes[0].unsqueeze(1).expand(-1, wide, -1), axes[1].expand(high, -1, -1)), -1)
-        taps = self._network(features.flatten(0, 1).mT).unflatten(-1, (high, wide))
-        if self.config.window is None:
-            return taps
-        assert self.rates is not None
         far = steps[0].abs().unsqueeze(1) + steps[1].abs()
-        return taps * (torch.exp(-self.rates.to(dtype).abs()[:, None, None] * far) + self.config.window.shift)
+        return self._taps(features.flatten(0, 1), far.flatten()).unflatten(-1, (high, wide))
 
     def _axis(self, step: Tensor) -> Tensor:
         """(N,) from -1 to 1 -> (N, 2 K + 1)."""

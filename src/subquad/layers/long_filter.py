@@ -157,18 +157,10 @@ class ImplicitFilter(LongFilter):
             self.rates.copy_(torch.linspace(slowest, fastest, len(self.rates)))
 
     def forward(self, length: int) -> Tensor:
-        dtype = self.last.weight.dtype
-        if dtype in (torch.float16, torch.bfloat16):
-            raise ValueError(f"a filter in {dtype} loses its digits: keep the model in float32 and use autocast (dtype=bfloat16)")
+        dtype = self._dtype()
         lags = torch.arange(min(length, self.max_len), device=self.last.weight.device)
         features = self.features(lags, dtype) if self.table is None else self.table[: len(lags)]
-        with full_precision(lags.device):
-            taps = self._network(features.mT)
-            if self.config.window is not None:
-                taps = taps * self._window(lags, dtype)
-            if self.config.normalized:
-                taps = taps / taps.abs().sum(0, keepdim=True)
-        return taps
+        return self._taps(features, self._time(lags, dtype))
 
     def features(self, lags: Tensor, dtype: torch.dtype) -> Tensor:
         """The features of lags (L,) -> (L, 2 K + 1)."""
@@ -184,6 +176,20 @@ class ImplicitFilter(LongFilter):
     def _time(self, lags: Tensor, dtype: torch.dtype) -> Tensor:
         return lags.to(dtype) / max(self._unit - 1, 1)
 
+    def _dtype(self) -> torch.dtype:
+        dtype = self.last.weight.dtype
+        if dtype in (torch.float16, torch.bfloat16):
+            raise ValueError(f"a filter in {dtype} loses its digits: keep the model in float32 and use autocast (dtype=bfloat16)")
+        return dtype
+
+    def _taps(self, features: Tensor, time: Tensor) -> Tensor:
+        """Taps (C, L) of features (L, F), and of times (L,) from the middle on for the window."""
+        with full_precision(features.device):
+            taps = self._network(features.mT)
+            if self.config.window is not None:
+                taps = taps * self._window(time)
+            return taps / taps.abs().sum(0, keepdim=True) if self.config.normalized else taps
+
     def _network(self, x: Tensor) -> Tensor:
         """(features, L) -> (C, L): lags last, as the convolution wants them."""
         return self._through(self.hidden, self.last, x)
@@ -195,9 +201,9 @@ class ImplicitFilter(LongFilter):
             x = torch.sin(frequency * torch.addmm(linear.bias.unsqueeze(1), linear.weight, x))
         return last.weight @ x
 
-    def _window(self, lags: Tensor, dtype: torch.dtype) -> Tensor:
+    def _window(self, time: Tensor) -> Tensor:
         assert self.config.window is not None and self.rates is not None
-        decay = torch.exp(-self.rates.to(dtype).abs().unsqueeze(1) * self._time(lags, dtype))
+        decay = torch.exp(-self.rates.to(time.dtype).abs().unsqueeze(1) * time)
         return decay + self.config.window.shift if self.config.window.shift else decay
 
 
@@ -214,8 +220,8 @@ class TwoSidedFilter(ImplicitFilter):
     def _network(self, x: Tensor) -> Tensor:
         return torch.cat((super()._network(x), self._through(self.reverse_hidden, self.reverse_last, x)))
 
-    def _window(self, lags: Tensor, dtype: torch.dtype) -> Tensor:
-        return super()._window(lags, dtype).repeat(2, 1)
+    def _window(self, time: Tensor) -> Tensor:
+        return super()._window(time).repeat(2, 1)
 
 
 class ExplicitFilter(LongFilter):

@@ -17,10 +17,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from subquad.layers.gated_conv import GatedConv, GatedConvState, ShortFilter, Skip, Taps
+from subquad.layers.gated_conv import Filter, GatedConv, GatedConvState, ShortFilter, Skip, Taps, convolved
 from subquad.layers.long_filter import AnyFilterConfig, ImplicitFilterConfig
 from subquad.layers.mixer import MixerConfig, Prepared
-from subquad.ops.long_conv import Spectrum, long_conv
 from subquad.state import State
 
 
@@ -50,7 +49,8 @@ class MonarchMixer(GatedConv):
 
     def __init__(self, config: MonarchMixerConfig, dim: int, max_len: int) -> None:
         super().__init__()
-        self.config, self.dim, self.max_len, self.two_sided = config, dim, max_len, config.two_sided
+        self.config, self.dim, self.max_len = config, dim, max_len
+        self.two_sided, self.filters = config.two_sided, 1 + config.residual
         build = config.filter.build_two_sided if config.two_sided else config.filter.build
         self.norm = nn.LayerNorm(dim) if config.norm else None
         self.project = nn.Linear(dim, 3 * dim)
@@ -62,20 +62,21 @@ class MonarchMixer(GatedConv):
         self.out = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, prepared: Prepared | None = None) -> Tensor:
-        self._check_length(x.shape[1])
-        real = self._real(x, mask)
-        u = x if self.norm is None else self.norm(x)
-        before, after, v = self._parts(u, real)
-        gated, *residual = self._filters(x.shape[1]) if prepared is None else prepared
-        z = _conv(v, gated, self.skip.weight[0], before, after)
-        if self.residual_skip is not None:
-            inputs = u.mT.contiguous() if real is None else u.mT * real
-            z = z + _conv(inputs, residual[0], self.residual_skip.weight[0])
-        y = self._output(z)
-        return y if mask is None else y * mask.unsqueeze(-1)
+        return super().forward(x if self.norm is None else self.norm(x), mask, prepared)
+
+    def _convolved(self, x: Tensor, p: Tensor, filters: Sequence[Filter], real: Tensor | None, piece: slice) -> Tensor:
+        before, after, v = self._parts(p, real, piece)
+        gated, *residual = filters
+        z = convolved(v, gated, self.skip.weight[0], piece, before, after)
+        if self.residual_skip is None:
+            return z
+        u = x.mT[:, piece]
+        u = u.contiguous() if real is None else u.masked_fill(~real, 0)
+        return z + convolved(u, residual[0], self.residual_skip.weight[0], piece)
 
     def prefill(self, x: Tensor, state: State, lengths: Sequence[int] | None = None) -> Tensor:
         assert isinstance(state, GatedConvState)
+        self._check_causal()
         u = x if self.norm is None else self.norm(x)
         before, after, v = self._short_prefill(self.project(u), state, lengths).unflatten(-1, (3, self.dim)).unbind(-2)
         v = v * before
@@ -91,8 +92,3 @@ class MonarchMixer(GatedConv):
                 taps = filter_(length).unflatten(0, (-1, self.dim))
                 found.append((taps[0], taps[1] if self.two_sided else None))
         return found
-
-
-def _conv(u: Tensor, filter_: Taps | Spectrum, skip: Tensor, before: Tensor | None = None, after: Tensor | None = None) -> Tensor:
-    taps, reverse = filter_ if isinstance(filter_, tuple) else (filter_, None)
-    return long_conv(u, taps, reverse, skip, before=before, after=after)

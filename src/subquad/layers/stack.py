@@ -122,6 +122,8 @@ class Stack(nn.Module):
         self.norm = nn.LayerNorm(config.dim, config.norm_eps) if config.norm == "before" else nn.Identity()
 
     def forward(self, x: Tensor, mask: Tensor | None = None, prepared: Sequence[Prepared | None] | None = None) -> Tensor:
+        if prepared is not None and len(prepared) != len(self.blocks):
+            raise ValueError(f"expected what was prepared for {len(self.blocks)} blocks, got {len(prepared)}: prepare with this model")
         for index, block in enumerate(self.blocks):
             x = block(x, mask, None if prepared is None else prepared[index])
         y: Tensor = self.norm(x)

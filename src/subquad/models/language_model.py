@@ -102,7 +102,7 @@ class LanguageModel(CausalModel):
 
     def prepare(self, length: int | None = None) -> list[Prepared | None]:
         """What depends on the weights alone, for inputs of up to ``length`` ids: filter spectra. It holds until they change."""
-        return self.stack.prepare(self._room(length))
+        return self.stack.prepare(self._room(length) + (self.start is not None))
 
     def init_state(self, batch: int, max_len: int | None = None) -> LanguageModelState:
         room = self._room(max_len)
@@ -162,8 +162,8 @@ def hyena(dim: int, depth: int, expand: float = 4.0, order: int = 2) -> Language
 
 
 def hyena_bytes(dim: int, depth: int, max_len: int = 1024) -> LanguageModelConfig:
-    """A Hyena on bytes for a CPU, with a filter network as narrow as its layers."""
-    mixer = HyenaConfig(filter=ImplicitFilterConfig(features=9, width=32))
+    """A Hyena on bytes for a CPU, with a filter network as narrow as its layers. Starting its filters smooth helps on text at this size."""
+    mixer = HyenaConfig(filter=ImplicitFilterConfig(features=9, width=32, frequency=1.0))
     return LanguageModelConfig(max_len=max_len, stack=StackConfig(dim=dim, depth=depth, mixer=mixer), init_std=0.08)
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+FIGURES = ("accuracy", "f1", "matthews")
+
 
 def confusion(true: Tensor, predicted: Tensor, classes: int) -> Tensor:
     """Counts (C, C), int64, of true and predicted classes (N,), int64."""
@@ -40,7 +42,7 @@ def matthews(counts: Tensor) -> float:
 
 
 def figures(counts: Tensor) -> dict[str, float]:
-    """All three by name."""
+    """All ``FIGURES`` by name."""
     return {"accuracy": accuracy(counts), "f1": f1(counts), "matthews": matthews(counts)}
 
 

@@ -15,12 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from subquad.data import Codec, Example, Ids, Labelled, count_bytes
+from subquad.data import Batch, Codec, Example, Ids, Labelled, count_bytes
 from subquad.data.order import Integers, Order
 from subquad.models.classifier import Classifier
-from subquad.ops.agreement import confusion, figures
+from subquad.ops.agreement import FIGURES, confusion, figures
 from subquad.training.config import DataConfig, TrainConfig
-from subquad.training.objectives import Batch, Objective, Place, settled_tokenizer
+from subquad.training.objectives import Objective, Place, settled_tokenizer
 
 
 class Texts:
@@ -51,7 +51,7 @@ class Texts:
         ids: Ids = np.zeros((len(rows), int(lengths.max(initial=0))), dtype=np.int32)
         for row, found in zip(ids, rows, strict=True):
             row[: len(found)] = found
-        return Batch(ids, lengths, self.labels[places])
+        return Batch(ids, lengths, labels=self.labels[places])
 
 
 class Classification(Objective):
@@ -88,6 +88,10 @@ class Classification(Objective):
 
     def batch(self, first: int, count: int) -> Batch:
         return self._train.batch(self._order.at(np.arange(first, first + count))[1])
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        return (self.measure, *FIGURES) if self._valid.ids else ()
 
     def nats(self, batch: Batch, place: Place) -> Tensor:
         return F.cross_entropy(self._logits(batch, place), self._labels(batch, place), reduction="sum")

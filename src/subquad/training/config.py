@@ -74,13 +74,25 @@ class ScheduleConfig(Config):
     decay: float = Field(default=0.2, ge=0, le=1)
 
 
+class StopConfig(Config):
+    """When a run ends before its last step: at a validation that gives this share of the answers right, or at the last of ``patience``
+    validations in a row that are no better than the best."""
+
+    accuracy: float | None = Field(default=None, gt=0, le=1)
+    patience: int | None = Field(default=None, gt=0)
+
+
 class EvalConfig(Config):
-    """Every so many steps: bits per byte of ``windows`` validation windows, and ``sample_bytes`` bytes written after ``prompt``."""
+    """Every so many steps: bits per byte of ``windows`` validation windows, and ``sample_bytes`` bytes written after ``prompt``.
+
+    On a task with answers, validation is of the answers alone, and of how many are right.
+    """
 
     every: int = Field(default=250, gt=0)
     windows: int = Field(default=64, ge=0)
     sample_bytes: int = Field(default=0, ge=0)
     prompt: str = ""
+    stop: StopConfig = StopConfig()
 
 
 class SaveConfig(Config):

@@ -10,35 +10,20 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from subquad.data import Codec, Corpus, Ids, Span, Windows, count_bytes, open_tokenizer, tokenized
-from subquad.data.order import Integers
+from subquad.data import Batch, Batches, Codec, Corpus, Span, open_tokenizer
 from subquad.models.model import CausalModel, Model
+from subquad.ops.answers import judge_answers
 from subquad.training.config import DataConfig, TrainConfig
 
 _IGNORED = -100
-
-
-class Batch(NamedTuple):
-    """Samples: ids (B, T) whose first ``lengths[b]`` count, classes (B,) where they have some, and the positions that a step learns."""
-
-    ids: Ids
-    lengths: Integers
-    labels: Integers | None = None
-    span: tuple[int, int] | None = None
-
-    def part(self, first: int, stop: int) -> Batch:
-        """Rows first..stop-1."""
-        labels = None if self.labels is None else self.labels[first:stop]
-        return self._replace(ids=self.ids[first:stop], lengths=self.lengths[first:stop], labels=labels)
 
 
 @dataclass(frozen=True)
@@ -73,6 +58,11 @@ class Objective(ABC):
     @abstractmethod
     def set_up(self, config: TrainConfig, kept: Path | None = None) -> None:
         """Splits and reads the data, with the tokenizer that a resumed run has ``kept``. Raises ``ValueError`` for what cannot be."""
+
+    @property
+    @abstractmethod
+    def figures(self) -> tuple[str, ...]:
+        """The names of what ``validate`` gives, once the data are set up; none where nothing is held out."""
 
     @abstractmethod
     def record(self) -> dict[str, Any]:
@@ -110,7 +100,8 @@ class Objective(ABC):
 class Prediction(Objective):
     """The next id of a corpus's windows, at all positions or at those that the model draws; measured in bits per byte.
 
-    ``split`` and ``windows`` are there after ``set_up``.
+    Where the data say what is learned and what is an answer, losses are of what is learned, and validation is of the answers: bits per
+    answer and, as ``accuracy``, how many are right. ``split`` and ``batches`` are there after ``set_up``.
     """
 
     measure, unit = "bits_per_byte", "bits/byte"
@@ -124,8 +115,10 @@ class Prediction(Objective):
         return self.corpus.fingerprint
 
     def window(self, data: DataConfig) -> int:
-        max_len = self.model.config.max_len
-        window = data.window or (data.image.size if data.image else max_len)
+        max_len, task = self.model.config.max_len, self.corpus.task
+        window = data.window or (data.image.size if data.image else task.size if task else max_len)
+        if task and (window != task.size or data.pack or data.tokenizer is not None):
+            raise ValueError(f"an example of a task is one window, of {task.size} bytes: leave out data.window, pack and tokenizer")
         if window > max_len:
             unit = "bytes" if data.tokenizer is None else "tokens"
             raise ValueError(f"a window of {window} {unit} exceeds the model's context of {max_len}: lower data.window or raise max_len")
@@ -135,44 +128,69 @@ class Prediction(Objective):
         data, window = config.data, self.window(config.data)
         self.split = self.corpus.split(data.fractions, data.split, config.seed if data.split_seed is None else data.split_seed)
         self.tokenizer = settled_tokenizer(self.model, self.model.config.vocab, data.tokenizer, kept, self.split.train)
-        self.windows = Windows(tokenized(self.split.train, self.tokenizer), window, config.seed, data.pack, data.shift)
+        self.batches = Batches(self.split.train, window, config.seed, data.pack, data.shift, self.tokenizer)
         self._valid: Batch | None = None
         if self.split.valid and config.eval.windows:
-            held_out = Windows(tokenized(self.split.valid, self.tokenizer), window, config.seed, data.pack, shift=False)
-            ids, lengths = zip(*held_out.in_order(config.eval.windows), strict=True)
-            self._valid = Batch(np.stack(ids), np.array(lengths))
+            held_out = Batches(self.split.valid, window, config.seed, data.pack, False, self.tokenizer)
+            self._valid = held_out.in_order(config.eval.windows)
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        if self._valid is None:
+            return ()
+        return (self.measure,) if self._valid.answers is None else (self.measure, "accuracy")
 
     def record(self) -> dict[str, Any]:
         return self.corpus.record(self.split)
 
     def batch(self, first: int, count: int) -> Batch:
-        return Batch(*self.windows.batch(first, count))
+        return self.batches.batch(first, count)
 
     def drawn(self, batch: Batch) -> Batch:
-        return batch._replace(span=self.model.training_span(int(batch.lengths.max())))
+        return replace(batch, span=self.model.training_span(int(batch.lengths.max())))
 
     def nats(self, batch: Batch, place: Place) -> Tensor:
-        ids = torch.from_numpy(batch.ids).to(place.device).long()
-        first, end = _span(batch)
-        with place.autocast():
-            logits = self.model(ids) if batch.span is None else self.model.span_logits(ids, first, end)
-        return cross_entropy_sum(logits, ids[:, first:end], (batch.lengths.clip(first, end) - first).tolist())
+        first, end = batch.span or batch.whole
+        logits, ids = self._logits(batch, place)
+        counted = None if batch.learned is None else torch.from_numpy(batch.learned[:, first:end]).to(place.device)
+        return cross_entropy_sum(logits, ids, (batch.lengths.clip(first, end) - first).tolist(), counted)
 
     def count(self, batch: Batch) -> int:
-        first, end = _span(batch)
-        return int((batch.lengths.clip(first, end) - first).sum())
+        return max(batch.count(batch.learned, batch.span or batch.whole), 1)  # a span that is drawn may hold nothing to learn
 
     def bytes(self, batch: Batch) -> int:
-        return count_bytes(batch.ids, batch.lengths, _span(batch), self.tokenizer)
+        return batch.bytes(batch.span or batch.whole, self.tokenizer)
 
     def loss(self, nats: float, batch: Batch) -> float:
-        return bits_per_byte(nats, self.bytes(batch))
+        return bits_per_byte(nats, self.bytes(batch) if batch.learned is None else self.count(batch))
 
     def validate(self, size: int, place: Place) -> dict[str, float] | None:
-        if self._valid is None:
+        valid = self._valid
+        if valid is None:
             return None
-        parts = [self.nats(self._valid.part(first, first + size), place).item() for first in range(0, len(self._valid.ids), size)]
-        return {self.measure: self.loss(sum(parts), self._valid)}
+        parts = [valid.rows(first, first + size) for first in range(0, len(valid.ids), size)]
+        if valid.answers is None:
+            return {self.measure: self.loss(sum(self.nats(part, place).item() for part in parts), valid)}
+        judged = [self._judged(part, place) for part in parts]
+        number = valid.count(valid.answers, valid.whole)
+        return {
+            self.measure: bits_per_byte(sum(nats for nats, _ in judged), number),
+            "accuracy": sum(right for _, right in judged) / number,
+        }
+
+    def _judged(self, batch: Batch, place: Place) -> tuple[float, int]:
+        """The cost of the answers in nats, and how many are right."""
+        slack = self.corpus.task.slack if self.corpus.task else 0
+        assert batch.answers is not None
+        return judge_answers(*self._logits(batch, place), torch.from_numpy(batch.answers).to(place.device), slack)
+
+    def _logits(self, batch: Batch, place: Place) -> tuple[Tensor, Tensor]:
+        """Logits and ids at the positions of the batch's span, or at all of them."""
+        ids = torch.from_numpy(batch.ids).to(place.device).long()
+        first, end = batch.span or batch.whole
+        with place.autocast():
+            logits = self.model(ids) if batch.span is None else self.model.span_logits(ids, first, end)
+        return logits, ids[:, first:end]
 
 
 def settled_tokenizer(model: Model, vocab: int, asked: str | int | None, kept: Path | None, spans: Sequence[Span]) -> Codec | None:
@@ -188,11 +206,16 @@ def settled_tokenizer(model: Model, vocab: int, asked: str | int | None, kept: P
     return tokenizer
 
 
-def cross_entropy_sum(logits: Tensor, ids: Tensor, lengths: Sequence[int]) -> Tensor:
-    """Nats of ids (B, T) under logits (B, T, V), summed over the first ``lengths[b]`` positions of each row, in float32 or better."""
+def cross_entropy_sum(logits: Tensor, ids: Tensor, lengths: Sequence[int], counted: Tensor | None = None) -> Tensor:
+    """Nats of ids (B, T) under logits (B, T, V), summed over the first ``lengths[b]`` positions of each row, in float32 or better.
+
+    Of those, only the ``counted`` ones, a mask (B, T), where there is one.
+    """
     if min(lengths, default=ids.shape[1]) < ids.shape[1]:
         ends = torch.tensor(lengths, device=ids.device)[:, None]
         ids = ids.masked_fill(torch.arange(ids.shape[1], device=ids.device) >= ends, _IGNORED)
+    if counted is not None:
+        ids = ids.masked_fill(~counted, _IGNORED)
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return F.cross_entropy(logits.flatten(0, 1), ids.flatten(), ignore_index=_IGNORED, reduction="sum")
 
@@ -200,7 +223,3 @@ def cross_entropy_sum(logits: Tensor, ids: Tensor, lengths: Sequence[int]) -> Te
 def bits_per_byte(nats: float, count: int) -> float:
     """Mean bits per byte of ``count`` bytes that cost ``nats`` together."""
     return nats / count / math.log(2)
-
-
-def _span(batch: Batch) -> tuple[int, int]:
-    return batch.span or (0, batch.ids.shape[1])

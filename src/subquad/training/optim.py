@@ -47,7 +47,7 @@ def hints(model: nn.Module) -> dict[str, OptimizerHint]:
 def decayed_names(model: nn.Module) -> set[str]:
     """Names of the parameters that weight decay pulls on."""
     hinted = hints(model)
-    linear = {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear | nn.Conv1d)}
+    linear = {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d)}
     tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     usual = linear - tables
     return {name for name, parameter in model.named_parameters() if (hinted[name].decay if name in hinted else id(parameter) in usual)}

@@ -7,7 +7,7 @@ import shlex
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -22,14 +22,26 @@ OPTIMIZER, PROGRESS = "optimizer.safetensors", "progress.json"
 
 @dataclass(frozen=True)
 class Counters:
-    """How far a run is. ``samples`` is the data's whole state; ``best`` is the lowest loss in validation."""
+    """How far a run is. ``samples`` is the data's whole state.
+
+    ``best`` is the loss of the validation that was best, ``best_accuracy`` the share of its answers or labels that were right;
+    ``waited`` counts the validations since then.
+    """
 
     step: int = 0
     samples: int = 0
     bytes: int = 0
     seconds: float = 0.0
     best: float | None = None
+    best_accuracy: float | None = None
     best_step: int | None = None
+    waited: int = 0
+
+    def validated(self, loss: float, accuracy: float | None) -> Counters:
+        """After a validation at this step. Where there are answers or labels, more of them right is better, and then a lower loss."""
+        if self.best is None or (-(accuracy or 0.0), loss) < (-(self.best_accuracy or 0.0), self.best):
+            return replace(self, best=loss, best_accuracy=accuracy, best_step=self.step, waited=0)
+        return replace(self, waited=self.waited + 1)
 
 
 def check_out(out: str | Path, resume: bool = False) -> None:

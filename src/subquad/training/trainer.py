@@ -20,10 +20,11 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from subquad import checkpoint
+from subquad.data import Batch
 from subquad.errors import RunError
 from subquad.training.config import TrainConfig, as_yaml, differences, read
 from subquad.training.machine import Interrupts, checkpointed, resolved_device, threads, undisturbed
-from subquad.training.objectives import Batch, Objective, Place
+from subquad.training.objectives import Objective, Place
 from subquad.training.optim import build_optimizer, resolved_lr, set_lr
 from subquad.training.progress import Display, Log, Record, Tracker, summary_writer
 from subquad.training.schedule import learning_rate, resolved_warmup
@@ -33,6 +34,8 @@ DATA, LOG = "data.json", "log.jsonl"
 
 _CHANGEABLE = ("steps", "device", "dtype", "threads", "compile", "checkpoint_activations", "track", "init", "eval.", "save.")
 _MOVABLE = ("data.paths", "data.valid", "data.test")
+
+Reason = Literal["finished", "stopped early", "interrupted"]
 
 
 @dataclass(frozen=True)
@@ -53,12 +56,14 @@ class Hooks:
 
 @dataclass(frozen=True)
 class Result:
-    """How a run ended; ``best`` is the lowest loss of its validations, None without one."""
+    """How a run ended; ``best`` is the loss of the best of its validations, None without one, and ``accuracy`` how many
+    of its answers or labels are right, if it has any."""
 
     out: Path
     step: int
-    reason: Literal["finished", "interrupted"]
+    reason: Reason
     best: float | None
+    accuracy: float | None = None
 
 
 class Trainer:
@@ -80,9 +85,12 @@ class Trainer:
             summary_writer()
         with threads(self.config.threads), checkpointed(self.model, self.config.checkpoint_activations), Interrupts() as interrupts:
             counters = self._resume() if resume else self._start()
-            if counters.step == self.config.steps:
-                self.display.say(f"{self.out} has finished its {counters.step} steps already: give more --steps to go on")
-                return Result(self.out, counters.step, "finished", counters.best)
+            if reason := self._done(counters):
+                words, remedy = (
+                    ("finished its", "give more --steps") if reason == "finished" else ("stopped early, after", "change eval.stop")
+                )
+                self.display.say(f"{self.out} has {words} {counters.step} steps already: {remedy} to go on")
+                return self._result(counters, reason)
             with self._following(counters):
                 if resume:
                     self._log({"kind": "resume", "step": counters.step, "steps": self.config.steps})
@@ -90,7 +98,7 @@ class Trainer:
                 return self._end(counters)
 
     def _start(self) -> Counters:
-        self.objective.set_up(self.config)
+        self._set_up_data()
         self._set_up_model()
         self._decide(self.config)
         contents: dict[str, checkpoint.Content] = {
@@ -115,7 +123,7 @@ class Trainer:
             raise ValueError(f"a resumed run cannot change {', '.join(fixed)}: leave it as {self.out} has it, or start anew with --init")
         if json.loads((self.out / DATA).read_text(encoding="utf-8"))["fingerprint"] != self.objective.fingerprint:
             raise ValueError(f"the data is not what {self.out} was trained on: give the same files, or start anew with --init {self.out}")
-        self.objective.set_up(self.config, self.out / checkpoint.TOKENIZER)
+        self._set_up_data(self.out / checkpoint.TOKENIZER)
         self._set_up_model()
         counters = self._restore()
         if counters.step > self.config.steps:
@@ -153,6 +161,14 @@ class Trainer:
         }
         self.config = config.model_copy(update=decided)
 
+    def _set_up_data(self, kept_tokenizer: Path | None = None) -> None:
+        self.objective.set_up(self.config, kept_tokenizer)
+        stop, figures = self.config.eval.stop, self.objective.figures
+        if stop.accuracy is not None and "accuracy" not in figures:
+            raise ValueError("eval.stop.accuracy needs answers to validate: train on a task or labels, or stop by eval.stop.patience")
+        if stop.patience is not None and not figures:
+            raise ValueError("eval.stop.patience needs a validation part: give the data one, and eval.windows above 0")
+
     def _set_up_model(self) -> None:
         torch.manual_seed(self.config.seed)
         self.model.to(self.device).train()
@@ -178,14 +194,23 @@ class Trainer:
         config = self.config
         while counters.step < config.steps:
             counters = self._step(counters)
-            stop = interrupts.received or counters.step == config.steps
+            stop = interrupts.received
             if counters.step % config.eval.every == 0 or counters.step == config.steps:
                 counters = self._evaluate(counters)
+            stop = stop or self._done(counters) is not None
             if counters.step % config.save.every == 0 or stop:
                 self._save(counters)
             if stop:
                 break
         return counters
+
+    def _done(self, counters: Counters) -> Reason | None:
+        """Why there is nothing left to do, None when there is."""
+        stop = self.config.eval.stop
+        solved = stop.accuracy is not None and (counters.best_accuracy or 0.0) >= stop.accuracy
+        if counters.step == self.config.steps:
+            return "finished"
+        return "stopped early" if solved or (stop.patience is not None and counters.waited >= stop.patience) else None
 
     def _step(self, counters: Counters) -> Counters:
         """One update from a batch; the gradient is of the mean over all of it, however it is cut into parts."""
@@ -196,7 +221,7 @@ class Trainer:
         count, size = objective.count(batch), config.batch // config.accumulate
         total = torch.zeros((), device=self.device)
         for first in range(0, config.batch, size):
-            nats = self._nats(batch.part(first, first + size))
+            nats = self._nats(batch.rows(first, first + size))
             torch.autograd.backward(nats / count)
             total = total + nats.detach()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.optim.clip or math.inf).item()
@@ -252,8 +277,8 @@ class Trainer:
             self._log({"kind": "valid", **at, **figures, "bytes": counters.bytes, "seconds": counters.seconds})
             others = "".join(f" · {name} {value:.3f}" for name, value in figures.items() if name != self.objective.measure)
             self.display.say(f"step {counters.step}: validation {loss:.3f} {unit}{others}")
-            if counters.best is None or loss < counters.best:
-                counters = replace(counters, best=loss, best_step=counters.step)
+            counters = counters.validated(loss, figures.get("accuracy"))
+            if counters.best_step == counters.step:
                 with self._writing():
                     checkpoint.save(self.model, self.out)
         if self.hooks.sample is not None:
@@ -279,14 +304,17 @@ class Trainer:
         self._log({"kind": "save", "step": counters.step, "path": path.relative_to(self.out).as_posix()})
 
     def _end(self, counters: Counters) -> Result:
-        reason: Literal["finished", "interrupted"] = "finished" if counters.step == self.config.steps else "interrupted"
+        reason = self._done(counters) or "interrupted"
         self._log({"kind": "end", "step": counters.step, "reason": reason})
         with self._writing():
             self._close()
             checkpoint.seal(self.out)
         if reason == "interrupted":
             self.display.tell(f"stopped after step {counters.step}; go on with: {resume_command(self.out)}")
-        return Result(self.out, counters.step, reason, counters.best)
+        return self._result(counters, reason)
+
+    def _result(self, counters: Counters, reason: Reason) -> Result:
+        return Result(self.out, counters.step, reason, counters.best, counters.best_accuracy)
 
     @contextmanager
     def _following(self, counters: Counters) -> Iterator[None]:

@@ -1,0 +1,90 @@
+"""Causal Monarch maps: M^-1 (M k * M u) with a Monarch matrix M whose rows evaluate polynomials (arXiv 2310.12109, section 4).
+
+Column j = j1 b + j0 of M holds a polynomial of degree below n = h b at the 2 n roots of unity, b and h the numbers of digits j0 and j1:
+
+    q_j(Z) = l_j0(Z) r_j0,j1(Z^b),   l_j0 with coefficients A[:, j0],   r_j0,j1 with coefficients C_j0[:, j1]
+
+A (b, b) and every C_j0 (h, h) are lower triangular with ones on the diagonal, so q_j has no power below Z^j: with T the matrix of all
+coefficients, T[m1 b + m0, j1 b + j0] = A[m0, j0] C_j0[m1, j1], also lower triangular and a
+Monarch matrix up to the order of its columns, M = DFT T and
+
+    y = T^-1 first n of (T k conv T u)
+
+Values at 2 n points determine products of degree up to 2 n - 2, so nothing wraps around and y[t] depends on inputs up to t alone. With ones
+on the diagonals of A and C and zeros below, this is the causal convolution. Shapes: u (B, D, L) with L up to n, k (D, K), a (b, b),
+c (b, h, h). T costs n (b + h) multiplications a channel, its inverse as many; b^2 + b h^2 parameters.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from subquad.ops.long_conv import Method, long_conv
+from subquad.ops.monarch import block_diagonal_multiply, roots_of_unity
+from subquad.ops.precision import full_precision
+
+
+def causal_monarch_conv(u: Tensor, k: Tensor, a: Tensor, c: Tensor, *, method: Method = "auto") -> Tensor:
+    """See the module's docstring; -> (B, D, L) in the type of u.
+
+    Only what lies below the diagonals of ``a`` and ``c`` is read, so any numbers may stand there. ``method`` is that of the convolution in
+    the middle. Raises ``ValueError`` for shapes that do not fit and more than h b positions.
+    """
+    _check(u, k, a, c)
+    length, dtype = u.shape[-1], torch.promote_types(u.dtype, torch.float32)
+    with full_precision(u.device):
+        signal, taps = (_to_powers(x[..., :length].to(dtype), a, c) for x in (u, k))
+        return _from_powers(long_conv(signal, taps, method=method), a, c)[..., :length].to(u.dtype)
+
+
+def causal_monarch_conv_direct(u: Tensor, k: Tensor, a: Tensor, c: Tensor) -> Tensor:
+    """Slow twin of ``causal_monarch_conv``: M written out at all roots of unity, and the inverse of T."""
+    basis, length = causal_basis(a, c), u.shape[-1]
+    n = basis.shape[0]
+    turn = torch.arange(2 * n, device=u.device)
+    fourier = roots_of_unity(torch.outer(turn, turn), 2 * n).to(torch.promote_types(basis.dtype, torch.complex64))
+    m = fourier[:, :n] @ basis.to(fourier.dtype)
+    values, taps = (F.pad(x[..., :length], (0, n - x[..., :length].shape[-1])).to(m.dtype) @ m.mT for x in (u, k))
+    powers = ((taps * values) @ fourier.conj() / (2 * n)).real[..., :n]
+    return torch.linalg.solve_triangular(basis, powers.mT, upper=False).mT[..., :length]
+
+
+def causal_basis(a: Tensor, c: Tensor) -> Tensor:
+    """T written out, (n, n): column j holds the coefficients of polynomial j."""
+    parts = torch.einsum("mj,jpq->pmqj", _unit_lower(a), _unit_lower(c))
+    return parts.flatten(2).flatten(0, 1)
+
+
+def _to_powers(x: Tensor, a: Tensor, c: Tensor) -> Tensor:
+    """T x, (..., L) -> (..., n)."""
+    b, h = c.shape[:2]
+    digits = F.pad(x, (0, h * b - x.shape[-1])).unflatten(-1, (h, b))  # (..., j1, j0)
+    inner = block_diagonal_multiply(digits.mT.flatten(-2), _unit_lower(c).to(x.dtype)).unflatten(-1, (b, h))
+    return (inner.mT @ _unit_lower(a).to(x.dtype).mT).flatten(-2)
+
+
+def _from_powers(y: Tensor, a: Tensor, c: Tensor) -> Tensor:
+    """T^-1 y by substitution, (..., L) -> (..., n)."""
+    b, h = c.shape[:2]
+    powers = F.pad(y, (0, h * b - y.shape[-1])).reshape(-1, b)  # (N m1, m0)
+    inner = torch.linalg.solve_triangular(_unit_lower(a).to(y.dtype).mT, powers, upper=True, left=False, unitriangular=True)
+    inner = inner.unflatten(0, (-1, h)).permute(2, 1, 0)  # (j0, m1, N): all right sides of a block at once
+    solved = torch.linalg.solve_triangular(_unit_lower(c).to(y.dtype), inner, upper=False, unitriangular=True)
+    return solved.permute(2, 1, 0).reshape(*y.shape[:-1], h * b)
+
+
+def _unit_lower(x: Tensor) -> Tensor:
+    return x.tril(-1) + torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+
+
+def _check(u: Tensor, k: Tensor, a: Tensor, c: Tensor) -> None:
+    if a.ndim != 2 or c.ndim != 3 or c.shape != (a.shape[0], c.shape[1], c.shape[1]) or a.shape[0] != a.shape[1]:
+        raise ValueError(
+            f"a must be (b, b) and c (b, h, h), got {tuple(a.shape)} and {tuple(c.shape)}: one square matrix for each of b digits"
+        )
+    if u.ndim != 3 or k.ndim != 2 or u.shape[1] != k.shape[0]:
+        raise ValueError(f"u must be (B, D, L) and k (D, K), got {tuple(u.shape)} and {tuple(k.shape)}: one filter a channel")
+    if u.shape[-1] > c.shape[0] * c.shape[1]:
+        raise ValueError(f"{u.shape[-1]} positions exceed the {c.shape[0] * c.shape[1]} = h b of a and c: make them larger")

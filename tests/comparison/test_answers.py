@@ -1,0 +1,166 @@
+"""Synthetic tasks in a comparison: contexts as long as an example, answers beside bits, verdicts and charts by them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from subquad import api
+from subquad.cli import main
+from subquad.comparison.cells import final_cells, rate_cells, resolve
+from subquad.comparison.experiment import DataSpec, Experiment, quick_version
+from subquad.comparison.page import write_page
+from subquad.comparison.pictures import learning_curves
+from subquad.comparison.results import Outcome, Results, results_from, verdict
+from subquad.comparison.runner import compare
+from subquad.comparison.tables import answer_table, csv_text, main_note, main_table, markdown, plain, verdict_lines
+from subquad.config import parse
+from subquad.data import parse_task
+from subquad.evaluation.flops import count_flops
+
+RECALL = "synthetic:recall,vocab=6,length={},examples=40"
+
+
+@pytest.fixture
+def asked(values: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Two models, one task at two lengths, and a text."""
+    monkeypatch.setattr("subquad.comparison.runner.machine", lambda: "not measured here, which takes seconds")
+    values["models"]["transformer"]["lr"] = 0.01
+    data = {f"recall-{length}": {"paths": RECALL.format(length), "fractions": [0.8, 0.1, 0.1]} for length in (16, 24)}
+    data["recall-24"]["only"] = ["transformer"]
+    return values | {"data": data | values["data"], "rates": None, "seeds": [0], "score": ["basic"]}
+
+
+def cell(model: str, data: str, seed: int, accuracy: float | None, bits: float) -> Outcome:
+    curve = [(1e6, 1.0, 1000, 3.0), (2e6, 2.0, 2000, bits)]
+    shares = [] if accuracy is None else [accuracy / 2, accuracy]
+    outcome = Outcome(f"{data}/{model}-seed{seed}", model, data, seed, 0.01, "final", "done", bits={"basic": bits}, curve=curve)
+    return replace(outcome, accuracy=accuracy, accuracies=shares)
+
+
+def results(seeds: int) -> Results:
+    figures = {
+        ("hyena", "recall"): (0.96, 0.2),
+        ("conv", "recall"): (0.4, 1.5),
+        ("hyena", "books"): (None, 2.0),
+        ("conv", "books"): (None, 2.5),
+    }
+    cells = [
+        cell(model, data, seed, share and share + 0.02 * seed, bits)
+        for (model, data), (share, bits) in figures.items()
+        for seed in range(seeds)
+    ]
+    return Results("Recall", "", "", "", "", ("hyena", "conv"), ("recall", "books"), tuple(cells))
+
+
+def test_a_context_is_as_long_as_an_example(asked: dict[str, Any]) -> None:
+    experiment = parse(Experiment, asked)
+    cells = {one.name: one for one in final_cells(experiment, resolve(experiment), {})}
+    names = {"recall-16/megabyte-seed0", "recall-16/transformer-seed0", "recall-24/transformer-seed0"}
+    assert cells.keys() == names | {"text/megabyte-seed0", "text/transformer-seed0"}
+    for length in (16, 24):
+        one = cells[f"recall-{length}/transformer-seed0"]
+        assert one.config["max_len"] == one.options["data.window"] == length
+        assert one.options["steps"] == round(640 / (2 * length)) and one.options["eval.windows"] == 40
+        assert one.resolved.flops_per_byte == count_flops(one.config, length).total
+    assert cells["text/transformer-seed0"].config["max_len"] == 32
+
+
+def test_a_task_is_run_and_its_answers_are_judged(asked: dict[str, Any], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    found = compare(parse(Experiment, asked), out, jobs=0, quiet=True)
+    assert {outcome.status for outcome in found.outcomes} == {"done"}
+    one = found.finals("transformer", "recall-16")[0]
+    assert one.scored_bytes == 4 and one.accuracy in (0, 0.25, 0.5, 0.75, 1) and len(one.accuracies) == len(one.curve)
+    assert found.tasks == ["recall-16", "recall-24"] and found.finals("transformer", "text")[0].accuracy is None
+    assert answer_table(found)[1][0][2] == "–", "megabyte was not asked at 24"
+    assert results_from(json.loads((out / "results.json").read_text())) == found
+    assert "Answers right" in (out / "report.html").read_text()
+
+
+def test_rates_are_chosen_by_right_answers(asked: dict[str, Any], tmp_path: Path) -> None:
+    asked["models"] = {"transformer": {"preset": "transformer-tiny", "set": {"stack.dim": 16, "max_len": 32}}}
+    asked |= {
+        "data": {"recall": {"paths": RECALL.format(16), "fractions": [0.4, 0.3, 0.3]}},
+        "rates": {"among": [1e-9, 0.01], "data": "recall"},
+    }
+    experiment = parse(Experiment, asked)
+    assert [one.config["max_len"] for one in rate_cells(experiment, resolve(experiment))] == [16, 16]
+    found = compare(experiment, tmp_path / "out", jobs=0, quiet=True)
+    tried = {outcome.lr: outcome.accuracy for outcome in found.outcomes if outcome.role == "rate"}
+    assert tried[1e-9] is not None and tried[0.01] is not None
+    assert found.finals("transformer", "recall")[0].lr == max(tried, key=lambda lr: tried[lr] or 0)
+
+
+def test_tables_show_percent_beside_bits() -> None:
+    assert answer_table(results(1)) == (["Model", "recall"], [["hyena", "96.0 %"], ["conv", "40.0 %"]])
+    assert answer_table(results(2))[1][0] == ["hyena", "97.0 ± 1.0 %"]
+    assert main_table(results(1))[1][0] == ["hyena", "0.200", "2.000"] and "bits of an answer" in main_note(results(1))
+    assert "| hyena | **96.0 %** |" in markdown(results(1)) and "96.0 % *" in plain(results(1))
+    lines = list(csv.DictReader(io.StringIO(csv_text(results(1)), newline="")))
+    assert [line["accuracy"] for line in lines] == ["0.96", "0.4", "", ""]
+
+
+def test_verdicts_are_by_right_answers() -> None:
+    assert verdict_lines(results(1))[1] == "hyena less conv, bits per byte: books -0.500; answers right in percent: recall +56.0."
+    found = results(2)
+    turned = tuple(replace(one, bits={"basic": 2 - one.bits["basic"]}) for one in found.outcomes)
+    assert verdict(replace(found, outcomes=turned), "hyena", "conv", "recall") == "ahead"
+    assert verdict_lines(found)[1] == "hyena is ahead of conv on 2 of 2 texts."
+
+
+def test_charts_are_of_right_answers(tmp_path: Path) -> None:
+    (_, recall), _ = learning_curves(results(1))["recall"]
+    assert recall.y_label == "answers right (%)" and list(recall.series[0].y) == [48.0, 96.0]
+    (_, books), _ = learning_curves(results(1))["books"]
+    assert books.y_label == "bits per byte"
+    page = write_page(results(1), tmp_path).read_text()
+    assert "96.0 %" in page and "96.0% of the answers right" in page
+
+
+def test_the_quick_version_asks_less(asked: dict[str, Any]) -> None:
+    quick = quick_version(parse(Experiment, asked))
+    assert quick.data["recall-16"].synthetic == parse_task(RECALL.format(16))
+    spec = DataSpec(paths=("synthetic:addition,digits=5",))
+    asked["data"]["text"] = spec.model_dump()
+    assert quick_version(parse(Experiment, asked)).data["text"].synthetic == parse_task("synthetic:addition,digits=5,examples=40")
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"paths": "synthetic:recal"}, "did you mean 'recall'"),
+        ({"paths": ["synthetic:recall", "b.txt"]}, "name it alone"),
+        ({"paths": "b.txt", "only": ["transfomer"]}, "did you mean 'transformer'"),
+    ],
+)
+def test_a_wrong_task_is_refused_in_words(values: dict[str, Any], change: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        parse(Experiment, values | {"data": {"text": change}, "rates": None})
+
+
+def test_a_context_that_cannot_be_is_told_before_anything_runs(asked: dict[str, Any], tmp_path: Path) -> None:
+    asked["data"]["recall-16"]["paths"] = RECALL.format(18)
+    with pytest.raises(ValueError, match="patch"):
+        compare(parse(Experiment, asked), tmp_path / "out", jobs=0, quiet=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_score_judges_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, task = tmp_path / "run", "synthetic:addition,digits=2,examples=50,seed=3"
+    api.train("transformer-tiny", RECALL.format(16), run, {"steps": 1, "dtype": "float32", "device": "cpu"}, quiet=True, report=False)
+    assert main(["score", str(run), task, "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["tasks"]
+    answers = api.answer(api.load(run), task)
+    assert found == {"task": task, "answers": 150, "accuracy": answers.accuracy, "bits_per_answer": answers.bits}
+    assert main(["score", str(run), task]) == 0
+    assert f"{answers.accuracy:.1%}" in capsys.readouterr().out
+    assert main(["score", str(run), task, "--sliding"]) == 2 and main(["score", str(run), task, "book.txt"]) == 2
+    assert main(["score", str(run), "synthetic:recall,length=2000"]) == 2
+    assert "context of 1024" in capsys.readouterr().err
