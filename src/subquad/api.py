@@ -30,6 +30,7 @@ from subquad.inference import (
     answer,
     classify,
     distil,
+    embed,
     generate,
     score,
     score_files,
@@ -41,7 +42,8 @@ from subquad.interop.official import from_official
 from subquad.layers.long_filter import ImplicitFilter
 from subquad.models import build_model, parse_model, presets
 from subquad.models.classifier import Classifier
-from subquad.models.model import CausalModel, Model
+from subquad.models.lengthen import lengthened
+from subquad.models.model import CausalModel, Model, causal_model
 from subquad.training.classification import Classification
 from subquad.training.config import TrainConfig, differences, read
 from subquad.training.objectives import Objective, Prediction
@@ -58,9 +60,11 @@ __all__ = [
     "classify",
     "convert",
     "distil",
+    "embed",
     "from_official",
     "generate",
     "info",
+    "lengthened",
     "load",
     "model_table",
     "presets",
@@ -236,8 +240,7 @@ def _objective(config: TrainConfig) -> tuple[TrainConfig, Objective]:
             raise ValueError("data.valid and data.test are for a classifier's labelled texts: leave them out, data.fractions splits files")
         corpus = Corpus.open(data.paths, image=data.image, form=data.format)
         torch.manual_seed(config.seed)
-        model = build_model(config.model)
-        assert isinstance(model, CausalModel)
+        model = causal_model(build_model(config.model), "training on files")
         return config, Prediction(model, corpus)
     if data.image is not None or data.format != "raw":
         raise ValueError("a classifier reads tables of texts and labels: leave out data.image and data.format")

@@ -27,9 +27,9 @@ from torch import Tensor, nn
 
 from subquad import models
 from subquad.config import Config
-from subquad.data import Codec, read_tokenizer
+from subquad.data import read_subwords, read_tokenizer
 from subquad.errors import RunError
-from subquad.models.model import Model
+from subquad.models.model import Model, TextCodec
 
 CONFIG, WEIGHTS, TRAIN, MANIFEST = "config.json", "model.safetensors", "train.yaml", "manifest.json"
 TOKENIZER = "tokenizer.json"
@@ -93,7 +93,7 @@ def load(path: str | Path, device: str | torch.device = "cpu", verify: bool = Tr
     model.load_state_dict(tensors, assign=True)
     assert not any(tensor.is_meta for tensor in model.state_dict().values())
     if isinstance(model, Model):
-        model.tokenizer = _tokenizer(folder, model.vocab)
+        model.tokenizer = _tokenizer(folder, model)
     return model.eval()
 
 
@@ -331,17 +331,17 @@ def _folder(path: str | Path) -> Path:
     return folder
 
 
-def _tokenizer(folder: Path, vocab: int) -> Codec | None:
+def _tokenizer(folder: Path, model: Model) -> TextCodec | None:
     path = folder / TOKENIZER
     if not path.exists():
         return None
     try:
-        tokenizer = read_tokenizer(path)
+        tokenizer = read_tokenizer(path) if model.lossless else read_subwords(path)
     except ValueError as error:
         raise RunError(str(error)) from error
     with _opened(folder / WEIGHTS) as file:
         belongs = (file.metadata() or {}).get(TOKENIZER)  # none where the file was put there by hand
-    if tokenizer.vocab > vocab or belongs not in (None, sha256(path)):
+    if tokenizer.vocab > model.vocab or belongs not in (None, sha256(path)):
         raise RunError(f"{path} belongs to another model than {WEIGHTS}: restore the one that was saved with it")
     return tokenizer
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import sys
 
 import pytest
 import torch
@@ -23,7 +22,7 @@ def model() -> Classifier:
 
 
 def test_every_text_is_classified_as_if_alone(model: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules[classify.__module__], "_BATCH_IDS", 90)
+    monkeypatch.setattr("subquad.inference.texts.BATCH_IDS", 90)
     draw = random.Random(0)
     texts = [draw.randbytes(draw.randrange(41)) for _ in range(30)]
     together = classify(model, texts)

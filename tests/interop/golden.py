@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from subquad.interop.keys import Keys
 
 FOLDER = Path(os.environ.get("SUBQUAD_GOLDENS") or Path(__file__).resolve().parents[2].parent / "shared" / "golden")
 ABSENT = f"the golden numbers are not at {FOLDER}: set SUBQUAD_GOLDENS"
@@ -56,3 +61,32 @@ def full_size(name: str) -> dict[str, Any]:
     """What is known of an official model of full size: config, parameters, and its state as meta tensors."""
     about: dict[str, Any] = json.loads((FOLDER / "keys" / f"{name}.json").read_text(encoding="utf-8"))
     return about | {"state": {key: torch.empty(one["shape"], device="meta") for key, one in about["state"].items()}}
+
+
+@contextmanager
+def watched(modules: dict[str, nn.Module]) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
+    """The first input and the output of modules, from calls while it is open."""
+    seen: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def keep(name: str, module: nn.Module) -> RemovableHandle:
+        return module.register_forward_hook(lambda _, args, output: seen.__setitem__(name, (args[0], output)))
+
+    handles = [keep(name, module) for name, module in modules.items()]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def demand_equal(golden: Golden, ours: dict[str, Tensor]) -> None:
+    """All tensors that the case holds under these names, and at least one."""
+    errors = {name: golden.error(name, tensor) for name, tensor in ours.items() if name in golden.tensors}
+    assert errors and max(errors.values()) <= 1, errors
+
+
+def gradients(golden: Golden, module: nn.Module, keys: Keys) -> dict[str, Tensor]:
+    """Gradients of a module's weights by their official names; where the case holds any, it holds all of them."""
+    written = keys.write({name: one.grad for name, one in module.named_parameters() if one.grad is not None})
+    assert written.keys() == golden.part("grad.state").keys()
+    return {f"grad.state.{name}": gradient for name, gradient in written.items()}

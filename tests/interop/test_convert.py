@@ -25,11 +25,28 @@ LAYER = {"_name_": "hyena", "emb_dim": 3, "filter_order": 6, "l_max": 24, "local
 MODEL = {"d_model": 8, "n_layer": 2, "d_inner": 15, "vocab_size": 250, "pad_vocab_size_multiple": 8, "embed_dropout": 0.1, "layer": LAYER}
 HYBRID = MODEL | {"attn_layer_idx": [0], "attn_cfg": {"num_heads": 2}, "max_position_embeddings": 24}
 OPERATOR = {name: value for name, value in LAYER.items() if name != "_name_"} | {"d_model": 8}
+M2_MIXER = {"d_model": 8, "l_max": 24, "hyena_filter_order": 6, "residual_long_conv": True}
+M2_BERT = {
+    "vocab_size": 50,
+    "hidden_size": 8,
+    "num_hidden_layers": 2,
+    "intermediate_size": 16,
+    "max_position_embeddings": 24,
+    "long_conv_l_max": 24,
+    "hyena_filter_order": 6,
+    "monarch_mixer_sequence_mixing": True,
+    "residual_long_conv": True,
+    "use_monarch_mlp": True,
+}
 CONFIGS: dict[str, dict[str, Any]] = {
     "hyena-operator": OPERATOR,
     "hyena-operator-standalone": OPERATOR,
     "hyena-lm": MODEL,
     "hyena-dna": MODEL,
+    "block-diagonal-linear": {"in_features": 6, "out_features": 9, "nblocks": 3},
+    "m2-mixer": M2_MIXER,
+    "m2-bert": M2_BERT,
+    "m2-bert-embedding": M2_BERT,
     "monarch-linear": {"in_features": 30, "out_features": 18},
 }
 State = dict[str, Tensor]

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
+from torch import nn
 
 from subquad import from_official
 from subquad.evaluation.flops import count_parameters
 from subquad.interop.hyena import Backbone, OfficialLM, OfficialOperator
-from subquad.interop.keys import Keys
 from subquad.interop.official import official_module
 from subquad.layers.hyena import Hyena
 from subquad.ops.long_conv import long_conv
 from subquad.ops.short_conv import short_conv
-from tests.interop.golden import ABSENT, FOLDER, Golden, cases, full_size
+from tests.interop.golden import ABSENT, FOLDER, Golden, cases, demand_equal, full_size, gradients, watched
 
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason=ABSENT)
 
@@ -37,35 +32,6 @@ CONVOLUTIONS = cases("fftconv_*")
 
 def kind_of(golden: Golden) -> str:
     return KIND_OF[golden.about["official_symbol"]]
-
-
-@contextmanager
-def watched(modules: dict[str, nn.Module]) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
-    """The first input and the output of modules, from calls while it is open."""
-    seen: dict[str, tuple[Tensor, Tensor]] = {}
-
-    def keep(name: str, module: nn.Module) -> RemovableHandle:
-        return module.register_forward_hook(lambda _, args, output: seen.__setitem__(name, (args[0], output)))
-
-    handles = [keep(name, module) for name, module in modules.items()]
-    try:
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def demand_equal(golden: Golden, ours: dict[str, Tensor]) -> None:
-    """All tensors that the case holds under these names, and at least one."""
-    errors = {name: golden.error(name, tensor) for name, tensor in ours.items() if name in golden.tensors}
-    assert errors and max(errors.values()) <= 1, errors
-
-
-def gradients(golden: Golden, module: nn.Module, keys: Keys) -> dict[str, Tensor]:
-    """Gradients of a module's weights by their official names; where the case holds any, it holds all of them."""
-    written = keys.write({name: one.grad for name, one in module.named_parameters() if one.grad is not None})
-    assert written.keys() == golden.part("grad.state").keys()
-    return {f"grad.state.{name}": gradient for name, gradient in written.items()}
 
 
 @pytest.mark.parametrize("name", OPERATORS)
@@ -98,7 +64,7 @@ def test_model(name: str) -> None:
     module, keys = official_module(kind_of(golden), golden.config, golden.state)
     assert isinstance(module, Backbone) and not module.training
     ids, blocks = golden.tensors["in.input_ids"], module.stack.blocks
-    parts: dict[str, nn.Module] = {f"layer{index}.hidden": block.feedforward for index, block in enumerate(blocks)}
+    parts: dict[str, nn.Module] = {f"layer{index}.hidden": block.feedforward for index, block in enumerate(blocks) if block.feedforward}
     parts |= {f"layer{index}.mixer": block.mixer for index, block in enumerate(blocks)}
     with watched(parts | {"stack": module.stack}) as seen:
         y = module(ids)

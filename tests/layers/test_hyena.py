@@ -146,7 +146,6 @@ WRONG: dict[str, dict[str, Any]] = {
     "features are time and pairs of a cosine and a sine, so an odd number from 3 on, got 8": {"filter": {"features": 8}},
     "so an odd number from 3 on, got 1": {"filter": {"features": 1}},
     "unknown filter 'implict': did you mean 'implicit'": {"filter": {"kind": "implict"}},
-    "leave one of them out": {"filter": {"learned_features": True, "base_len": 100}},
     "unknown key 'windw'": {"filter": {"windw": None}},
 }
 

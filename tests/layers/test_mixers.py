@@ -15,6 +15,7 @@ from subquad.layers.long_filter import ExplicitFilterConfig, ImplicitFilterConfi
 from subquad.layers.mixer import Mixer, MixerConfig, Segmented
 from subquad.layers.mixers import MIXERS
 from subquad.layers.monarch import MonarchConfig
+from subquad.layers.monarch_mixer import MonarchMixerConfig
 from subquad.layers.short_conv import ConvEncoder
 from subquad.ops.rotary import rotate_direct
 
@@ -24,6 +25,7 @@ EXAMPLES: dict[str, list[MixerConfig]] = {
         AttentionConfig(heads=2, rotary=False),
         AttentionConfig(heads=2, rotary_fraction=0.5),
         AttentionConfig(heads=3, head_dim=6, window=4),
+        AttentionConfig(heads=2, two_sided=True),
     ],
     "linear_attention": [
         LinearAttentionConfig(heads=2, chunk=6),
@@ -46,6 +48,13 @@ EXAMPLES["hyena_2d"] = [
     Hyena2dConfig(shape=(3, 4), filter=ImplicitFilterConfig(features=5, width=6)),
     Hyena2dConfig(shape=(4, 3), order=3, short_first=False, filter=ImplicitFilterConfig(features=3, width=6, window=None)),
     Hyena2dConfig(shape=(2, 6), gated=False, filter=ImplicitFilterConfig(features=3, width=6)),
+]
+EXAMPLES["monarch_mixer"] = [
+    MonarchMixerConfig(filter=ImplicitFilterConfig(features=5, width=6)),
+    MonarchMixerConfig(residual=False, norm=True, filter=ImplicitFilterConfig(features=3, width=6, learned_features=True)),
+    MonarchMixerConfig(two_sided=True, filter=ImplicitFilterConfig(features=5, width=6, frequency_scale=2.0)),
+    MonarchMixerConfig(two_sided=True, residual=False, norm=True, filter=ImplicitFilterConfig(features=3, width=6, window=None)),
+    MonarchMixerConfig(two_sided=True, short_kernel=1, filter=ExplicitFilterConfig(taps=4)),
 ]
 EXAMPLES["monarch"] = [MonarchConfig(), MonarchConfig(channels=True)]
 
@@ -118,10 +127,14 @@ def test_two_sided_mixers_see_the_whole_sequence_and_no_padding(config: MixerCon
     whole = mixer(x)
     for row in range(2):
         torch.testing.assert_close(mixer(x[row : row + 1])[0], whole[row], rtol=0, atol=1e-9)
-    reach = config.filter.taps if isinstance(config, HyenaConfig) and isinstance(config.filter, ExplicitFilterConfig) else length
+    reach = (
+        config.filter.taps
+        if isinstance(config, HyenaConfig | MonarchMixerConfig) and isinstance(config.filter, ExplicitFilterConfig)
+        else length
+    )
     for at in (0, 5, length - 1):
         changed = x.clone()
-        changed[:, at] += 1
+        changed[:, at, ::2] += 1  # not all channels alike, which a norm would take back
         moved = (mixer(changed) - whole).abs().amax((0, 2)) > 1e-9
         assert moved.all() or (reach < length and moved[max(at - reach, 0) : at + reach].all())
     mask = torch.ones(2, length, dtype=torch.bool)
@@ -180,6 +193,10 @@ def test_wrong_segments() -> None:
         AttentionConfig(heads=2).build_segmented(8, 5, 6)
     with pytest.raises(ValueError, match="a window of 4 inside segments"):
         AttentionConfig(heads=2, window=4).build_segmented(8, 5, 0)
+    with pytest.raises(ValueError, match="segments are for causal attention"):
+        AttentionConfig(heads=2, two_sided=True).build_segmented(8, 5, 0)
+    with pytest.raises(ValueError, match="a window of 4 is for causal attention"):
+        AttentionConfig(heads=2, two_sided=True, window=4)
     with pytest.raises(ValueError, match="cannot look back over a patch's edge: set cross_patch=0"):
         MixerConfig.build_segmented(AttentionConfig(heads=2), 8, 5, 1)
 
@@ -208,7 +225,7 @@ def test_a_fraction_of_the_channels_turns() -> None:
         assert torch.equal(turned[..., 4:], plain[:, :, part, :, 4:])
 
 
-@pytest.mark.parametrize("config", EXAMPLES["attention"], ids=str)
+@pytest.mark.parametrize("config", [config for config in EXAMPLES["attention"] if config.causal], ids=str)
 def test_the_latest_positions_alone(config: AttentionConfig) -> None:
     torch.manual_seed(0)
     mixer = config.build(8, 23).double()

@@ -8,9 +8,11 @@ import torch
 from torch import nn
 
 from subquad.layers.attention import AttentionConfig
+from subquad.layers.feedforward import FeedForwardConfig
 from subquad.layers.hyena import HyenaConfig
 from subquad.layers.linear_attention import LinearAttentionConfig
 from subquad.layers.long_filter import ExplicitFilterConfig, FilterConfig, ImplicitFilterConfig
+from subquad.layers.monarch_mixer import MonarchMixerConfig
 from subquad.layers.stack import StackConfig
 from subquad.models.language_model import LanguageModelConfig
 from subquad.models.megabyte import MegabyteConfig
@@ -32,6 +34,11 @@ def hyena(order: int = 2, filter: FilterConfig | None = None, **options: Any) ->
 
 def hyena_stack(dim: int, depth: int = 2, order: int = 2, **options: Any) -> StackConfig:
     return StackConfig(dim=dim, depth=depth, mixer=hyena(order, **options))
+
+
+def monarch_stack(dim: int, depth: int = 2, **options: Any) -> StackConfig:
+    mixer = MonarchMixerConfig(filter=ImplicitFilterConfig(features=5, width=8), **options)
+    return StackConfig(dim=dim, depth=depth, mixer=mixer)
 
 
 def megabyte(patch_size: int, **options: Any) -> MegabyteConfig:
@@ -80,6 +87,16 @@ CASES: dict[str, ModelConfig] = {
         max_len=40, stack=hyena_stack(16, filter=ImplicitFilterConfig(features=3, width=8, learned_features=True)), scale_residual=True
     ),
     "hyena-conv1d": LanguageModelConfig(max_len=40, stack=hyena_stack(16, filter=ExplicitFilterConfig(taps=9))),
+    "monarch-mixer": LanguageModelConfig(max_len=40, stack=monarch_stack(16)),
+    "monarch-mixer-alone": LanguageModelConfig(
+        max_len=40, stack=monarch_stack(16, residual=False).model_copy(update={"feedforward": None}), scale_residual=True
+    ),
+    "monarch-mixer-post-norm": LanguageModelConfig(
+        max_len=40,
+        stack=monarch_stack(16).model_copy(
+            update={"norm": "after", "mixer_residual": False, "feedforward": FeedForwardConfig(activation="gelu", gated=True, blocks=4)}
+        ),
+    ),
     "hyena-hybrid": LanguageModelConfig(
         max_len=40, stack=hyena_stack(16, depth=3).model_copy(update={"others": {1: AttentionConfig(heads=2)}}), start="none"
     ),

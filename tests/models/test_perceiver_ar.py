@@ -33,6 +33,7 @@ def direct_forward(model: PerceiverAR, ids: Tensor) -> Tensor:
     """Slow twin of ``forward`` for one sequence: each position by itself, from the start of its window."""
     vectors = torch.cat((model.start.unsqueeze(0), model.embedding(ids[:-1])))
     reader, rows = model.reader, []
+    assert reader.mixer_norm and reader.feedforward and reader.feedforward_norm
     for t in range(len(ids)):
         first = window_start(t, model.config.latents)
         latents = []
@@ -157,7 +158,7 @@ def test_presets_have_the_sizes_of_the_table(name: str) -> None:
     assert (config.width, config.stack.depth, config.max_len, config.latents) == (dim, depth, max_len, latents)
     assert mixer.model_dump() == config.stack.mixer.model_dump()
     assert (mixer.model_dump()["heads"], mixer.model_dump()["rotary_fraction"]) == (heads, 0.5)
-    assert config.stack.feedforward.activation == "squared_relu"
+    assert config.stack.feedforward and config.stack.feedforward.activation == "squared_relu"
     assert config.stack.dropout == mixer.model_dump()["dropout"] == (0.0 if name in ("tiny", "small") else 0.1)
     with torch.device("meta"):
         model = config.build()

@@ -21,6 +21,7 @@ VERBS = {
     "compare": "models side by side at one budget",
     "info": "what a run is, how it was trained, its scores",
     "models": "the presets: parameters, FLOPs per byte, context",
+    "embed": "one vector for each text",
     "convert": "an official checkpoint -> a run folder",
 }
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
 from subquad.cli.arguments import TEXT, option, parse_arguments
 
-ABOUT = """Makes a run folder of an official checkpoint: the model in it generates and scores as one trained here.
+ABOUT = """Makes a run folder of an official checkpoint: the model in it generates, scores or embeds as one trained here.
 
-Kinds: hyena-lm (HazyResearch/safari), hyena-dna (HazyResearch/hyena-dna).
+Kinds: hyena-lm (HazyResearch/safari), hyena-dna (HazyResearch/hyena-dna), m2-bert and m2-bert-embedding (HazyResearch/m2).
 
 Example:
   subquad convert weights.ckpt --from hyena-lm --config config.json --tokenizer tokenizer.json --out runs/hyena"""
@@ -29,6 +29,9 @@ class Convert:
         str | None, TEXT, option("the official config, .json or .yaml; by default config.json beside the weights", "FILE")
     ] = None
     tokenizer: Annotated[str | None, TEXT, option("a tokenizer.json to keep with the model", "FILE")] = None
+    padding: Annotated[Literal["masked", "official"], option("official lets padding change an encoder's results, as the original does")] = (
+        "masked"
+    )
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -41,4 +44,4 @@ def main(arguments: Sequence[str]) -> None:
 
     from subquad import api
 
-    print(api.convert(request.src, request.kind, request.out, request.config, request.tokenizer))
+    print(api.convert(request.src, request.kind, request.out, request.config, request.tokenizer, request.padding))

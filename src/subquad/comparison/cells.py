@@ -18,7 +18,7 @@ from subquad.comparison.results import Role
 from subquad.config import override, parse
 from subquad.evaluation.flops import count_flops
 from subquad.models import build_model, parse_model
-from subquad.models.model import CausalModel
+from subquad.models.model import causal_model
 from subquad.training.config import TrainConfig
 from subquad.training.optim import default_lr
 
@@ -128,8 +128,7 @@ def flat(options: Mapping[str, Any], prefix: str = "") -> Values:
 def _costed(config: Values, options: Values, note: str) -> Resolved:
     train = parse(TrainConfig, override(TrainConfig(model=config).model_dump(mode="json"), options))
     with torch.device("meta"):
-        model = build_model(config)
-    assert isinstance(model, CausalModel)
+        model = causal_model(build_model(config), "a comparison")
     length = min(train.data.window or model.config.max_len, model.config.max_len)  # one window may be asked for of models of all contexts
     spans = model.training_spans(length)
     learned = sum(end - first for first, end in spans) / len(spans) * train.batch

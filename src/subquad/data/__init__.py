@@ -6,6 +6,7 @@ from subquad.data.corpus import Corpus, Form, Split
 from subquad.data.labelled import Columns, Example, Labelled, read_labelled, read_table, table_of
 from subquad.data.scan import ImageShape, patch_scan
 from subquad.data.sources import Document
+from subquad.data.subwords import Subwords, read_subwords
 from subquad.data.synthetic import TASKS, Task, is_task, parse_task, task_path
 from subquad.data.tokenizer import Codec, Tokenizer, count_bytes, open_tokenizer, read_tokenizer, span_text, tokenized
 from subquad.data.windows import Ids, Span, Windows
@@ -26,6 +27,7 @@ __all__ = [
     "Labelled",
     "Span",
     "Split",
+    "Subwords",
     "Task",
     "Tokenizer",
     "Windows",
@@ -35,6 +37,7 @@ __all__ = [
     "parse_task",
     "patch_scan",
     "read_labelled",
+    "read_subwords",
     "read_table",
     "read_tokenizer",
     "table_of",

@@ -32,7 +32,7 @@ Tokens: TypeAlias = npt.NDArray[np.int32]
 _PIECE = 1 << 18
 _GROUP = 32  # pieces that the package may encode at the same time
 _WORD_END = re.compile(rb".*[A-Za-z](?= )", re.DOTALL)
-_HINT = "token models need the package tokenizers: pip install 'subquad[tokens]'"
+HINT = "token models need the package tokenizers: pip install 'subquad[tokens]'"
 
 
 def _byte_of_character() -> dict[str, int]:
@@ -80,7 +80,7 @@ class Tokenizer:
             from tokenizers import Tokenizer as Encoder
             from tokenizers import decoders, models, pre_tokenizers, trainers
         except ImportError as error:
-            raise ValueError(_HINT) from error
+            raise ValueError(HINT) from error
         encoder = Encoder(models.BPE())
         encoder.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         encoder.decoder = decoders.ByteLevel()
@@ -134,7 +134,7 @@ class Tokenizer:
         try:
             from tokenizers import Tokenizer as Encoder
         except ImportError as error:
-            raise ValueError(_HINT) from error
+            raise ValueError(HINT) from error
         encoder = Encoder.from_str(self._content.decode())
         encoder.no_padding()
         encoder.no_truncation()
@@ -219,10 +219,10 @@ def read_tokenizer(path: str | Path) -> Codec:
         content = Path(path).read_bytes()
     except OSError as error:
         raise ValueError(f"cannot read the tokenizer {path} ({error.strerror}): expected a tokenizer.json") from None
-    return Characters(content, str(path)) if _type(content) == TYPE else Tokenizer(content, str(path))
+    return Characters(content, str(path)) if type_of(content) == TYPE else Tokenizer(content, str(path))
 
 
-def _type(content: bytes) -> Any:
+def type_of(content: bytes) -> Any:
     """The type that a tokenizer.json gives itself at its top; None for what is no JSON object."""
     try:
         values = json.loads(content)

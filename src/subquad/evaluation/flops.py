@@ -25,11 +25,13 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from subquad.layers.block_diagonal import BlockDiagonalLinear
 from subquad.layers.long_filter import LongFilter
 from subquad.layers.mixer import Mixer
 from subquad.layers.stack import Block, Stack
 from subquad.models import build_model, parse_model
-from subquad.models.model import CausalModel, ModelConfig
+from subquad.models.encoder import Encoder
+from subquad.models.model import CausalModel, Model, ModelConfig
 
 Causal = Literal["half", "full"]
 
@@ -74,11 +76,12 @@ def count_flops(
 ) -> Flops:
     """FLOPs per byte of a pass over ``length`` bytes (default: the context), or of a training step on them with ``backward``.
 
-    Raises ``ValueError`` for a length outside 1 to max_len, and for a model that is not causal.
+    A token model's are per token, an encoder's those of its head. Raises ``ValueError`` for a length outside 1 to max_len, and for a
+    classifier.
     """
     model = config if isinstance(config, ModelConfig) else parse_model(config)
     if not isinstance(model, ModelConfig):
-        raise ValueError(f"FLOPs per byte are counted of causal models, got a {model.kind}: count its backbone")
+        raise ValueError(f"FLOPs per byte are counted of models that read ids themselves, got a {model.kind}: count its backbone")
     config = model
     length = config.max_len if length is None else length
     if length < 1:
@@ -90,15 +93,14 @@ def count_flops(
 def _count(config: str, length: int, causal: Causal, backward: bool) -> Flops:
     with torch.device("meta"):
         model = build_model(json.loads(config))
-    assert isinstance(model, CausalModel)
-    spans = model.training_spans(length) if backward else [(0, length)]
+    spans = model.training_spans(length) if backward and isinstance(model, CausalModel) else [(0, length)]
     positions = sum(end - first for first, end in spans)
     forward, attention, visible, transforms, filters = _summed(_counts(model, length, span, backward=False) for span in spans)
     counted = sum(_counts(model, length, span, backward=True).everything for span in spans) if backward else forward
     # Backward work is not credited to modules reliably; attention and logits keep their share of the forward pass, since every matrix
     # product has two of its own size in the backward pass.
     scale = counted / max(forward, 1)
-    logits = 2.0 * model.config.vocab * _output_width(model) * positions
+    logits = 2.0 * model.vocab * _output_width(model) * positions
     linear = counted - scale * (attention + transforms + filters + logits)
     embedding = 2.0 * sum(table.weight.numel() for table in _id_tables(model)) * positions
     parts = (visible if causal == "half" else attention, transforms, filters, logits, embedding)
@@ -112,7 +114,7 @@ def count_parameters(model: nn.Module) -> int:
 
 def embedding_parameters(model: nn.Module) -> int:
     """Those of tables, positions and pad or start vectors: all that is no linear map, convolution or norm."""
-    inner = (nn.Linear, nn.Conv1d, nn.LayerNorm)
+    inner = (nn.Linear, BlockDiagonalLinear, nn.Conv1d, nn.LayerNorm)
     return count_parameters(model) - sum(count_parameters(module) for module in model.modules() if isinstance(module, inner))
 
 
@@ -123,7 +125,7 @@ def _summed(counts: Iterable[_Counts]) -> _Counts:
     return total
 
 
-def _counts(model: CausalModel, length: int, span: tuple[int, int], backward: bool) -> _Counts:
+def _counts(model: Model, length: int, span: tuple[int, int], backward: bool) -> _Counts:
     """Measured at one and two blocks a stack and continued to all where blocks are alike; a hybrid's are all measured."""
     stacks = [module for module in model.modules() if isinstance(module, Stack) and len(module.blocks) and module.alike]
     blocks = [list(stack.blocks) for stack in stacks]
@@ -155,15 +157,15 @@ _TRANSFORMS = {
 }
 
 
-def _measured(model: CausalModel, length: int, span: tuple[int, int], backward: bool) -> _Counts:
+def _measured(model: Model, length: int, span: tuple[int, int], backward: bool) -> _Counts:
     counter = FlopCounterMode(display=False, custom_mapping=_TRANSFORMS)
     noting = _noting_attention(model, counter), _noting_filters(model, counter)
     model.requires_grad_(backward)  # a slice of a parameter asks for gradients even where there are none, which the counter cannot follow
     with counter, torch.device("meta"), torch.set_grad_enabled(backward), noting[0] as noted, noting[1] as filters:
         ids = torch.empty(1, length, dtype=torch.long)
-        logits = model(ids) if span == (0, length) else model.span_logits(ids, *span)
+        y = model.span_logits(ids, *span) if isinstance(model, CausalModel) and span != (0, length) else model(ids)
         if backward:
-            logits.sum().backward()
+            y.sum().backward()
     counts: Mapping[Any, float] = counter.get_flop_counts()["Global"]
     transforms = sum(counts.get(operator, 0) for operator in _TRANSFORMS)
     attention, visible = sum(count for count, _ in noted), sum(count * share for count, share in noted)
@@ -171,7 +173,7 @@ def _measured(model: CausalModel, length: int, span: tuple[int, int], backward: 
 
 
 @contextmanager
-def _noting_attention(model: CausalModel, counter: FlopCounterMode) -> Iterator[list[tuple[int, float]]]:
+def _noting_attention(model: Model, counter: FlopCounterMode) -> Iterator[list[tuple[int, float]]]:
     """For each call of an attention in a forward pass: FLOPs of its scores and values, and the share of them that is visible."""
     noted: list[tuple[int, float]] = []
     before: list[int] = []
@@ -196,7 +198,7 @@ def _noting_attention(model: CausalModel, counter: FlopCounterMode) -> Iterator[
 
 
 @contextmanager
-def _noting_filters(model: CausalModel, counter: FlopCounterMode) -> Iterator[list[float]]:
+def _noting_filters(model: Model, counter: FlopCounterMode) -> Iterator[list[float]]:
     """For each call of a long filter in a forward pass its FLOPs."""
     noted: list[float] = []
     before: list[float] = []
@@ -219,12 +221,13 @@ def _noting_filters(model: CausalModel, counter: FlopCounterMode) -> Iterator[li
             hook.remove()
 
 
-def _output_width(model: nn.Module) -> int:
-    """Width of the vectors that the logits are read from: the last table or head of the model."""
+def _output_width(model: Model) -> int:
+    """Width of the vectors that the logits are read from, the last table or head of the model; 0 for an encoder that gives none."""
+    if isinstance(model, Encoder) and model.config.head != "mlm":
+        return 0
     return _id_tables(model)[-1].embedding_dim
 
 
-def _id_tables(model: nn.Module) -> list[nn.Embedding]:
-    assert isinstance(model, CausalModel)
+def _id_tables(model: Model) -> list[nn.Embedding]:
     tables = (module for module in model.modules() if isinstance(module, nn.Embedding))
-    return [table for table in tables if table.num_embeddings == model.config.vocab]
+    return [table for table in tables if table.num_embeddings == model.vocab]

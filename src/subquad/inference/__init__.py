@@ -1,9 +1,10 @@
-"""Using a model: writing on from a prompt, scoring data, classifying texts."""
+"""Using a model: writing on from a prompt, scoring data, classifying and embedding texts."""
 
 from subquad.inference.answers import Answers, answer, answer_spans
 from subquad.inference.classify import Classified, agreement, classify
 from subquad.inference.continuation import continuation_bits
 from subquad.inference.distill import distil
+from subquad.inference.embed import embed
 from subquad.inference.generate import generate, stream
 from subquad.inference.score import Score, score, score_files, total
 
@@ -17,6 +18,7 @@ __all__ = [
     "classify",
     "continuation_bits",
     "distil",
+    "embed",
     "generate",
     "score",
     "score_files",

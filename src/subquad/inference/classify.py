@@ -5,19 +5,16 @@ Texts are read in batches of about the same length, padded on the right, which c
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, cast
+from collections.abc import Sequence
+from typing import NamedTuple, cast
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
-from subquad.inference.contract import BYTES, evaluating
+from subquad.inference.contract import evaluating
+from subquad.inference.texts import batches, text_ids
 from subquad.models.classifier import Classifier
 from subquad.ops.agreement import confusion, figures
-
-_BATCH_IDS = 1 << 14
 
 
 class Classified(NamedTuple):
@@ -37,14 +34,10 @@ def classify(model: nn.Module, texts: Sequence[bytes | str], *, cut: bool = Fals
         raise ValueError(f"a classifier is needed here, got {type(model).__name__}: train one with subquad train classifier --init RUN")
     classifier = cast(Classifier, model)
     classes = classifier.config.classes
-    rows = [_ids(classifier, text, cut) for text in texts]
+    rows = [text_ids(classifier, text, cut) for text in texts]
     found: list[Classified | None] = [None] * len(rows)
     modules, device = list(model.modules()), classifier.head.weight.device
-    for places in _batches([len(row) for row in rows]):
-        lengths = [len(rows[place]) for place in places]
-        ids = torch.zeros(len(places), max(lengths), dtype=torch.int64)
-        for row, place in zip(ids, places, strict=True):
-            row[: len(rows[place])] = torch.from_numpy(rows[place].astype(np.int64))
+    for places, ids, lengths in batches(rows):
         with evaluating(modules):
             logits = model(ids.to(device), lengths)
         for place, one in zip(places, logits.double().softmax(1).tolist(), strict=True):
@@ -67,27 +60,3 @@ def agreement(results: Sequence[Classified], labels: Sequence[str | None]) -> di
     true = torch.tensor([classes.index(label) for _, label in pairs])
     predicted = torch.tensor([classes.index(found.label) for found, _ in pairs])
     return figures(confusion(true, predicted, len(classes)))
-
-
-def _ids(model: Classifier, text: bytes | str, cut: bool) -> npt.NDArray[np.integer[Any]]:
-    data = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
-    if not isinstance(data, bytes):
-        raise ValueError(f"a text must be bytes or str, got {type(text).__name__}")
-    if model.tokenizer is None and model.vocab != BYTES:
-        raise ValueError(f"this model has {model.vocab} ids, so it needs its tokenizer (tokenizer.json in the run folder)")
-    ids = np.frombuffer(data, dtype=np.uint8) if model.tokenizer is None else model.tokenizer.encode(data)
-    if len(ids) > model.max_len and not cut:
-        raise ValueError(f"a text has {len(ids)} ids and the context is {model.max_len}: shorten it, or cut texts (cut=True, --cut)")
-    return ids[: model.max_len]
-
-
-def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """The places of texts in order of their lengths, as many at a time as one batch has room for."""
-    batch: list[int] = []
-    for place in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if batch and (len(batch) + 1) * (lengths[place] + 1) > _BATCH_IDS:
-            yield batch
-            batch = []
-        batch.append(place)
-    if batch:
-        yield batch

@@ -9,29 +9,36 @@ import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import yaml
 
 from subquad import checkpoint
-from subquad.data import open_tokenizer
+from subquad.data import open_tokenizer, read_subwords
 from subquad.errors import RunError
 from subquad.interop.official import KINDS, from_official, kind_of
+from subquad.models.encoder import Encoder
 from subquad.training.state import check_out
 
 SAFE, PICKLED = (".safetensors",), (".pt", ".pth", ".ckpt", ".bin")
 
 
 def convert(
-    src: str | Path, kind: str, out: str | Path, config: str | Path | Mapping[str, Any] | None = None, tokenizer: str | Path | None = None
+    src: str | Path,
+    kind: str,
+    out: str | Path,
+    config: str | Path | Mapping[str, Any] | None = None,
+    tokenizer: str | Path | None = None,
+    padding: Literal["masked", "official"] = "masked",
 ) -> Path:
     """Makes a run folder of an official checkpoint and returns it; the model in it is one of ours and does all that ours do.
 
     ``src``: a .safetensors, .pt, .pth, .ckpt or .bin file, or a folder that holds one. ``config``: the official config, as a mapping or a
     .json or .yaml file; by default config.json beside the weights. ``tokenizer``: a tokenizer.json to keep with the model, or "dna", which
-    a HyenaDNA has without being asked. ``out`` must
-    be new or empty. Raises ``ValueError`` for wrong input and ``RunError`` for a file that is damaged or asks to run code.
+    a HyenaDNA has without being asked. ``padding``: an encoder of ours keeps padding out of its results; "official" lets it in, as the
+    original does. ``out`` must be new or empty. Raises ``ValueError`` for wrong input and ``RunError`` for a file that is damaged or asks
+    to run code.
     """
     official = kind_of(kind)
     if official.model is None:
@@ -42,9 +49,13 @@ def convert(
     weights = _weights_file(Path(src))
     options = _config(config if config is not None else weights.parent / checkpoint.CONFIG, config is None)
     model = official.model(from_official(kind, options, read_state(weights)))
+    if padding != "masked":
+        if padding != "official" or not isinstance(model, Encoder):
+            raise ValueError(f'padding is "masked", or "official" for an encoder, got {padding!r} for {kind}: leave it out')
+        model.config = model.config.model_copy(update={"padding": padding})
     tokenizer = official.tokenizer if tokenizer is None else tokenizer
     if tokenizer is not None:
-        model.tokenizer = open_tokenizer(str(tokenizer), [])
+        model.tokenizer = open_tokenizer(str(tokenizer), []) if model.lossless else read_subwords(tokenizer)
         if model.tokenizer.vocab > model.vocab:
             raise ValueError(f"{tokenizer} has {model.tokenizer.vocab} tokens, but the model {model.vocab} ids: give the model's own")
     check_out(out)

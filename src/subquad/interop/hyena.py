@@ -21,10 +21,10 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from subquad.config import Config, parse
-from subquad.interop.keys import SAME, Constant, Key, Keys, Layout, State, equals
+from subquad.interop.filters import FIRST, RATES, SHORT, has_table
+from subquad.interop.keys import SAME, Constant, Key, Keys, Layout, State, weight_and_bias
 from subquad.interop.options import read_options
 from subquad.layers.hyena import HyenaConfig
-from subquad.layers.long_filter import ImplicitFilterConfig
 from subquad.layers.stack import Stack
 from subquad.models.classifier import Classifier, ClassifierConfig
 from subquad.models.language_model import LanguageModel, LanguageModelConfig
@@ -221,7 +221,7 @@ def as_model(module: nn.Module) -> Model:
 
 def _operator(config: Mapping[str, Any], state: State, layout: FilterLayout) -> Plan:
     options = _operator_options(config, layout)
-    table = _has_table(options, state, "")
+    table = has_table(state, "filter_fn.pos_emb.z", options.l_max, options.emb_dim, options.lr_pos_emb)
     build = partial(OfficialOperator, _hyena(options, table), options.d_model, options.l_max)
     return build, _hyena_keys(options, layout, table).under("", "mixer.")
 
@@ -246,7 +246,8 @@ def _backbone(
         )
     attending = sorted(set(options.attn_layer_idx or ()))
     names = {index: f"backbone.layers.{index}.mixer." for index in range(options.n_layer) if index not in attending}
-    table = any(_has_table(layer, state, name) for name in names.values())
+    tables = (f"{name}filter_fn.pos_emb.z" for name in names.values())
+    table = any(has_table(state, name, layer.l_max, layer.emb_dim, layer.lr_pos_emb) for name in tables)
     attention = {}
     if attending:
         heads = read_options(AttentionOptions, options.attn_cfg or {}, _ATTENTION_FIXED, _ATTENTION_IGNORED, "attn_cfg.")
@@ -269,7 +270,12 @@ def _backbone(
         "start": "none",
         "scale_residual": True,
     }
-    keys = Keys([Key("backbone.embeddings.word_embeddings.weight", "embedding.weight", copies=tied), *_norm("backbone.ln_f", "stack.norm")])
+    keys = Keys(
+        [
+            Key("backbone.embeddings.word_embeddings.weight", "embedding.weight", copies=tied),
+            *weight_and_bias("backbone.ln_f", "stack.norm"),
+        ]
+    )
     if positions:
         keys += Keys([Key("backbone.embeddings.position_embeddings.weight", "positions.weight")])
     for index in range(options.n_layer):
@@ -280,22 +286,17 @@ def _backbone(
 def _block_keys(index: int, mixer: Keys) -> Keys:
     block = mixer.under("mixer.", "mixer.") + Keys(
         [
-            *_norm("norm1", "mixer_norm"),
-            *_norm("norm2", "feedforward_norm"),
-            *_norm("mlp.fc1", "feedforward.up"),
-            *_norm("mlp.fc2", "feedforward.down"),
+            *weight_and_bias("norm1", "mixer_norm"),
+            *weight_and_bias("norm2", "feedforward_norm"),
+            *weight_and_bias("mlp.fc1", "feedforward.up"),
+            *weight_and_bias("mlp.fc2", "feedforward.down"),
         ]
     )
     return block.under(f"backbone.layers.{index}.", f"stack.blocks.{index}.")
 
 
-def _norm(official: str, ours: str) -> list[Key]:
-    """Weight and bias of a norm or a linear map."""
-    return [Key(f"{official}.{part}", f"{ours}.{part}") for part in ("weight", "bias")]
-
-
 def _attention_keys() -> Keys:
-    return Keys([*_norm("Wqkv", "qkv"), *_norm("out_proj", "out")])
+    return Keys([*weight_and_bias("Wqkv", "qkv"), *weight_and_bias("out_proj", "out")])
 
 
 def _hyena(options: OperatorOptions, table: bool) -> HyenaConfig:
@@ -316,28 +317,27 @@ def _hyena_keys(options: OperatorOptions, layout: FilterLayout, table: bool) -> 
     channels = _channels(filters, dim, layout)
     network, last = "filter_fn.implicit_filter", 2 * (depth - 1)
     keys = [
-        *_norm("in_proj", "project"),
-        *_norm("out_proj", "out"),
-        Key("short_filter.weight", "short.weight", Layout(lambda w: w.squeeze(1).flip(1), lambda w: w.flip(1).unsqueeze(1))),
+        *weight_and_bias("in_proj", "project"),
+        *weight_and_bias("out_proj", "out"),
+        Key("short_filter.weight", "short.weight", SHORT),
         Key("short_filter.bias", "short.bias"),
         Key("filter_fn.bias", "skip.weight", channels.then(Layout(lambda x: x.reshape(filters, dim), lambda x: x.flatten()))),
-        *(key for index in range(depth - 1) for key in _norm(f"{network}.{2 * index}", f"filter.hidden.{index}")),
+        *(key for index in range(depth - 1) for key in weight_and_bias(f"{network}.{2 * index}", f"filter.hidden.{index}")),
         Key(f"{network}.{last}.weight", "filter.last.weight", channels),
         Key(
             f"{network}.1.freq",
             "filter.frequency",
-            Layout(lambda x: x.squeeze(0), lambda x: x.unsqueeze(0)),
+            FIRST,
             tuple(f"{network}.{index}.freq" for index in range(3, last, 2)),
         ),
     ]
     constants = [Constant("filter_fn.pos_emb.t", torch.linspace(0, 1, options.l_max)[None, :, None])]
     if table:
-        keys.append(Key("filter_fn.pos_emb.z", "filter.table", Layout(lambda x: x.squeeze(0), lambda x: x.unsqueeze(0))))
+        keys.append(Key("filter_fn.pos_emb.z", "filter.table", FIRST))
     else:
         constants.append(Constant("filter_fn.pos_emb.z", torch.empty(1, options.l_max, options.emb_dim, device="meta")))
     if options.modulate:
-        rates = Layout(lambda x: x.flatten(), lambda x: x[None, None])
-        keys.append(Key("filter_fn.modulation.deltas", "filter.rates", rates.then(channels)))
+        keys.append(Key("filter_fn.modulation.deltas", "filter.rates", RATES.then(channels)))
     else:
         constants.append(Constant("filter_fn.modulation.deltas", torch.empty(1, 1, filters * dim, device="meta")))
     return Keys(keys, constants)
@@ -351,15 +351,3 @@ def _channels(filters: int, dim: int, layout: FilterLayout) -> Layout:
         lambda x: x.reshape(dim, filters, -1).transpose(0, 1).reshape(x.shape),
         lambda x: x.reshape(filters, dim, -1).transpose(0, 1).reshape(x.shape),
     )
-
-
-def _has_table(options: OperatorOptions, state: State, prefix: str) -> bool:
-    """Whether the features of position are to be read: as a parameter, or as a buffer that is not what would be computed."""
-    found = state.get(f"{prefix}filter_fn.pos_emb.z")
-    if options.lr_pos_emb != 0:
-        return True
-    if found is None or found.is_meta or found.shape != (1, options.l_max, options.emb_dim):
-        return False  # the report names a missing or reshaped one
-    like = parse(ImplicitFilterConfig, {"features": options.emb_dim, "width": 1}).build(1, options.l_max)
-    computed = like.features(torch.arange(options.l_max), torch.float64)
-    return not equals(found[0], computed, 1e-4)  # the official ones are computed in float32: angles near 100, rounded

@@ -54,10 +54,15 @@ class Constant:
     tolerance: float = 1e-6
 
 
+def weight_and_bias(official: str, ours: str) -> list[Key]:
+    """Those of a norm or a linear map."""
+    return [Key(f"{official}.{part}", f"{ours}.{part}") for part in ("weight", "bias")]
+
+
 class Keys:
     """The official state of a module: what is read from it, and what it must agree with.
 
-    ``optional`` names copies that may be missing.
+    ``optional`` names copies and constants that may be missing.
     """
 
     def __init__(self, keys: Iterable[Key], constants: Iterable[Constant] = (), optional: Iterable[str] = ()) -> None:
@@ -119,7 +124,7 @@ class Keys:
 
     def _differing_constants(self, state: Mapping[str, Tensor]) -> Iterable[str]:
         for one in self.constants:
-            if not equals(state[one.official], one.value, one.tolerance):
+            if one.official in state and not equals(state[one.official], one.value, one.tolerance):
                 yield f"{one.official} (a constant of the config)"
 
 
@@ -133,16 +138,18 @@ def equals(tensor: Tensor, constant: Tensor, tolerance: float) -> bool:
 def tensors_of(state: Mapping[str, Any]) -> State:
     """The tensors of an official checkpoint by the names they have in the bare model.
 
-    Taken off are the "state_dict" of a training checkpoint, Lightning's prefix "model.", and what a wrapper for activation checkpointing
-    puts between a sublayer and its weights (".mixer.layer."). Raises ``ValueError`` for what is no tensor in float32 or float64.
+    Taken off are the "state_dict" of a training checkpoint, Composer's "state" and "model", the prefix "model." of either, and what a
+    wrapper for activation checkpointing puts between a sublayer and its weights (".mixer.layer."). Raises ``ValueError`` for what is no
+    tensor in float32 or float64, the numbers of positions apart.
     """
-    inner = state.get("state_dict")
-    if isinstance(inner, Mapping):
-        return tensors_of(inner)
+    for inner in (state.get("state_dict"), state.get("state"), state.get("model")):
+        if isinstance(inner, Mapping):
+            return tensors_of(inner)
     whole = bool(state) and all(str(name).startswith("model.") for name in state)
     tensors = {}
     for name, tensor in state.items():
-        if not isinstance(tensor, Tensor) or tensor.dtype not in (torch.float32, torch.float64):
+        counts = str(name).endswith("position_ids")
+        if not isinstance(tensor, Tensor) or not (counts or tensor.dtype in (torch.float32, torch.float64)):
             got = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
             raise ValueError(f"the state holds {got} at {name!r}: expected tensors in float32 (convert others with tensor.float())")
         tensors[re.sub(r"\.(mixer|mlp)\.layer\.", r".\1.", str(name).removeprefix("model." if whole else ""))] = tensor

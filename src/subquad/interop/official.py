@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from subquad.config import suggest
-from subquad.interop import hyena, monarch
+from subquad.interop import hyena, m2_bert, monarch
 from subquad.interop.keys import Keys, State, tensors_of
 from subquad.models.model import Model
 
@@ -34,7 +34,11 @@ KINDS = {
     "hyena-operator-standalone": Kind(hyena.standalone_operator),
     "hyena-lm": Kind(hyena.language_model, hyena.as_model),
     "hyena-dna": Kind(hyena.hyena_dna, hyena.as_model, "dna"),
+    "block-diagonal-linear": Kind(m2_bert.block_diagonal_linear),
     "monarch-linear": Kind(monarch.linear),
+    "m2-mixer": Kind(m2_bert.mixer),
+    "m2-bert": Kind(m2_bert.bert, m2_bert.as_encoder),
+    "m2-bert-embedding": Kind(m2_bert.bert_embedding, m2_bert.as_encoder),
 }
 
 

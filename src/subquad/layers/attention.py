@@ -1,4 +1,4 @@
-"""Causal self-attention: softmax(q k^T / sqrt(d)) v over H heads of d channels, with rotary positions if asked.
+"""Self-attention, causal or two-sided: softmax(q k^T / sqrt(d)) v over H heads of d channels, with rotary positions if asked.
 
 Over the whole past it costs T^2; over a window w, T * w; over segments of P with lookback r (MEGABYTE's local model), T * (P + r).
 """
@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from subquad.layers.mixer import Mixer, MixerConfig, Pairs
-from subquad.ops.attention import attend, causal_attention, sees
+from subquad.ops.attention import attend, causal_attention, sees, two_sided_attention
 from subquad.ops.rotary import rotary_table, rotate, run_table
 from subquad.ops.rows import put_rows, run_index, take_rows
 from subquad.state import State
@@ -33,6 +33,17 @@ class AttentionConfig(MixerConfig):
     rotary_fraction: float = Field(1.0, gt=0, le=1)
     window: int | None = Field(None, gt=0)
     dropout: float = Field(0.0, ge=0, lt=1)
+    two_sided: bool = False
+
+    @property
+    def causal(self) -> bool:
+        return not self.two_sided
+
+    @model_validator(mode="after")
+    def _whole(self) -> AttentionConfig:
+        if self.two_sided and self.window is not None:
+            raise ValueError(f"a window of {self.window} is for causal attention: set window=null or two_sided=false")
+        return self
 
     def build(self, dim: int, max_len: int) -> Attention:
         return Attention(self, dim)
@@ -90,7 +101,7 @@ class KeyValues(State):
 class Attention(Mixer):
     """See the module's docstring. Raises ``ValueError`` when heads do not divide the width or a window meets a segment."""
 
-    pairs: ClassVar[Pairs | None] = "half"
+    pairs: Pairs | None = "half"
 
     def __init__(self, config: AttentionConfig, dim: int, segment: int | None = None, lookback: int = 0) -> None:
         super().__init__()
@@ -102,7 +113,10 @@ class Attention(Mixer):
             raise ValueError(f"a window of {config.window} inside segments of {segment} is not supported: set window=null")
         if segment is not None and lookback > segment:
             raise ValueError(f"lookback {lookback} reaches past the segment before, which has {segment} positions: use at most {segment}")
+        if segment is not None and config.two_sided:
+            raise ValueError("segments are for causal attention: set two_sided=false")
         self.config, self.segment, self.lookback = config, segment, lookback
+        self.pairs = "all" if config.two_sided else "half"
         inner = config.heads * self.head_dim
         self.qkv = nn.Linear(dim, 3 * inner)
         self.out = nn.Linear(inner, dim)
@@ -113,11 +127,18 @@ class Attention(Mixer):
         if first:
             assert mask is None
             return self.out(self._latest(x, first, dropout).flatten(2))
+        if mask is not None and mask.shape != x.shape[:2]:
+            raise ValueError(f"a mask has one entry a position, {tuple(x.shape[:2])}, got {tuple(mask.shape)}: give (B, T)")
         q, k, v = self._project(x, [0])
+        if self.config.two_sided:
+            y = self.out(two_sided_attention(q, k, v, mask=mask, dropout=dropout).flatten(2))
+            return y if mask is None else y * mask.unsqueeze(-1)
         y = self.out(self._causal(q, k, v, mask, dropout).flatten(2))
         return y if mask is None else y * mask.unsqueeze(-1)
 
     def init_state(self, batch: int, max_len: int) -> KeyValues:
+        if self.config.two_sided:
+            raise ValueError("a two-sided attention sees what comes later, so it has no steps: set two_sided=false to generate")
         block = self.segment or self.config.window
         back = self.lookback if self.segment else (self.config.window or 1) - 1
         weight = self.out.weight

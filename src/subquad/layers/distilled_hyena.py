@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from subquad.layers.gated_conv import Taps
 from subquad.layers.hyena import Hyena
 from subquad.ops.modal import Modes, fit_modes, init_modal, modal_scan, modal_step
 from subquad.state import State
@@ -42,6 +43,7 @@ class DistilledHyena(Hyena):
         if hyena.config.two_sided:
             raise ValueError("a two-sided Hyena has no steps that a recurrence could take: distil a causal one")
         self.config, self.dim, self.max_len = hyena.config, hyena.dim, hyena.max_len
+        self.two_sided, self.filters, self.gates = False, hyena.filters, hyena.gates
         self.project, self.short, self.skip, self.out = hyena.project, hyena.short, hyena.skip, hyena.out
         with torch.no_grad():
             fits = [fit_modes(taps, modes) for taps, _ in hyena._filters(hyena.max_len)]
@@ -58,7 +60,7 @@ class DistilledHyena(Hyena):
         poles, residues = torch.view_as_complex(self.poles), torch.view_as_complex(self.residues)
         return [Modes(*parts) for parts in zip(poles, residues, self.first, self.error, strict=True)]
 
-    def _filters(self, length: int) -> list[tuple[Tensor, Tensor | None]]:
+    def _filters(self, length: int) -> list[Taps]:
         return [(fit.taps(length), None) for fit in self.fits]
 
     def _init_convs(self, batch: int, max_len: int) -> list[State]:

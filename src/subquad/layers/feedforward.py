@@ -1,5 +1,10 @@
-"""The position-wise feed-forward: D -> hidden -> D with one nonlinearity between. Cost 4 * D * hidden FLOPs a position, the bulk of a
-large model."""
+"""The position-wise feed-forward: D -> hidden -> D with a nonlinearity between. Cost 4 * D * hidden FLOPs a position, 6 where it is gated,
+divided by ``blocks``; dense, it is the bulk of a large model.
+
+    y = W_down act(W_up x),   gated:  y = W_down (act(W_gate x) * W_up x)
+
+``blocks`` above 1 makes the maps block-diagonal (Monarch Mixer, arXiv 2310.12109, has 4).
+"""
 
 from __future__ import annotations
 
@@ -10,28 +15,54 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from subquad.config import Config
+from subquad.layers.block_diagonal import BlockDiagonalLinear
 
 
 class FeedForwardConfig(Config):
-    """``expand`` is hidden / D; ``gelu_tanh`` is GELU by GPT-2's formula with a tanh."""
+    """``expand`` is hidden / D; ``gelu_tanh`` is GELU by GPT-2's formula with a tanh.
+
+    ``gated`` doubles the first map; ``up_bias=False`` leaves its bias out.
+    """
 
     expand: float = Field(4.0, gt=0)
     activation: Literal["relu", "gelu", "gelu_tanh", "squared_relu"] = "relu"
+    gated: bool = False
+    blocks: int = Field(1, gt=0)
+    up_bias: bool = True
 
 
 class FeedForward(nn.Module):
-    """(B, T, D) -> (B, T, D), each position by itself."""
+    """(B, T, D) -> (B, T, D), each position by itself. Raises ``ValueError`` for blocks that do not divide its widths."""
 
     def __init__(self, config: FeedForwardConfig, dim: int) -> None:
         super().__init__()
-        self.activation = config.activation
+        self.activation, self.gated = config.activation, config.gated
         hidden = int(round(config.expand * dim, 6))  # a ratio of whole numbers may fall short of its product by a rounding
-        self.up = nn.Linear(dim, hidden)
-        self.down = nn.Linear(hidden, dim)
+        if config.blocks > 1 and (dim % config.blocks or hidden % config.blocks):
+            raise ValueError(f"{config.blocks} blocks do not divide the widths {dim} and {hidden} of a feed-forward: change blocks or dim")
+        self.up = _linear(dim, 2 * hidden if config.gated else hidden, config.blocks, config.up_bias)
+        self.down = _linear(hidden, dim, config.blocks, True)
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = self.up(x)
+        if isinstance(self.up, BlockDiagonalLinear) and isinstance(self.down, BlockDiagonalLinear):
+            # Channels first, products of blocks need no copy, and the halves of a gated map lie in one piece each.
+            hidden = self._activated(self.up.channels_first(x.reshape(-1, x.shape[-1]).mT), 0)
+            return self.down.channels_first(hidden).mT.view(x.shape)
+        return self.down(self._activated(self.up(x), -1))
+
+    def _activated(self, hidden: Tensor, channels: int) -> Tensor:
+        """``channels`` is the dimension of these."""
+        if self.gated:
+            gate, hidden = hidden.chunk(2, channels)
+            return self._act(gate) * hidden
+        return self._act(hidden)
+
+    def _act(self, hidden: Tensor) -> Tensor:
         if self.activation in ("gelu", "gelu_tanh"):
-            return self.down(F.gelu(hidden, approximate="tanh" if self.activation == "gelu_tanh" else "none"))
+            return F.gelu(hidden, approximate="tanh" if self.activation == "gelu_tanh" else "none")
         hidden = F.relu(hidden)
-        return self.down(hidden if self.activation == "relu" else hidden.square())
+        return hidden if self.activation == "relu" else hidden.square()
+
+
+def _linear(in_dim: int, out_dim: int, blocks: int, bias: bool) -> nn.Linear | BlockDiagonalLinear:
+    return nn.Linear(in_dim, out_dim, bias) if blocks == 1 else BlockDiagonalLinear(in_dim, out_dim, blocks, bias)

@@ -9,21 +9,16 @@ convolution is causal in both. B batch, T positions, D channels. Cost in T: N T 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from subquad.layers.gated_conv import GatedConv, GatedConvState, ShortFilter, Skip, Taps
 from subquad.layers.long_filter import AnyFilterConfig, ImplicitFilterConfig
-from subquad.layers.mixer import Mixer, MixerConfig, OptimizerHint, Prepared
-from subquad.ops.conv_chain import conv_chain
-from subquad.ops.long_conv import spectrum
-from subquad.ops.online_conv import OnlineConvState, OnlineFilter, init_online_conv, prefill_online_conv
-from subquad.ops.rows import take_rows
+from subquad.layers.mixer import MixerConfig
 from subquad.state import State
 
 
@@ -56,20 +51,13 @@ class HyenaConfig(MixerConfig):
         return Hyena(self, dim, max_len)
 
 
-@dataclass
-class HyenaState(State):
-    """The last inputs of the short convolution and a running convolution for each long filter."""
-
-    past: Tensor  # (B, taps - 1, (N + 1) D)
-    convs: list[State]
-
-
-class Hyena(Mixer):
+class Hyena(GatedConv):
     """See the module's docstring."""
 
     def __init__(self, config: HyenaConfig, dim: int, max_len: int) -> None:
         super().__init__()
         self.config, self.dim, self.max_len = config, dim, max_len
+        self.two_sided, self.filters, self.gates = config.two_sided, config.filters, range(config.order)[::-1]
         width = (config.order + 1) * dim
         self.project = nn.Linear(dim, width)
         self.short = ShortFilter(width, config.short_kernel)
@@ -78,32 +66,8 @@ class Hyena(Mixer):
         self.skip = Skip(config.filters, dim)
         self.out = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, prepared: Prepared | None = None) -> Tensor:
-        self._check_length(x.shape[1])
-        real = None if mask is None else self._real(x, mask)
-        self._check_prepared(prepared)
-        p = self._projected(x).unflatten(1, (-1, self.dim))
-        filters = self._filters(x.shape[1]) if prepared is None else [(held, None) for held in prepared]
-        parts = self.config.order + 1
-        short, bias = self.short.weight.unflatten(0, (parts, -1)), self.short.bias.unflatten(0, (parts, -1))
-        y = self._output(conv_chain(p, short, bias, filters, self.skip.weight, range(parts - 2, -1, -1), real))
-        return y if mask is None else y.masked_fill(~mask.unsqueeze(-1), 0)
-
-    def prepare(self, length: int) -> Prepared:
-        """The spectra of the filters for inputs of up to ``length`` positions; hand them to ``forward`` while the weights stay."""
-        self._check_length(length)
-        with torch.no_grad():
-            return tuple(spectrum(taps, length, reverse) for taps, reverse in self._filters(length))
-
-    def init_state(self, batch: int, max_len: int) -> HyenaState:
-        self._check_causal()
-        self._check_length(max_len)
-        convs = self._init_convs(batch, max_len)
-        past = self.project.weight.new_zeros(batch, self.config.short_kernel - 1, self.project.out_features)
-        return HyenaState(past, convs)
-
     def prefill(self, x: Tensor, state: State, lengths: Sequence[int] | None = None) -> Tensor:
-        assert isinstance(state, HyenaState)
+        assert isinstance(state, GatedConvState)
         self._check_causal()
         *gates, z = self._short_prefill(self.project(x), state, lengths).unflatten(-1, (-1, self.dim)).unbind(-2)
         if self.config.short_first:
@@ -112,95 +76,6 @@ class Hyena(Mixer):
             z = gates.pop() * torch.addcmul(self._continue(z, conv, lengths), skip, z)
         return self.out(z)
 
-    @torch.no_grad()
-    def _init_convs(self, batch: int, max_len: int) -> list[State]:
-        return [init_online_conv(OnlineFilter.of(taps, max_len), batch) for taps, _ in self._filters(max_len)]
-
-    def _continue(self, z: Tensor, conv: State, lengths: Sequence[int] | None) -> Tensor:
-        """One long convolution of the next positions, (B, n, D) -> (B, n, D)."""
-        assert isinstance(conv, OnlineConvState)
-        return prefill_online_conv(z, conv, lengths)
-
-    def _short_prefill(self, p: Tensor, state: HyenaState, lengths: Sequence[int] | None) -> Tensor:
-        """The short convolution of (B, n, width), continued from the last inputs."""
-        past, n = state.past.shape[1], p.shape[1]
-        buffer = torch.cat((state.past, p.to(state.past.dtype)), 1)
-        state.past = take_rows(buffer, [n] * p.shape[0] if lengths is None else lengths, past).clone()
-        taps = self.short.weight.T
-        y = torch.addcmul(self.short.bias, buffer[:, past:], taps[0])
-        for j in range(1, past + 1):
-            y = torch.addcmul(y, buffer[:, past - j : past - j + n], taps[j])
-        return y
-
-    def _filters(self, length: int) -> list[tuple[Tensor, Tensor | None]]:
-        """The taps of each long filter, (D, K), and of its reverse."""
+    def _filters(self, length: int) -> list[Taps]:
         taps = self.filter(length).unflatten(0, (-1, self.config.filters, self.dim))
         return [(taps[0, n], taps[1, n] if self.config.two_sided else None) for n in range(self.config.filters)]
-
-    def _projected(self, x: Tensor) -> Tensor:
-        """(B, T, D) -> (B, (N + 1) D, T): positions last, as convolutions want them. One row needs no copy for that."""
-        weight, bias = self.project.weight, self.project.bias
-        if x.shape[0] == 1:
-            return torch.addmm(bias.unsqueeze(1), weight, x[0].mT).unsqueeze(0)
-        return F.linear(x, weight, bias).mT.contiguous()
-
-    def _output(self, y: Tensor) -> Tensor:
-        weight, bias = self.out.weight, self.out.bias
-        if y.shape[0] == 1:
-            return torch.addmm(bias, y[0].mT, weight.mT).unsqueeze(0)
-        return F.linear(y.mT, weight, bias)
-
-    def _real(self, x: Tensor, mask: Tensor) -> Tensor:
-        if mask.shape != x.shape[:2] or mask.dtype != torch.bool:
-            found = f"{tuple(mask.shape)} of {mask.dtype}"
-            raise ValueError(f"a mask has one entry a position, {tuple(x.shape[:2])}, True where it is real, got {found}: give (B, T)")
-        return mask
-
-    def _check_prepared(self, prepared: Prepared | None) -> None:
-        if prepared is None:
-            return
-        if self.training and torch.is_grad_enabled():
-            raise ValueError("prepared spectra give the filters no gradient: train without them, or call eval()")
-        if len(prepared) != self.config.filters:
-            raise ValueError(f"expected the spectra of {self.config.filters} filters, got {len(prepared)}: prepare with this mixer")
-
-    def _check_causal(self) -> None:
-        if self.config.two_sided:
-            raise ValueError("a two-sided Hyena sees what comes later, so it has no steps: set two_sided=false to generate")
-
-    def _check_length(self, length: int) -> None:
-        if length > self.max_len + 1:  # a context and the start vector before it
-            raise ValueError(
-                f"{length} positions exceed the {self.max_len} of the filter: build the model with a larger max_len; "
-                f"filter.base_len={self.max_len} then keeps the filters as they are and continues them, without it they are stretched"
-            )
-
-
-class ShortFilter(nn.Module):
-    """A few causal taps a channel; ``weight[:, j]`` is of lag j. Drawn as PyTorch draws a convolution's."""
-
-    OPTIMIZER_HINTS: ClassVar[Mapping[str, OptimizerHint]] = {"weight": OptimizerHint(decay=True)}
-
-    def __init__(self, channels: int, taps: int) -> None:
-        super().__init__()
-        self.weight, self.bias = nn.Parameter(torch.empty(channels, taps)), nn.Parameter(torch.empty(channels))
-        self.initialise(0.0)
-
-    def initialise(self, std: float) -> None:
-        """Uniform within 1 / sqrt(taps), whatever the model's ``std``: three small weights would close the layer."""
-        bound = self.weight.shape[1] ** -0.5
-        nn.init.uniform_(self.weight, -bound, bound)
-        nn.init.uniform_(self.bias, -bound, bound)
-
-
-class Skip(nn.Module):
-    """What each long convolution passes through, (filters, D), from N(0, 1) as in the official code: without it training starts slowly."""
-
-    def __init__(self, filters: int, dim: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(filters, dim))
-        self.initialise(0.0)
-
-    def initialise(self, std: float) -> None:
-        """N(0, 1), whatever the model's ``std``."""
-        nn.init.normal_(self.weight)

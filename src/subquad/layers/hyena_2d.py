@@ -19,7 +19,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from subquad.layers.hyena import Skip
+from subquad.layers.gated_conv import Skip
 from subquad.layers.long_filter import ImplicitFilter, ImplicitFilterConfig
 from subquad.layers.mixer import Mixer, MixerConfig
 from subquad.ops.long_conv_2d import long_conv_2d

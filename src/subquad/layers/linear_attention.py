@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -47,7 +47,7 @@ class RunningSums(State):
 class LinearAttention(Mixer):
     """See the module's docstring. Raises ``ValueError`` when heads do not divide the width."""
 
-    pairs: ClassVar[Pairs | None] = "all"
+    pairs: Pairs | None = "all"
 
     def __init__(self, config: LinearAttentionConfig, dim: int) -> None:
         super().__init__()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, cast
 
 import torch
@@ -34,6 +34,10 @@ class FilterConfig(Config, ABC):
     def build(self, channels: int, max_len: int) -> LongFilter:
         """Filters of that many channels for lags up to ``max_len``. Raises ``ValueError`` for sizes that do not fit."""
 
+    def build_two_sided(self, channels: int, max_len: int) -> LongFilter:
+        """One of 2 C channels: the C filters, then the reverse ones beside them, made by a network of their own where there is one."""
+        return self.build(2 * channels, max_len)
+
 
 class WindowConfig(Config):
     """A decay with a rate of its own for each channel: the slowest has fallen to a hundredth after ``slow`` times the length, the fastest
@@ -47,9 +51,10 @@ class WindowConfig(Config):
 class ImplicitFilterConfig(FilterConfig):
     """``features`` of position, an odd number 2 K + 1; the network has ``depth`` linear maps and ``width`` units between them.
 
-    ``frequency`` is where that of the sines starts: too low, and the filters start smooth and learn slowly. ``learned_features`` makes the
-    features a table of one row a lag, which training changes. ``window=None`` leaves the decay out (CKConv). ``normalized`` divides by the
-    sum of magnitudes over the channels. ``init_std`` draws the network's weights from N(0, std) instead of PyTorch's usual ranges.
+    ``frequency`` is where that of the sines starts: too low, and the filters start smooth and learn slowly; ``frequency_scale`` multiplies
+    it for good. ``learned_features`` makes the features a table of one row a lag, which training changes. ``window=None`` leaves the decay
+    out (CKConv). ``normalized`` divides by the sum of magnitudes over the channels. ``init_std`` draws the network's weights from
+    N(0, std) instead of PyTorch's usual ranges.
 
     ``base_len`` is the length that t = 1 stands for; by default the longest lag of the model. A trained model that is given a larger
     ``max_len`` keeps its filters tap by tap, and continues them, when ``base_len`` holds its old length; without, they are stretched.
@@ -60,6 +65,7 @@ class ImplicitFilterConfig(FilterConfig):
     width: int = Field(64, gt=0)
     depth: int = Field(4, ge=2)
     frequency: float = Field(10.0, gt=0)
+    frequency_scale: float = Field(1.0, gt=0)
     learned_features: bool = False
     window: WindowConfig | None = WindowConfig()
     normalized: bool = False
@@ -70,12 +76,13 @@ class ImplicitFilterConfig(FilterConfig):
     def _fits(self) -> ImplicitFilterConfig:
         if self.features < 3 or self.features % 2 == 0:
             raise ValueError(f"features are time and pairs of a cosine and a sine, so an odd number from 3 on, got {self.features}")
-        if self.learned_features and self.base_len is not None:
-            raise ValueError("learned features are a table of a fixed length, which base_len cannot continue: leave one of them out")
         return self
 
     def build(self, channels: int, max_len: int) -> ImplicitFilter:
         return ImplicitFilter(self, channels, max_len)
+
+    def build_two_sided(self, channels: int, max_len: int) -> TwoSidedFilter:
+        return TwoSidedFilter(self, channels, max_len)
 
 
 class ExplicitFilterConfig(FilterConfig):
@@ -127,10 +134,7 @@ class ImplicitFilter(LongFilter):
     def __init__(self, config: ImplicitFilterConfig, channels: int, max_len: int) -> None:
         super().__init__()
         self.config, self.max_len = config, max_len
-        sizes = [config.features, *[config.width] * (config.depth - 1)]
-        hidden = nn.ModuleList(nn.Linear(before, after) for before, after in zip(sizes, sizes[1:], strict=False))
-        self.hidden = cast("list[nn.Linear]", hidden)
-        self.last = nn.Linear(config.width, channels, bias=False)
+        self.hidden, self.last = _linear_maps(config, channels)
         self.frequency = nn.Parameter(torch.empty(config.width))
         self.table = nn.Parameter(torch.empty(max_len, config.features)) if config.learned_features else None
         self.register_buffer("rates", None if config.window is None else torch.empty(channels))
@@ -138,7 +142,7 @@ class ImplicitFilter(LongFilter):
 
     @torch.no_grad()
     def initialise(self, std: float) -> None:
-        for linear in (*self.hidden, self.last):
+        for linear in (module for module in self.modules() if isinstance(module, nn.Linear)):
             if self.config.init_std is None:
                 linear.reset_parameters()
             else:
@@ -188,15 +192,36 @@ class ImplicitFilter(LongFilter):
 
     def _network(self, x: Tensor) -> Tensor:
         """(features, L) -> (C, L): lags last, as the convolution wants them."""
-        frequency = self.frequency.unsqueeze(1)
-        for linear in self.hidden:
+        return self._through(self.hidden, self.last, x)
+
+    def _through(self, hidden: Sequence[nn.Linear], last: nn.Linear, x: Tensor) -> Tensor:
+        scale = self.config.frequency_scale
+        frequency = (self.frequency if scale == 1 else self.frequency * scale).unsqueeze(1)
+        for linear in hidden:
             x = torch.sin(frequency * torch.addmm(linear.bias.unsqueeze(1), linear.weight, x))
-        return self.last.weight @ x
+        return last.weight @ x
 
     def _window(self, time: Tensor) -> Tensor:
         assert self.config.window is not None and self.rates is not None
         decay = torch.exp(-self.rates.to(time.dtype).abs().unsqueeze(1) * time)
         return decay + self.config.window.shift if self.config.window.shift else decay
+
+
+class TwoSidedFilter(ImplicitFilter):
+    """C filters and C reverse ones, (2 C, K): two networks with the same features, frequency of sines and window (Monarch Mixer)."""
+
+    def __init__(self, config: ImplicitFilterConfig, channels: int, max_len: int) -> None:
+        if config.normalized:
+            raise ValueError("a filter with a reverse network of its own is not normalized: leave filter.normalized out")
+        super().__init__(config, channels, max_len)
+        self.reverse_hidden, self.reverse_last = _linear_maps(config, channels)
+        self.initialise(0.0)
+
+    def _network(self, x: Tensor) -> Tensor:
+        return torch.cat((super()._network(x), self._through(self.reverse_hidden, self.reverse_last, x)))
+
+    def _window(self, time: Tensor) -> Tensor:
+        return super()._window(time).repeat(2, 1)
 
 
 class ExplicitFilter(LongFilter):
@@ -216,3 +241,10 @@ class ExplicitFilter(LongFilter):
         if self.taps.dtype in (torch.float16, torch.bfloat16):
             raise ValueError(f"a filter in {self.taps.dtype} loses its digits: keep the model in float32 and use autocast (dtype=bfloat16)")
         return self.taps[:, : min(length, self.max_len)]
+
+
+def _linear_maps(config: ImplicitFilterConfig, channels: int) -> tuple[list[nn.Linear], nn.Linear]:
+    """Those of a filter's network: the hidden ones and the last."""
+    sizes = [config.features, *[config.width] * (config.depth - 1)]
+    hidden = nn.ModuleList(nn.Linear(before, after) for before, after in zip(sizes, sizes[1:], strict=False))
+    return cast("list[nn.Linear]", hidden), nn.Linear(config.width, channels, bias=False)

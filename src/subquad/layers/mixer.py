@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -38,7 +38,7 @@ class Mixer(nn.Module, ABC):
     of what they multiply.
     """
 
-    pairs: ClassVar[Pairs | None] = None
+    pairs: Pairs | None = None
 
     @abstractmethod
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -13,6 +13,7 @@ from subquad.layers.hyena_2d import Hyena2dConfig
 from subquad.layers.linear_attention import LinearAttentionConfig
 from subquad.layers.mixer import MixerConfig
 from subquad.layers.monarch import MonarchConfig
+from subquad.layers.monarch_mixer import MonarchMixerConfig
 
 MIXERS: dict[str, type[MixerConfig]] = {
     "attention": AttentionConfig,
@@ -20,6 +21,7 @@ MIXERS: dict[str, type[MixerConfig]] = {
     "hyena": HyenaConfig,
     "hyena_2d": Hyena2dConfig,
     "monarch": MonarchConfig,
+    "monarch_mixer": MonarchMixerConfig,
 }
 
 

@@ -1,4 +1,7 @@
-"""Blocks and stacks: pre-norm residual blocks of a mixer and a feed-forward, x + mixer(norm(x)), x + feedforward(norm(x)).
+"""Blocks and stacks of a mixer and a feed-forward.
+
+    norm="before":   x + mixer(norm(x)),    then   x + feedforward(norm(x)),   and a norm after the last block
+    norm="after":    norm(x + mixer(x)),    then   norm(x + feedforward(x)),   as in BERT;   M2-BERT has mixer(x) alone for the first
 
 The initialisation is MEGABYTE's (appendix A.1): weights from a normal distribution cut off at two standard deviations.
 """
@@ -7,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -20,8 +23,9 @@ from subquad.state import State
 
 
 class StackConfig(Config):
-    """``depth`` blocks of width ``dim``; ``dropout`` is on what each sublayer adds.
+    """``depth`` blocks of width ``dim``; ``dropout`` is on what each sublayer adds; ``feedforward`` may be None (M2-GPT has none).
 
+    ``mixer_residual=False``, with ``norm="after"``, leaves out what goes around the mixer, and its norm.
     ``others`` are the blocks of a hybrid that have another mixer than ``mixer``, by their number from 0.
     """
 
@@ -29,7 +33,10 @@ class StackConfig(Config):
     depth: int = Field(ge=0)
     mixer: AnyMixerConfig
     others: dict[int, AnyMixerConfig] = {}
-    feedforward: FeedForwardConfig = FeedForwardConfig()
+    feedforward: FeedForwardConfig | None = FeedForwardConfig()
+    norm: Literal["before", "after"] = "before"
+    norm_eps: float = Field(1e-5, gt=0)
+    mixer_residual: bool = True
     dropout: float = Field(0.0, ge=0, lt=1)
 
     @property
@@ -43,6 +50,12 @@ class StackConfig(Config):
             raise ValueError(f"others names block {wrong[0]}, but the blocks are 0 to {self.depth - 1}: take one of them")
         return self
 
+    @model_validator(mode="after")
+    def _connected(self) -> StackConfig:
+        if not self.mixer_residual and (self.norm == "before" or self.feedforward is None):
+            raise ValueError('mixer_residual=false is for blocks with a feed-forward and norm="after": leave it out')
+        return self
+
 
 @dataclass
 class StackState(State):
@@ -52,20 +65,20 @@ class StackState(State):
 
 
 class Block(nn.Module):
-    """Norm, mixer, norm, feed-forward, with residuals; (B, T, D) -> (B, T, D)."""
+    """A mixer and a feed-forward with norms and residuals; (B, T, D) -> (B, T, D). See the module's docstring."""
 
     def __init__(self, config: StackConfig, mixer: Mixer) -> None:
         super().__init__()
-        self.mixer_norm = nn.LayerNorm(config.dim)
+        self.before = config.norm == "before"
+        self.mixer_norm = nn.LayerNorm(config.dim, config.norm_eps) if config.mixer_residual else None
         self.mixer = mixer
-        self.feedforward_norm = nn.LayerNorm(config.dim)
-        self.feedforward = FeedForward(config.feedforward, config.dim)
+        self.feedforward_norm = nn.LayerNorm(config.dim, config.norm_eps) if config.feedforward else None
+        self.feedforward = FeedForward(config.feedforward, config.dim) if config.feedforward else None
         self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
 
     def forward(self, x: Tensor, mask: Tensor | None = None, prepared: Prepared | None = None) -> Tensor:
-        normed = self.mixer_norm(x)
-        x = x + self.dropout(self.mixer(normed, mask) if prepared is None else self.mixer(normed, mask, prepared))
-        return x + self.dropout(self.feedforward(self.feedforward_norm(x)))
+        inner = self._entering(x)
+        return self._leaving(x, self.mixer(inner, mask) if prepared is None else self.mixer(inner, mask, prepared))
 
     def init_state(self, batch: int, max_len: int) -> State:
         """See ``Mixer.init_state``."""
@@ -73,12 +86,29 @@ class Block(nn.Module):
 
     def prefill(self, x: Tensor, state: State, lengths: Sequence[int] | None = None) -> Tensor:
         """See ``Mixer.prefill``."""
-        x = x + self.mixer.prefill(self.mixer_norm(x), state, lengths)
-        return x + self.feedforward(self.feedforward_norm(x))
+        return self._leaving(x, self.mixer.prefill(self._entering(x), state, lengths))
+
+    def _entering(self, x: Tensor) -> Tensor:
+        """What the mixer reads."""
+        return self.mixer_norm(x) if self.before and self.mixer_norm is not None else x
+
+    def _leaving(self, x: Tensor, mixed: Tensor) -> Tensor:
+        """The block's output, of its input and of what the mixer made of it."""
+        x = mixed if self.mixer_norm is None else x + self.dropout(mixed)
+        if not self.before and self.mixer_norm is not None:
+            x = self.mixer_norm(x)
+        if self.feedforward is None or self.feedforward_norm is None:
+            return x
+        if self.before:
+            return x + self.dropout(self.feedforward(self.feedforward_norm(x)))
+        return self.feedforward_norm(x + self.dropout(self.feedforward(x)))
 
 
 class Stack(nn.Module):
-    """Blocks and a final norm; (B, T, D) -> (B, T, D), causal where the mixers are. See ``MixerConfig`` for the other arguments."""
+    """Blocks, and a final norm where theirs come before; (B, T, D) -> (B, T, D), causal where the mixers are.
+
+    See ``MixerConfig`` for the other arguments.
+    """
 
     def __init__(self, config: StackConfig, max_len: int, segment: int | None = None, lookback: int = 0) -> None:
         super().__init__()
@@ -89,14 +119,15 @@ class Stack(nn.Module):
         blocks = nn.ModuleList(Block(config, mixer) for mixer in mixers)
         self.blocks = cast("Sequence[Block]", blocks)
         self.alike = not config.others
-        self.norm = nn.LayerNorm(config.dim)
+        self.norm = nn.LayerNorm(config.dim, config.norm_eps) if config.norm == "before" else nn.Identity()
 
     def forward(self, x: Tensor, mask: Tensor | None = None, prepared: Sequence[Prepared | None] | None = None) -> Tensor:
         if prepared is not None and len(prepared) != len(self.blocks):
             raise ValueError(f"expected what was prepared for {len(self.blocks)} blocks, got {len(prepared)}: prepare with this model")
         for index, block in enumerate(self.blocks):
             x = block(x, mask, None if prepared is None else prepared[index])
-        return self.norm(x)
+        y: Tensor = self.norm(x)
+        return y
 
     def prepare(self, length: int) -> list[Prepared | None]:
         """See ``Mixer.prepare``, one for each block."""
@@ -110,7 +141,8 @@ class Stack(nn.Module):
         """See ``Mixer.prefill``."""
         for block, inner in zip(self.blocks, state.blocks, strict=True):
             x = block.prefill(x, inner, lengths)
-        return self.norm(x)
+        y: Tensor = self.norm(x)
+        return y
 
     def step(self, x: Tensor, state: StackState) -> Tensor:
         """See ``Mixer.step``."""

@@ -6,16 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from subquad.config import parse, suggest
-from subquad.models import classifier, language_model, megabyte, perceiver_ar
+from subquad.models import classifier, encoder, language_model, megabyte, perceiver_ar
 from subquad.models.model import AnyModelConfig, Model, ModelConfig
 
 MODELS: dict[str, type[AnyModelConfig]] = {
     "classifier": classifier.ClassifierConfig,
+    "encoder": encoder.EncoderConfig,
     "language_model": language_model.LanguageModelConfig,
     "megabyte": megabyte.MegabyteConfig,
     "perceiver_ar": perceiver_ar.PerceiverARConfig,
 }
-PRESETS: dict[str, ModelConfig] = {**language_model.PRESETS, **megabyte.PRESETS, **perceiver_ar.PRESETS}
+PRESETS: dict[str, ModelConfig] = {**language_model.PRESETS, **megabyte.PRESETS, **perceiver_ar.PRESETS, **encoder.PRESETS}
 
 
 def presets() -> dict[str, ModelConfig]:

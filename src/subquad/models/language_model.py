@@ -129,7 +129,7 @@ class LanguageModel(CausalModel):
     @torch.no_grad()
     def _scale_residual(self) -> None:
         for block in self.stack.blocks:
-            for linear in (getattr(block.mixer, "out", None), block.feedforward.down):
+            for linear in (getattr(block.mixer, "out", None), getattr(block.feedforward, "down", None)):
                 if linear is not None:
                     linear.weight.mul_((2 * self.config.stack.depth) ** -0.5)
 

@@ -39,7 +39,7 @@ class AnyModelConfig(Config, ABC):
 
 
 class ModelConfig(AnyModelConfig, ABC):
-    """Base of the causal models' configs."""
+    """Base of the configs of models that read up to ``max_len`` ids of a vocabulary."""
 
     vocab: int = Field(256, gt=0)
     max_len: int = Field(gt=0)
@@ -67,25 +67,34 @@ class ModelState(State):
             raise ValueError(f"{most} ids do not fit a context of {self.max_len}: prefill at most what is left, or start a new state")
 
 
-class TokenCodec(Protocol):
-    """How the ids of a token model are text; ``pieces[id]`` holds the bytes of a token, ``byte_lengths`` (vocab,) their numbers."""
+class TextCodec(Protocol):
+    """How a token model reads text."""
 
     vocab: int
-    pieces: list[bytes]
-
-    @property
-    def byte_lengths(self) -> npt.NDArray[np.int64]: ...
 
     def encode(self, data: bytes) -> npt.NDArray[np.integer[Any]]: ...
 
     def to_bytes(self) -> bytes: ...
 
 
+class TokenCodec(TextCodec, Protocol):
+    """One whose ids are text again; ``pieces[id]`` holds the bytes of a token, ``byte_lengths`` (vocab,) their numbers."""
+
+    pieces: list[bytes]
+
+    @property
+    def byte_lengths(self) -> npt.NDArray[np.int64]: ...
+
+
 class Model(nn.Module, ABC):
-    """Base of all models. ``tokenizer`` is what a token model reads text with; None where ids are bytes."""
+    """Base of all models. ``tokenizer`` is what a token model reads text with; None where ids are bytes.
+
+    ``lossless`` says that its ids have to give the text back, as they do where ids are predicted and their loss is one in bits.
+    """
 
     config: AnyModelConfig
-    tokenizer: TokenCodec | None = None
+    tokenizer: TextCodec | None = None
+    lossless: bool = True
 
     @property
     @abstractmethod
@@ -105,6 +114,7 @@ class CausalModel(Model, ABC):
     """
 
     config: ModelConfig
+    tokenizer: TokenCodec | None = None
     patch_size: int = 1
     span: int = 1
 
@@ -174,3 +184,12 @@ class CausalModel(Model, ABC):
         room = self.config.max_len if max_len is None else max_len
         self._check_length(room)
         return room
+
+
+def causal_model(model: nn.Module, what: str) -> CausalModel:
+    """The model, if it is a causal one; raises ``ValueError`` that says ``what`` needs it for any other."""
+    if not isinstance(model, CausalModel):
+        raise ValueError(
+            f"{what} needs a model that predicts what comes next, and {type(model).__name__} does not: take another (subquad models)"
+        )
+    return model

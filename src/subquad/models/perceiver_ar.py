@@ -94,8 +94,7 @@ class Reader(Block):
 
     def forward(self, x: Tensor, mask: Tensor | None = None, prepared: Prepared | None = None, first: int = 0) -> Tensor:
         """(B, T, D) -> (B, T - first, D), from position ``first`` on."""
-        y = x[:, first:] + self.dropout(self.mixer(self.mixer_norm(x), mask, first))
-        return y + self.dropout(self.feedforward(self.feedforward_norm(y)))
+        return self._leaving(x[:, first:], self.mixer(self._entering(x), mask, first))
 
 
 class Latents(nn.Module):
@@ -120,7 +119,8 @@ class Latents(nn.Module):
 
     def init_state(self, batch: int, max_len: int) -> LatentsState:
         """See ``Mixer.init_state``."""
-        recent = self.stack.norm.weight.new_zeros(batch, self.overlap, self.stack.norm.weight.shape[0])
+        weight = self.stack.blocks[0].mixer.get_parameter("out.weight")
+        recent = weight.new_zeros(batch, self.overlap, weight.shape[0])
         return LatentsState(recent, self.stack.init_state(batch, min(max_len, self.size)), [0] * batch)
 
     def prefill(self, x: Tensor, state: LatentsState, lengths: Sequence[int]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Causal softmax attention over everything before, over a window, or over segments.
+"""Softmax attention, causal over everything before, over a window or over segments, or two-sided over everything.
 
 q, k, v are (B, T, H, d). Position t sees positions s <= t that also satisfy
   * window w:    s > t - w,
@@ -47,6 +47,15 @@ def causal_attention(
         return attend(q, k, v, visible(length, None, None, 0, q.device), dropout)
     out = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), dropout_p=dropout, is_causal=True)
     return out.transpose(1, 2)
+
+
+def two_sided_attention(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, dropout: float = 0.0) -> Tensor:
+    """Attention in which every position sees all, (B, T, H, d) -> (B, T, H, d); with ``mask`` (B, T) only those where it is True.
+
+    A row without any such position gets what it would without a mask.
+    """
+    seen = None if mask is None else (mask | ~mask.any(1, keepdim=True))[:, None, None, :]
+    return attend(q, k, v, seen, dropout)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None, dropout: float = 0.0) -> Tensor:

@@ -1,0 +1,38 @@
+"""One vector for each text, from an encoder. N texts, D width.
+
+Texts are read in batches of about the same length; padding changes nothing but an embedding's last bits. A model with
+``padding="official"`` reads padding, and was trained on texts filled up to its context: there each text is filled up so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from subquad.inference.contract import evaluating
+from subquad.inference.texts import batches, text_ids
+from subquad.models.encoder import Encoder
+
+
+def embed(model: nn.Module, texts: Sequence[bytes | str], *, cut: bool = False) -> Tensor:
+    """(N, D), row n the embedding of text n, on the CPU; a ``str`` is read as UTF-8.
+
+    ``cut`` reads only the beginning of a text that exceeds the context. Raises ``ValueError`` for such a text without it, for one without
+    ids, for a model that is no encoder, and for a token model without its tokenizer.
+    """
+    if not isinstance(model, Encoder):
+        raise ValueError(f"an encoder is needed to embed texts, got {type(model).__name__}: convert or train one, such as m2-bert-80m")
+    rows = [text_ids(model, text, cut) for text in texts]
+    if empty := [place for place, row in enumerate(rows) if not len(row)]:
+        raise ValueError(f"text {empty[0]} is empty, so it has no embedding: leave it out")
+    weight = model.embedding.weight
+    found = torch.empty(len(rows), model.config.width, dtype=torch.promote_types(weight.dtype, torch.float32))
+    modules = list(model.modules())
+    for places, ids, lengths in batches(rows, model.max_len if model.config.padding == "official" else 0):
+        mask = torch.arange(ids.shape[1]) < torch.tensor(lengths).unsqueeze(1)
+        with evaluating(modules):
+            vectors = model.embed(ids.to(weight.device), mask.to(weight.device))
+        found[places] = vectors.to(found)
+    return found

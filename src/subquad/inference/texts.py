@@ -1,0 +1,61 @@
+"""Whole texts as rows of ids: read, measured against the context, and put into batches of about the same length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from subquad.data.subwords import Subwords
+from subquad.inference.contract import BYTES
+from subquad.models.model import Model
+
+BATCH_IDS = 1 << 14
+
+Row = npt.NDArray[np.integer[Any]]
+
+
+def text_ids(model: Model, text: bytes | str, cut: bool) -> Row:
+    """The ids of a text; a ``str`` is read as UTF-8.
+
+    Raises ``ValueError`` for a text that exceeds the context, which ``cut`` cuts instead, and for a token model without its tokenizer.
+    """
+    data = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
+    if not isinstance(data, bytes):
+        raise ValueError(f"a text must be bytes or str, got {type(text).__name__}")
+    tokenizer = model.tokenizer
+    if tokenizer is None and model.vocab != BYTES:
+        raise ValueError(f"this model has {model.vocab} ids, so it needs its tokenizer (tokenizer.json in the run folder)")
+    ids: Row = np.frombuffer(data, dtype=np.uint8) if tokenizer is None else tokenizer.encode(data)
+    if len(ids) > model.max_len and not cut:
+        raise ValueError(f"a text has {len(ids)} ids and the context is {model.max_len}: shorten it, or cut texts (cut=True, --cut)")
+    if len(ids) > model.max_len and isinstance(tokenizer, Subwords):
+        ids = tokenizer.encode(data, model.max_len)  # with the special tokens at its end
+    return ids[: model.max_len]
+
+
+def batches(rows: Sequence[Row], length: int = 0) -> Iterator[tuple[list[int], Tensor, list[int]]]:
+    """The places of texts in order of their lengths, as many at a time as a batch has room for, with their ids (B, n), padded with 0 to the
+    longest or to ``length``, and their lengths."""
+    sizes = [len(row) for row in rows]
+    for places in _groups([max(size, length) for size in sizes]):
+        lengths = [sizes[place] for place in places]
+        ids = torch.zeros(len(places), max(*lengths, length), dtype=torch.int64)
+        for row, place in zip(ids, places, strict=True):
+            row[: sizes[place]] = torch.from_numpy(rows[place].astype(np.int64))
+        yield places, ids, lengths
+
+
+def _groups(lengths: Sequence[int]) -> Iterator[list[int]]:
+    group: list[int] = []
+    for place in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if group and (len(group) + 1) * (lengths[place] + 1) > BATCH_IDS:
+            yield group
+            group = []
+        group.append(place)
+    if group:
+        yield group

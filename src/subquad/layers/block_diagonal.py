@@ -1,0 +1,65 @@
+"""Block-diagonal linear maps, Monarch matrices of order 1: channels in groups, each with a small dense matrix of its own.
+
+    y[b] = W[b] x[b] + bias[b],   b < blocks;   parameters and FLOPs are those of a dense map divided by ``blocks``
+
+Where ``blocks`` does not divide a width, the input is padded with zeros and the output cut, as in M2-BERT (arXiv 2310.12109).
+``shuffle`` mixes the channels before: seen as a table of ``blocks`` rows they are transposed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from subquad.layers.mixer import OptimizerHint
+
+
+def block_product(x: Tensor, weight: Tensor) -> Tensor:
+    """x (C, N), channels first, times weight (blocks, o, i), C = blocks i -> (blocks o, N). Channels first, it needs no copy."""
+    blocks, _, size = weight.shape
+    return torch.bmm(weight, x.unflatten(0, (blocks, size))).flatten(0, 1)
+
+
+class BlockDiagonalLinear(nn.Module):
+    """(..., in_dim) -> (..., out_dim). ``weight`` is (blocks, ceil(out_dim / blocks), ceil(in_dim / blocks))."""
+
+    OPTIMIZER_HINTS: ClassVar[Mapping[str, OptimizerHint]] = {"weight": OptimizerHint(decay=True)}
+
+    def __init__(self, in_dim: int, out_dim: int, blocks: int, bias: bool = True, shuffle: bool = False) -> None:
+        super().__init__()
+        self.in_dim, self.out_dim, self.blocks, self.shuffle = in_dim, out_dim, blocks, shuffle
+        self.weight = nn.Parameter(torch.empty(blocks, -(-out_dim // blocks), -(-in_dim // blocks)))
+        self.bias = nn.Parameter(torch.empty(out_dim)) if bias else None
+        self.initialise(0.0)
+
+    def initialise(self, std: float) -> None:
+        """Uniform within 1 / sqrt(inputs of a block), as in the official code, whatever the model's ``std``; no bias to begin with."""
+        bound = self.weight.shape[2] ** -0.5
+        nn.init.uniform_(self.weight, -bound, bound)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.channels_first(x.reshape(-1, self.in_dim).mT).mT.view(*x.shape[:-1], self.out_dim)
+
+    def channels_first(self, x: Tensor) -> Tensor:
+        """The same of (in_dim, N) -> (out_dim, N)."""
+        y = block_product(self._in_blocks(x), self.weight)[: self.out_dim]
+        return y if self.bias is None else y + self.bias.unsqueeze(1)
+
+    def dense(self) -> Tensor:
+        """The matrix that it is, (out_dim, in_dim): ``F.linear(x, layer.dense(), layer.bias)`` is its slow twin."""
+        whole = torch.block_diag(*self.weight)
+        if self.shuffle:
+            whole = whole.unflatten(1, (-1, self.blocks)).transpose(1, 2).flatten(1, 2)
+        return whole[: self.out_dim, : self.in_dim]
+
+    def _in_blocks(self, x: Tensor) -> Tensor:
+        """Padded to whole blocks, and in the order of the blocks."""
+        missing = self.weight.shape[2] * self.blocks - self.in_dim
+        x = F.pad(x, (0, 0, 0, missing)) if missing else x
+        return x.unflatten(0, (self.blocks, -1)).transpose(0, 1).flatten(0, 1) if self.shuffle else x

@@ -1,0 +1,172 @@
+"""What the mixers of long convolutions and gates share: a projection, a short causal convolution after it, and how both decode.
+
+    p = short_conv(x W),   then gates and long convolutions, which differ,   y = z W_out
+
+B batch, T positions, D channels, C channels of the projection. Inside, positions come last, as convolutions want them.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from subquad.layers.mixer import Mixer, OptimizerHint, Prepared
+from subquad.ops.conv_chain import Filter, conv_chain
+from subquad.ops.long_conv import spectrum
+from subquad.ops.online_conv import OnlineConvState, OnlineFilter, init_online_conv, prefill_online_conv
+from subquad.ops.rows import take_rows
+from subquad.state import State
+
+Taps = tuple[Tensor, Tensor | None]  # (D, K) at lags from 0 on, and at lags from -1 on backwards
+
+
+@dataclass
+class GatedConvState(State):
+    """The last inputs of the short convolution and a running convolution for each long filter."""
+
+    past: Tensor  # (B, taps - 1, C)
+    convs: list[State]
+
+
+class GatedConv(Mixer):
+    """Base of these mixers; ``two_sided`` ones have no steps. ``filters`` counts the long filters of each channel and side, ``gates`` are
+    the parts of the projection that gate, in their order of use (``ops/conv_chain.py``).
+    """
+
+    dim: int
+    max_len: int
+    two_sided: bool
+    filters: int
+    gates: Sequence[int]
+    project: nn.Linear
+    short: ShortFilter
+    skip: Skip
+    out: nn.Linear
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, prepared: Prepared | None = None) -> Tensor:
+        self._check_length(x.shape[1])
+        self._check_mask(x, mask)
+        self._check_prepared(prepared)
+        p = self._projected(x).unflatten(1, (-1, self.dim))
+        filters: Sequence[Filter] = self._filters(x.shape[1]) if prepared is None else [(held, None) for held in prepared]
+        y = self._output(self._convolved(x, p, filters, mask))
+        return y if mask is None else y.masked_fill(~mask.unsqueeze(-1), 0)
+
+    def _convolved(self, x: Tensor, p: Tensor, filters: Sequence[Filter], real: Tensor | None) -> Tensor:
+        """Everything between the projections: x (B, T, D) and its projection p (B, C / D, D, T) -> (B, D, T)."""
+        parts = p.shape[1]
+        weight, bias = self.short.weight.unflatten(0, (parts, -1)), self.short.bias.unflatten(0, (parts, -1))
+        return conv_chain(p, weight, bias, filters, self.skip.weight, self.gates, real)
+
+    @abstractmethod
+    def _filters(self, length: int) -> list[Taps]:
+        """The taps of each long filter, for inputs of that length."""
+
+    def prepare(self, length: int) -> Prepared:
+        """The spectra of the filters for inputs of up to ``length`` positions; hand them to ``forward`` while the weights stay."""
+        self._check_length(length)
+        with torch.no_grad():
+            return tuple(spectrum(taps, length, reverse) for taps, reverse in self._filters(length))
+
+    def init_state(self, batch: int, max_len: int) -> GatedConvState:
+        self._check_causal()
+        self._check_length(max_len)
+        convs = self._init_convs(batch, max_len)
+        past = self.project.weight.new_zeros(batch, self.short.weight.shape[1] - 1, self.project.out_features)
+        return GatedConvState(past, convs)
+
+    @torch.no_grad()
+    def _init_convs(self, batch: int, max_len: int) -> list[State]:
+        return [init_online_conv(OnlineFilter.of(taps, max_len), batch) for taps, _ in self._filters(max_len)]
+
+    def _continue(self, z: Tensor, conv: State, lengths: Sequence[int] | None) -> Tensor:
+        """One long convolution of the next positions, (B, n, D) -> (B, n, D)."""
+        assert isinstance(conv, OnlineConvState)
+        return prefill_online_conv(z, conv, lengths)
+
+    def _short_prefill(self, p: Tensor, state: GatedConvState, lengths: Sequence[int] | None) -> Tensor:
+        """The short convolution of (B, n, C), continued from the last inputs."""
+        past, n = state.past.shape[1], p.shape[1]
+        buffer = torch.cat((state.past, p.to(state.past.dtype)), 1)
+        state.past = take_rows(buffer, [n] * p.shape[0] if lengths is None else lengths, past).clone()
+        taps = self.short.weight.T
+        y = torch.addcmul(self.short.bias, buffer[:, past:], taps[0])
+        for j in range(1, past + 1):
+            y = torch.addcmul(y, buffer[:, past - j : past - j + n], taps[j])
+        return y
+
+    def _projected(self, x: Tensor) -> Tensor:
+        """(B, T, D) -> (B, C, T): positions last, as convolutions want them. One row needs no copy for that."""
+        weight, bias = self.project.weight, self.project.bias
+        if x.shape[0] == 1:
+            return torch.addmm(bias.unsqueeze(1), weight, x[0].mT).unsqueeze(0)
+        return F.linear(x, weight, bias).mT.contiguous()
+
+    def _output(self, y: Tensor) -> Tensor:
+        """(B, D, T) -> (B, T, D)."""
+        weight, bias = self.out.weight, self.out.bias
+        if y.shape[0] == 1:
+            return torch.addmm(bias, y[0].mT, weight.mT).unsqueeze(0)
+        return F.linear(y.mT, weight, bias)
+
+    def _check_mask(self, x: Tensor, mask: Tensor | None) -> None:
+        if mask is not None and (mask.shape != x.shape[:2] or mask.dtype != torch.bool):
+            found = f"{tuple(mask.shape)} of {mask.dtype}"
+            raise ValueError(f"a mask has one entry a position, {tuple(x.shape[:2])}, True where it is real, got {found}: give (B, T)")
+
+    def _check_prepared(self, prepared: Prepared | None) -> None:
+        if prepared is None:
+            return
+        if self.training and torch.is_grad_enabled():
+            raise ValueError("prepared spectra give the filters no gradient: train without them, or call eval()")
+        if len(prepared) != self.filters:
+            raise ValueError(f"expected the spectra of {self.filters} filters, got {len(prepared)}: prepare with this mixer")
+
+    def _check_causal(self) -> None:
+        if self.two_sided:
+            raise ValueError(
+                f"a two-sided {type(self).__name__} sees what comes later, so it has no steps: set two_sided=false to generate"
+            )
+
+    def _check_length(self, length: int) -> None:
+        if length > self.max_len + 1:  # a context and the start vector before it
+            raise ValueError(
+                f"{length} positions exceed the {self.max_len} of the filter: build the model with a larger max_len; "
+                f"filter.base_len={self.max_len} then keeps the filters as they are and continues them, without it they are stretched"
+            )
+
+
+class ShortFilter(nn.Module):
+    """A few causal taps a channel; ``weight[:, j]`` is of lag j. Drawn as PyTorch draws a convolution's."""
+
+    OPTIMIZER_HINTS: ClassVar[Mapping[str, OptimizerHint]] = {"weight": OptimizerHint(decay=True)}
+
+    def __init__(self, channels: int, taps: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.empty(channels, taps)), nn.Parameter(torch.empty(channels))
+        self.initialise(0.0)
+
+    def initialise(self, std: float) -> None:
+        """Uniform within 1 / sqrt(taps), whatever the model's ``std``: three small weights would close the layer."""
+        bound = self.weight.shape[1] ** -0.5
+        nn.init.uniform_(self.weight, -bound, bound)
+        nn.init.uniform_(self.bias, -bound, bound)
+
+
+class Skip(nn.Module):
+    """What each long convolution passes through, (filters, D), from N(0, 1) as in the official code: without it training starts slowly."""
+
+    def __init__(self, filters: int, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(filters, dim))
+        self.initialise(0.0)
+
+    def initialise(self, std: float) -> None:
+        """N(0, 1), whatever the model's ``std``."""
+        nn.init.normal_(self.weight)

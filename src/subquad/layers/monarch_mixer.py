@@ -1,0 +1,94 @@
+"""Monarch Mixer along the sequence, as released for M2-BERT (arXiv 2310.12109): one gated long convolution, and one past all gates.
+
+    a, b, v = short_conv(u W),   z = b * (h conv (a * v) + skip (a * v)) + h' conv u + skip' u,   y = z W_out
+
+The second convolution, ``residual``, reads the mixer's input itself: in M2-BERT nothing else leads around a mixer. Two-sided filters are
+made by a network for each direction, with one frequency and window; the short convolution is causal all the same. The paper writes the
+convolutions as products with Monarch matrices that are set to Fourier transforms; here they are ``ops/long_conv.py``'s.
+B batch, T positions, D channels. Cost in T: T log T channel by channel, and the projections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from subquad.layers.gated_conv import GatedConv, GatedConvState, ShortFilter, Skip, Taps
+from subquad.layers.long_filter import AnyFilterConfig, ImplicitFilterConfig
+from subquad.layers.mixer import MixerConfig, Prepared
+from subquad.ops.conv_chain import Filter
+from subquad.ops.long_conv import long_conv
+from subquad.state import State
+
+
+class MonarchMixerConfig(MixerConfig):
+    """``residual`` is the convolution of the mixer's input; ``norm`` puts a LayerNorm before both (the code's "training additions").
+
+    ``short_kernel`` counts the taps of the short convolution.
+    """
+
+    kind: Literal["monarch_mixer"] = "monarch_mixer"
+    two_sided: bool = False
+    residual: bool = True
+    norm: bool = False
+    short_kernel: int = Field(3, gt=0)
+    filter: AnyFilterConfig = ImplicitFilterConfig(features=5, width=128)
+
+    @property
+    def causal(self) -> bool:
+        return not self.two_sided
+
+    def build(self, dim: int, max_len: int) -> MonarchMixer:
+        return MonarchMixer(self, dim, max_len)
+
+
+class MonarchMixer(GatedConv):
+    """See the module's docstring."""
+
+    def __init__(self, config: MonarchMixerConfig, dim: int, max_len: int) -> None:
+        super().__init__()
+        self.config, self.dim, self.max_len = config, dim, max_len
+        self.two_sided, self.filters, self.gates = config.two_sided, 1 + config.residual, (0, 1)
+        build = config.filter.build_two_sided if config.two_sided else config.filter.build
+        self.norm = nn.LayerNorm(dim) if config.norm else None
+        self.project = nn.Linear(dim, 3 * dim)
+        self.short = ShortFilter(3 * dim, config.short_kernel)
+        self.filter = build(dim, max_len)
+        self.residual = build(dim, max_len) if config.residual else None
+        self.skip = Skip(1, dim)
+        self.residual_skip = Skip(1, dim) if config.residual else None
+        self.out = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, prepared: Prepared | None = None) -> Tensor:
+        return super().forward(x if self.norm is None else self.norm(x), mask, prepared)
+
+    def _convolved(self, x: Tensor, p: Tensor, filters: Sequence[Filter], real: Tensor | None) -> Tensor:
+        z = super()._convolved(x, p, filters[:1], real)
+        if self.residual_skip is None:
+            return z
+        u = x.mT if real is None else x.mT.masked_fill(~real.unsqueeze(1), 0)
+        taps, reverse = filters[1]
+        return z + long_conv(u, taps, reverse, self.residual_skip.weight[0])
+
+    def prefill(self, x: Tensor, state: State, lengths: Sequence[int] | None = None) -> Tensor:
+        assert isinstance(state, GatedConvState)
+        self._check_causal()
+        u = x if self.norm is None else self.norm(x)
+        before, after, v = self._short_prefill(self.project(u), state, lengths).unflatten(-1, (3, self.dim)).unbind(-2)
+        v = v * before
+        z = after * torch.addcmul(self._continue(v, state.convs[0], lengths), self.skip.weight[0], v)
+        if self.residual_skip is not None:
+            z = z + torch.addcmul(self._continue(u, state.convs[1], lengths), self.residual_skip.weight[0], u)
+        return self.out(z)
+
+    def _filters(self, length: int) -> list[Taps]:
+        found = []
+        for filter_ in (self.filter, self.residual):
+            if filter_ is not None:
+                taps = filter_(length).unflatten(0, (-1, self.dim))
+                found.append((taps[0], taps[1] if self.two_sided else None))
+        return found

@@ -1,0 +1,225 @@
+"""An encoder of whole texts, two-sided: BERT with attention, M2-BERT with Monarch mixers (arXiv 2310.12109).
+
+    x = norm(E[id] + P[position] + S[type]),   h = stack(x)  (T, D)
+    head "mlm":     logits[t] = E norm(gelu(W h[t])) + b, what stands at t;   "scores":  W pooled(h) + b;   "none":  pooled(h)
+
+``pooled`` is the mean over a text's positions or the first one, and whatever ``pooling`` adds. B batch, T ids, D width, V vocabulary.
+Cost in T: that of the stack's mixer.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from subquad.config import Config
+from subquad.layers.attention import AttentionConfig
+from subquad.layers.feedforward import FeedForwardConfig
+from subquad.layers.long_filter import ImplicitFilterConfig
+from subquad.layers.mixer import MixerConfig
+from subquad.layers.monarch_mixer import MonarchMixerConfig
+from subquad.layers.stack import Stack, StackConfig, init_weights
+from subquad.models.model import Model, ModelConfig
+
+
+class PoolingConfig(Config):
+    """How the vectors of a text become one: their ``mean``, without padding, or the ``first``.
+
+    ``dense`` adds BERT's pooler, a linear map and a tanh; ``normalized`` makes the length 1.
+    """
+
+    over: Literal["mean", "first"] = "mean"
+    dense: bool = False
+    normalized: bool = False
+
+
+class EncoderConfig(ModelConfig):
+    """``positions`` are learned vectors; ``types`` is the number of kinds of segments that ids may belong to, 0 for none.
+
+    ``head`` is what comes out: "mlm", the logits of what stands at each position; "scores", ``outputs`` numbers a text, of classes or of a
+    regression; "none", an embedding. ``padding="official"`` keeps the mask from the mixers, as the official M2-BERT does, so that padding
+    changes results. ``blank`` is what stands for an id that is to be guessed: an id of the vocabulary, or a "learned" vector.
+    """
+
+    kind: Literal["encoder"] = "encoder"
+    init_std: float = Field(0.02, gt=0)
+    stack: StackConfig
+    positions: Literal["learned", "none"] = "learned"
+    types: int = Field(0, ge=0)
+    head: Literal["mlm", "scores", "none"] = "mlm"
+    outputs: int = Field(0, ge=0)
+    pooling: PoolingConfig = PoolingConfig()
+    padding: Literal["masked", "official"] = "masked"
+    blank: int | Literal["learned"] | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> EncoderConfig:
+        if (self.head == "scores") != (self.outputs > 0):
+            raise ValueError(f'outputs is for head="scores", which needs 1 or more, got head={self.head!r} and outputs={self.outputs}')
+        if isinstance(self.blank, int) and not 0 <= self.blank < self.vocab:
+            raise ValueError(f'blank must be one of the {self.vocab} ids, 0 to {self.vocab - 1}, or "learned", got {self.blank}')
+        return self
+
+    @property
+    def width(self) -> int:
+        return self.stack.dim
+
+    def build(self) -> Encoder:
+        return Encoder(self)
+
+
+class Encoder(Model):
+    """See the module's docstring."""
+
+    config: EncoderConfig
+    lossless = False
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        dim = config.stack.dim
+        self.embedding = nn.Embedding(config.vocab, dim)
+        self.positions = nn.Embedding(config.max_len, dim) if config.positions == "learned" else None
+        self.types = nn.Embedding(config.types, dim) if config.types else None
+        self.blank = nn.Parameter(torch.empty(dim)) if config.blank == "learned" else None
+        self.norm = nn.LayerNorm(dim, config.stack.norm_eps)
+        self.dropout = nn.Dropout(config.stack.dropout)
+        self.stack = Stack(config.stack, config.max_len)
+        self.pooler = nn.Linear(dim, dim) if config.pooling.dense and config.head != "mlm" else None
+        self.head: MaskedHead | nn.Linear | None = None
+        if config.head == "mlm":
+            self.head = MaskedHead(dim, config.vocab, config.stack.norm_eps)
+        elif config.head == "scores":
+            self.head = nn.Linear(dim, config.outputs)
+        init_weights(self, config.init_std)
+
+    @property
+    def vocab(self) -> int:
+        return self.config.vocab
+
+    @property
+    def max_len(self) -> int:
+        return self.config.max_len
+
+    def forward(self, ids: Tensor, mask: Tensor | None = None, token_types: Tensor | None = None, blanks: Tensor | None = None) -> Tensor:
+        """ids (B, T) -> logits (B, T, V), scores (B, outputs) or embeddings (B, D), as the head says.
+
+        ``mask`` (B, T) is True, or 1, at a text's own positions; padding changes nothing elsewhere. ``token_types`` (B, T) are those of the
+        ids, 0 without; ``blanks`` (B, T) is True where an id is not to be read but guessed. Raises ``ValueError`` when T exceeds max_len,
+        and for shapes that differ.
+        """
+        h = self.hidden(ids, mask, token_types, blanks)
+        if isinstance(self.head, MaskedHead):
+            return self.head(h, self.embedding.weight)
+        pooled = self._pooled(h, mask)
+        return pooled if self.head is None else self.head(self.dropout(pooled))
+
+    def embed(self, ids: Tensor, mask: Tensor | None = None, token_types: Tensor | None = None) -> Tensor:
+        """One vector a text, (B, D), whatever the head."""
+        return self._pooled(self.hidden(ids, mask, token_types), mask)
+
+    def hidden(self, ids: Tensor, mask: Tensor | None = None, token_types: Tensor | None = None, blanks: Tensor | None = None) -> Tensor:
+        """The vectors after the last block, (B, T, D)."""
+        self._check(ids, mask, token_types, blanks)
+        x = self._embedded(ids, blanks)
+        if self.positions is not None:
+            x = x + self.positions.weight[: ids.shape[1]]
+        if self.types is not None:
+            x = x + (self.types.weight[0] if token_types is None else self.types(token_types))
+        seen = mask.bool() if mask is not None and self.config.padding == "masked" else None
+        h: Tensor = self.stack(self.dropout(self.norm(x)), seen)
+        return h
+
+    def _embedded(self, ids: Tensor, blanks: Tensor | None) -> Tensor:
+        if blanks is None:
+            return self.embedding(ids)
+        if isinstance(self.config.blank, int):
+            return self.embedding(ids.masked_fill(blanks.bool(), self.config.blank))
+        if self.blank is None:
+            raise ValueError('nothing stands for blanks in this encoder (blank=null): set blank to an id or to "learned"')
+        return torch.where(blanks.bool().unsqueeze(-1), self.blank, self.embedding(ids))
+
+    def _pooled(self, h: Tensor, mask: Tensor | None) -> Tensor:
+        h = h.to(torch.promote_types(h.dtype, torch.float32))
+        if self.config.pooling.over == "first":
+            pooled = h[:, 0]
+        elif mask is None:
+            pooled = h.mean(1)
+        else:
+            real = mask.bool().unsqueeze(-1)
+            pooled = h.masked_fill(~real, 0).sum(1) / real.sum(1).clamp(min=1)
+        if self.pooler is not None:
+            pooled = torch.tanh(self.pooler(pooled))
+        return F.normalize(pooled, dim=-1) if self.config.pooling.normalized else pooled
+
+    def _check(self, ids: Tensor, mask: Tensor | None, token_types: Tensor | None, blanks: Tensor | None) -> None:
+        if ids.shape[1] > self.config.max_len:
+            raise ValueError(
+                f"{ids.shape[1]} ids exceed the context of {self.config.max_len}: cut the text, or make it longer with subquad.lengthened"
+            )
+        if token_types is not None and self.types is None:
+            raise ValueError("this encoder knows no token types (types=0): leave token_types out")
+        for name, given in (("a mask", mask), ("token_types", token_types), ("blanks", blanks)):
+            if given is not None and given.shape != ids.shape:
+                raise ValueError(
+                    f"{name} must have the shape of the ids, {tuple(ids.shape)}, got {tuple(given.shape)}: give one entry an id"
+                )
+
+
+class MaskedHead(nn.Module):
+    """BERT's head for masked language modelling: (B, T, D) -> logits (B, T, V), tied to a table (V, D)."""
+
+    def __init__(self, dim: int, vocab: int, eps: float) -> None:
+        super().__init__()
+        self.dense = nn.Linear(dim, dim)
+        self.norm = nn.LayerNorm(dim, eps)
+        self.bias = nn.Parameter(torch.zeros(vocab))
+
+    def forward(self, h: Tensor, table: Tensor) -> Tensor:
+        return F.linear(self.norm(F.gelu(self.dense(h))), table, self.bias)
+
+
+def bert(dim: int, depth: int, heads: int, max_len: int = 512) -> EncoderConfig:
+    """BERT (arXiv 1810.04805) with its vocabulary."""
+    stack = _stack(
+        dim, depth, AttentionConfig(heads=heads, rotary=False, two_sided=True, dropout=0.1), FeedForwardConfig(activation="gelu")
+    )
+    return EncoderConfig(vocab=30_522, max_len=max_len, stack=stack, types=2, blank=103)
+
+
+def m2_bert(dim: int, depth: int = 12, max_len: int = 128) -> EncoderConfig:
+    """M2-BERT with BERT's vocabulary, filled up to a multiple of 8, as its code does."""
+    filter_ = ImplicitFilterConfig(features=5, width=128, learned_features=True, init_std=0.02)
+    return EncoderConfig(vocab=30_528, max_len=max_len, stack=_m2_stack(dim, depth, filter_, dropout=0.1), types=2, blank=103)
+
+
+def _stack(dim: int, depth: int, mixer: MixerConfig, feedforward: FeedForwardConfig, dropout: float = 0.1) -> StackConfig:
+    return StackConfig(dim=dim, depth=depth, mixer=mixer, feedforward=feedforward, norm="after", norm_eps=1e-12, dropout=dropout)
+
+
+def _m2_stack(dim: int, depth: int, filter_: ImplicitFilterConfig, dropout: float) -> StackConfig:
+    feedforward = FeedForwardConfig(activation="gelu", gated=True, blocks=4, up_bias=False)
+    stack = _stack(dim, depth, MonarchMixerConfig(two_sided=True, filter=filter_), feedforward, dropout)
+    return stack.model_copy(update={"mixer_residual": False})
+
+
+PRESETS: dict[str, EncoderConfig] = {
+    "bert-tiny": EncoderConfig(
+        max_len=1024,
+        blank="learned",
+        stack=_stack(64, 2, AttentionConfig(heads=2, rotary=False, two_sided=True), FeedForwardConfig(activation="gelu"), 0.0),
+        init_std=0.08,
+    ),
+    "bert-base": bert(768, 12, 12),
+    "m2-bert-tiny": EncoderConfig(
+        max_len=1024, blank="learned", stack=_m2_stack(64, 2, ImplicitFilterConfig(features=5, width=32), 0.0), init_std=0.08
+    ),
+    "m2-bert-80m": m2_bert(768),
+    "m2-bert-110m": m2_bert(960),
+    "m2-bert-260m": m2_bert(1536),
+    "m2-bert-341m": m2_bert(1792),
+}

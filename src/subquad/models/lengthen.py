@@ -1,0 +1,70 @@
+"""A trained encoder for longer texts than it was trained on, to use as it is or to train further.
+
+Position vectors are copied: those of the first ``max_len`` positions again and again, as the official M2-BERT of 32,768 tokens began. Long
+filters are functions of position, evaluated at more points, in one of two ways:
+
+    continued   the taps stay as they are, and the function goes on beyond them; its window has then all but closed
+    stretched   the function is drawn out over the new length, taps and window, as the official code does
+
+A learned table of features is the usual features and what training added; the addition stays where it was, or is stretched linearly.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from subquad.layers.long_filter import ImplicitFilter, ImplicitFilterConfig
+from subquad.layers.mixer import MixerConfig
+from subquad.models.encoder import Encoder
+
+Filters = Literal["continued", "stretched"]
+
+
+@torch.no_grad()
+def lengthened(encoder: Encoder, max_len: int, filters: Filters) -> Encoder:
+    """A new encoder with the same weights and a context of ``max_len`` ids, in evaluation mode.
+
+    Raises ``ValueError`` for a context that is no longer than the old one, and for another way with filters.
+    """
+    config = encoder.config
+    if max_len <= config.max_len:
+        raise ValueError(f"the context is {config.max_len} ids, and {max_len} is no longer one: give a larger max_len")
+    if filters not in ("continued", "stretched"):
+        raise ValueError(f'filters are "continued" or "stretched", got {filters!r}')
+    mixers = {index: _mixer(mixer, config.max_len, max_len, filters) for index, mixer in config.stack.others.items()}
+    stack = config.stack.model_copy(update={"mixer": _mixer(config.stack.mixer, config.max_len, max_len, filters), "others": mixers})
+    longer = config.model_copy(update={"max_len": max_len, "stack": stack}).build().to(encoder.embedding.weight)
+    state = dict(encoder.state_dict())
+    if encoder.positions is not None:
+        table = encoder.positions.weight
+        state["positions.weight"] = table.repeat(-(-max_len // len(table)), 1)[:max_len]
+    for name, module in longer.named_modules():
+        if isinstance(module, ImplicitFilter) and module.table is not None:
+            state[f"{name}.table"] = _table(encoder.get_submodule(name), module, filters)
+    longer.load_state_dict(state)
+    longer.tokenizer = encoder.tokenizer
+    return longer.eval()
+
+
+def _mixer(mixer: MixerConfig, old: int, new: int, filters: Filters) -> MixerConfig:
+    """Its config with the length that t = 1 of its filter stands for."""
+    filter_ = getattr(mixer, "filter", None)
+    if not isinstance(filter_, ImplicitFilterConfig):
+        return mixer
+    base = filter_.base_len or old
+    unit = base if filters == "continued" else round(base * new / old)
+    return mixer.model_copy(update={"filter": filter_.model_copy(update={"base_len": None if unit == new else unit})})
+
+
+def _table(trained: nn.Module, longer: ImplicitFilter, filters: Filters) -> Tensor:
+    """The learned features at the lags of a longer filter: what they would be without training, and what that added."""
+    assert isinstance(trained, ImplicitFilter) and trained.table is not None
+    old, usual = (one.features(torch.arange(one.max_len, device=trained.table.device), trained.table.dtype) for one in (trained, longer))
+    learned = trained.table - old
+    if filters == "continued":
+        return usual + F.pad(learned, (0, 0, 0, len(usual) - len(learned)))
+    return usual + F.interpolate(learned.mT[None], len(usual), mode="linear", align_corners=True)[0].mT

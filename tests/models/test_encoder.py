@@ -1,0 +1,181 @@
+"""The encoder: padding changes nothing, batches change nothing, heads by their formulas, blanks, longer contexts, wrong inputs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import subquad
+from subquad.evaluation.flops import count_flops, count_parameters
+from subquad.layers.attention import AttentionConfig
+from subquad.layers.feedforward import FeedForwardConfig
+from subquad.layers.long_filter import ImplicitFilter, ImplicitFilterConfig
+from subquad.layers.mixer import MixerConfig
+from subquad.layers.monarch_mixer import MonarchMixerConfig
+from subquad.layers.stack import StackConfig
+from subquad.models import PRESETS, build_model
+from subquad.models.encoder import Encoder, EncoderConfig, MaskedHead
+from subquad.models.lengthen import lengthened
+
+SMALL = ImplicitFilterConfig(features=5, width=8)
+MIXERS: dict[str, MixerConfig] = {
+    "bert": AttentionConfig(heads=2, rotary=False, two_sided=True),
+    "m2": MonarchMixerConfig(two_sided=True, filter=SMALL),
+    "m2-norm": MonarchMixerConfig(two_sided=True, norm=True, filter=SMALL.model_copy(update={"learned_features": True})),
+}
+
+
+def encoder(mixer: str = "m2", max_len: int = 20, **options: Any) -> Encoder:
+    torch.manual_seed(0)
+    feedforward = FeedForwardConfig(activation="gelu", gated=True, blocks=4, up_bias=False)
+    stack = StackConfig(dim=16, depth=2, mixer=MIXERS[mixer], feedforward=feedforward, norm="after", mixer_residual=mixer == "bert")
+    model = EncoderConfig(**{"max_len": max_len, "stack": stack, "init_std": 0.3, "types": 2, **options}).build().double().eval()
+    for one in model.modules():
+        if isinstance(one, ImplicitFilter) and one.table is not None:
+            torch.nn.init.normal_(one.table)
+    return model
+
+
+@pytest.fixture
+def ids() -> Tensor:
+    return torch.randint(256, (3, 14), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("pooling", [{}, {"over": "first", "dense": True}, {"normalized": True, "dense": True}])
+@pytest.mark.parametrize("mixer", MIXERS)
+@torch.no_grad()
+def test_padding_and_company_change_nothing(mixer: str, pooling: dict[str, Any], ids: Tensor) -> None:
+    model = encoder(mixer, head="none", pooling=pooling)
+    lengths = [14, 1, 9]
+    mask = torch.arange(14) < torch.tensor(lengths).unsqueeze(1)
+    types = (torch.arange(14) > 5).long().expand(3, -1)
+    together, hidden = model(ids, mask, types), model.hidden(ids, mask, types)
+    for row, length in enumerate(lengths):
+        own = ids[row : row + 1, :length]
+        for padded in (length, length + 3, 20):
+            alone = F.pad(own, (0, padded - length), value=7)
+            real = torch.arange(padded)[None] < length
+            kinds = F.pad(types[:1, :length], (0, padded - length))
+            torch.testing.assert_close(model(alone, real.long(), kinds)[0], together[row], rtol=0, atol=1e-9)
+        torch.testing.assert_close(model.hidden(own, None, types[:1, :length])[0], hidden[row, :length], rtol=0, atol=1e-9)
+
+
+@torch.no_grad()
+def test_official_padding_lets_it_in(ids: Tensor) -> None:
+    ours, official = encoder(head="none"), encoder(head="none", padding="official")
+    mask = torch.arange(14) < torch.tensor([[14], [5], [9]])
+    torch.testing.assert_close(official(ids, mask)[0], ours(ids, mask)[0], rtol=0, atol=1e-9)
+    assert (official(ids, mask) - ours(ids, mask))[1:].abs().min() > 1e-9
+    torch.testing.assert_close(official.hidden(ids, mask), ours.hidden(ids), rtol=0, atol=1e-9)
+
+
+@torch.no_grad()
+def test_the_heads_are_their_formulas(ids: Tensor) -> None:
+    masked = encoder(head="mlm", blank="learned")
+    assert isinstance(masked.head, MaskedHead)
+    torch.nn.init.normal_(masked.head.bias)
+    h = masked.hidden(ids)
+    logits = masked.head.norm(F.gelu(masked.head.dense(h))) @ masked.embedding.weight.T + masked.head.bias
+    torch.testing.assert_close(masked(ids), logits, rtol=0, atol=1e-12)
+    scores = encoder(head="scores", outputs=3, pooling={"over": "mean", "dense": True})
+    assert scores.pooler is not None and isinstance(scores.head, torch.nn.Linear)
+    pooled = torch.tanh(scores.pooler(scores.hidden(ids).mean(1)))
+    torch.testing.assert_close(scores(ids), scores.head(pooled), rtol=0, atol=1e-12)
+    torch.testing.assert_close(scores.embed(ids), pooled, rtol=0, atol=1e-12)
+    normalized = encoder(head="none", pooling={"normalized": True})(ids)
+    torch.testing.assert_close(normalized.norm(dim=1), torch.ones(3, dtype=torch.float64))
+
+
+@torch.no_grad()
+def test_a_blank_hides_its_id(ids: Tensor) -> None:
+    blanks = torch.zeros_like(ids, dtype=torch.bool)
+    blanks[:, 4] = True
+    other = ids.clone()
+    other[:, 4] = (ids[:, 4] + 1) % 256
+    learned, marked = encoder(blank="learned"), encoder(blank=9)
+    torch.testing.assert_close(learned(ids, blanks=blanks), learned(other, blanks=blanks), rtol=0, atol=0)
+    assert not torch.allclose(learned(ids, blanks=blanks), learned(ids))
+    torch.testing.assert_close(marked(ids, blanks=blanks), marked(ids.masked_fill(blanks, 9)), rtol=0, atol=0)
+
+
+@torch.no_grad()
+def test_continued_filters_keep_what_they_were(ids: Tensor) -> None:
+    for mixer in ("bert", "m2", "m2-norm"):
+        short = encoder(mixer, head="none")
+        long = lengthened(short, 50, "continued")
+        torch.testing.assert_close(long(ids), short(ids), rtol=0, atol=1e-9)
+        assert long.positions is not None and short.positions is not None
+        assert torch.equal(long.positions.weight, short.positions.weight[torch.arange(50) % 20])
+        assert long(torch.randint(256, (1, 50))).isfinite().all()
+        again = lengthened(long, 60, "continued")
+        torch.testing.assert_close(again(ids), short(ids), rtol=0, atol=1e-9)
+
+
+@torch.no_grad()
+def test_stretched_filters_are_the_same_function_over_the_new_length() -> None:
+    """Of 39 lags to 20, every second is one of the old ones, features of a period of the length apart."""
+    for mixer in ("m2", "m2-norm"):
+        short = encoder(mixer)
+        long = lengthened(short, 39, "stretched")
+        for name, old in short.named_modules():
+            if isinstance(old, ImplicitFilter):
+                new = long.get_submodule(name)
+                assert isinstance(new, ImplicitFilter)
+                features = [
+                    one.features(torch.arange(one.max_len), torch.float64) if one.table is None else one.table for one in (old, new)
+                ]
+                torch.testing.assert_close(features[1][::2, 0], features[0][:, 0], rtol=0, atol=1e-9)
+                windows = [one._window(one._time(torch.arange(one.max_len), torch.float64)) for one in (old, new)]
+                torch.testing.assert_close(windows[1][:, ::2], windows[0])
+
+
+def test_presets_have_the_published_sizes() -> None:
+    counts = {"bert-base": 109_514_298, "m2-bert-80m": 80.3e6, "m2-bert-110m": 115.6e6, "m2-bert-260m": 259.1e6, "m2-bert-341m": 341.0e6}
+    for name, count in counts.items():
+        with torch.device("meta"):
+            assert count_parameters(build_model(name)) == pytest.approx(count, abs=0 if name == "bert-base" else 5e4)
+    tiny = [PRESETS[name] for name in ("bert-tiny", "m2-bert-tiny")]
+    assert all(config.vocab == 256 and config.max_len >= 1024 for config in tiny)
+
+
+def test_flops_of_a_bert_are_those_of_its_matrices() -> None:
+    """Table of a layer: 24 D^2 + 4 T D a token, all pairs of positions; the head has a map of its own before the logits."""
+    flops = count_flops("bert-base", 512)
+    dim, vocab = 768, 30_522
+    assert flops.linear == 12 * 24 * dim**2 + 2 * dim**2
+    assert flops.attention == 12 * 4 * 512 * dim
+    assert flops.logits == 2 * vocab * dim
+    m2 = count_flops("m2-bert-80m", 128)
+    assert m2.linear == 12 * (8 + 6) * dim**2 + 2 * dim**2
+    assert count_flops(encoder(head="none").config).logits == 0
+
+
+def test_wrong_inputs(ids: Tensor) -> None:
+    model = encoder()
+    with pytest.raises(ValueError, match=r"a mask must have the shape of the ids, \(3, 14\), got \(3, 13\)"):
+        model(ids, torch.ones(3, 13))
+    with pytest.raises(ValueError, match="token_types must have the shape of the ids"):
+        model(ids, None, ids[:1])
+    with pytest.raises(ValueError, match="21 ids exceed the context of 20"):
+        model(torch.zeros(1, 21, dtype=torch.long))
+    with pytest.raises(ValueError, match=r"knows no token types \(types=0\)"):
+        encoder(types=0)(ids, None, ids)
+    with pytest.raises(ValueError, match="nothing stands for blanks"):
+        model(ids, blanks=ids > 3)
+    with pytest.raises(ValueError, match="outputs is for head="):
+        encoder(outputs=3)
+    with pytest.raises(ValueError, match="blank must be one of the 256 ids"):
+        encoder(blank=256)
+    with pytest.raises(ValueError, match="4 blocks do not divide the widths 10 and 40"):
+        subquad.build("m2-bert-tiny", {"stack.dim": 10})
+    with pytest.raises(ValueError, match="20 ids, and 20 is no longer one"):
+        lengthened(model, 20, "continued")
+    with pytest.raises(ValueError, match="training on files needs a model that predicts what comes next, and Encoder does not"):
+        subquad.train("m2-bert-tiny", [__file__], "nowhere")
+    for use in (subquad.generate, subquad.score):
+        with pytest.raises(ValueError, match="a causal model is needed to generate or score, got Encoder"):
+            use(model, b"text")
