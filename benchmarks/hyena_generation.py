@@ -43,8 +43,8 @@ def main() -> None:
         "eight places).\n\n"
         + table(["L", "tiled", "direct", "ratio"], layer)
         + f"\n\nA language model of {DEPTH} layers, width {DIM}: milliseconds a byte while the whole context is generated from nothing, "
-        "and the same bytes by recomputing the context each time (mean of the forward passes at 16 lengths up to it; prepared: with the filters' "
-        "spectra made once).\n\n" + table(["context", "cached", "recomputed", "ratio", "recomputed, prepared", "ratio"], model)
+        "and the same bytes by recomputing the context each time (mean of the forward passes at 16 lengths up to it; prepared: with spectra "
+        "made once).\n\n" + table(["context", "cached", "recomputed", "ratio", "recomputed, prepared", "ratio"], model)
     )
     record("hyena-generation", "Generation with Hyena", "make bench BENCHMARKS=hyena_generation", body)
 
@@ -100,9 +100,8 @@ def model_row(context: int) -> list[str]:
     held = model.prepare(context)
     cells = [f"{context:,}", f"{1e3 * steps:.2f}"]
     for prepared in (None, held):
-        passes = [
-            median([timed(partial(model, torch.zeros(1, n, dtype=torch.long), prepared=prepared)) for _ in range(3)]) for n in lengths
-        ]
+        calls = [partial(model, torch.zeros(1, n, dtype=torch.long), prepared=prepared) for n in lengths]
+        passes = [median([timed(call) for _ in range(3)]) for call in calls]
         recomputed = sum(passes) / len(passes)
         cells += [f"{1e3 * recomputed:.1f}", f"{recomputed / steps:.0f}x"]
     return cells
