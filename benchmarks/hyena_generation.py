@@ -43,7 +43,7 @@ def main() -> None:
         "eight places).\n\n"
         + table(["L", "tiled", "direct", "ratio"], layer)
         + f"\n\nA language model of {DEPTH} layers, width {DIM}: milliseconds a byte while the whole context is generated from nothing, "
-        "and the same bytes by recomputing the context each time (mean of the forward passes at 16 lengths up to it; prepared: with spectra "
+        "and the same bytes by recomputing the context each time (mean of forward passes at 16 lengths; prepared: with spectra "
         "made once).\n\n" + table(["context", "cached", "recomputed", "ratio", "recomputed, prepared", "ratio"], model)
     )
     record("hyena-generation", "Generation with Hyena", "make bench BENCHMARKS=hyena_generation", body)
