@@ -42,12 +42,13 @@ def main() -> None:
         rows = {dtype: [row(length, dtype, arguments.repeat) for length in arguments.lengths] for dtype in types}
     header = ["L", "M2-BERT, prepared", "M2-BERT", "BERT, SDPA", "BERT, eager", "to SDPA", "to eager"]
     body = (
-        f"Seconds, medians of {arguments.repeat} runs in turns (2 from {ONCE:,} on, and of eager attention one), ratios over the prepared one.\n\n"
+        f"Seconds, medians of {arguments.repeat} runs in turns "
+        f"(2 from {ONCE:,} on, and of eager attention one); ratios to the prepared one.\n\n"
         + "\n\n".join(f"### {str(dtype).removeprefix('torch.')}\n\n{table(header, lines)}" for dtype, lines in rows.items())
     )
     if torch.bfloat16 not in rows:
         slower = rates[torch.float32] / rates[torch.bfloat16]
-        body += f"\n\nbfloat16 is not measured: this machine has no instructions for it, and multiplies it {slower:.0f} times slower than float32."
+        body += f"\n\nbfloat16 is not measured: this machine has no instructions for it, and is {slower:.0f} times slower in it."
     record("m2-bert-latency", "M2-BERT's latency", "make bench BENCHMARKS=m2_bert", body)
 
 
