@@ -26,7 +26,7 @@ from subquad.layers.long_filter import ImplicitFilterConfig
 
 DIM, HEADS = 256, 4
 LENGTHS = (1024, 2048, 4096, 8192, 16_384, 32_768, 65_536)
-LONG = 32_768  # from here on one run of each, which takes seconds, and none that warms up
+LONG = 65_536  # from here on one run of each, which takes seconds, and none that warms up
 
 
 class CausalAttention(nn.Module):
