@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from subquad.layers import feedforward
 from subquad.layers.block_diagonal import BlockDiagonalLinear
 from subquad.layers.feedforward import FeedForward, FeedForwardConfig
 from subquad.layers.monarch_map import MonarchMap
@@ -121,3 +122,14 @@ def test_wrong_blocks() -> None:
         FeedForward(FeedForwardConfig(order=3), 10)
     with pytest.raises(ValueError, match="got blocks=4 and order=2: leave one of them at 1"):
         FeedForwardConfig(blocks=4, order=2)
+
+
+@pytest.mark.parametrize("settings", [{}, {"gated": True, "blocks": 2}, {"order": 2}], ids=str)
+def test_pieces_of_positions_change_nothing(settings: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a backward pass positions go through a few at a time; the last piece is shorter."""
+    monkeypatch.setattr(feedforward, "CACHED", 200)
+    layer = FeedForward(FeedForwardConfig.model_validate({"activation": "gelu", **settings}), 16).double()
+    x = torch.randn(2, 5, 16, dtype=torch.float64)
+    with torch.no_grad():
+        pieces = layer(x)
+    torch.testing.assert_close(pieces, layer(x).detach())

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -18,6 +19,8 @@ from torch import Tensor, nn
 from subquad.config import Config
 from subquad.layers.block_diagonal import BlockDiagonalLinear
 from subquad.layers.monarch_map import MonarchMap
+
+CACHED = 1 << 21  # hidden numbers of so many positions at a time stay in a CPU's cache; where no backward pass needs them all
 
 
 class FeedForwardConfig(Config):
@@ -52,14 +55,22 @@ class FeedForward(nn.Module):
         hidden = int(round(config.expand * dim, 6))  # a ratio of whole numbers may fall short of its product by a rounding
         if config.blocks > 1 and (dim % config.blocks or hidden % config.blocks):
             raise ValueError(f"{config.blocks} blocks do not divide the widths {dim} and {hidden} of a feed-forward: change blocks or dim")
-        self.up = _linear(config, dim, 2 * hidden if config.gated else hidden, config.up_bias)
+        self.hidden = 2 * hidden if config.gated else hidden
+        self.up = _linear(config, dim, self.hidden, config.up_bias)
         self.down = _linear(config, hidden, dim, True)
 
     def forward(self, x: Tensor) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1])
+        size = max(1, CACHED // self.hidden)
+        if torch.is_grad_enabled() or x.device.type != "cpu" or len(rows) <= size:
+            return self._mapped(rows).view(x.shape)
+        return torch.cat([self._mapped(piece) for piece in rows.split(size)]).view(x.shape)
+
+    def _mapped(self, x: Tensor) -> Tensor:
+        """(N, D) -> (N, D)."""
         if isinstance(self.up, BlockDiagonalLinear) and isinstance(self.down, BlockDiagonalLinear):
             # Channels first, products of blocks need no copy, and the halves of a gated map lie in one piece each.
-            hidden = self._activated(self.up.channels_first(x.reshape(-1, x.shape[-1]).mT), 0)
-            return self.down.channels_first(hidden).mT.view(x.shape)
+            return self.down.channels_first(self._activated(self.up.channels_first(x.mT), 0)).mT
         return self.down(self._activated(self.up(x), -1))
 
     def _activated(self, hidden: Tensor, channels: int) -> Tensor:
