@@ -56,7 +56,7 @@ class GatedConv(Mixer):
             z = self._convolved(x, p, filters, real, slice(None))
         else:  # nothing is kept for a backward pass, so all between the projections can be done while a piece of channels is in the cache
             z = torch.empty_like(p[:, 0], memory_format=torch.contiguous_format)
-            for piece in channel_pieces(self.dim, x.shape[0], x.shape[1]):
+            for piece in channel_pieces(self.dim, p.shape[0], x.shape[1]):
                 z[:, piece] = self._convolved(x, p, filters, real, piece)
         y = self._output(z)
         return y if mask is None else y.masked_fill(~mask.unsqueeze(-1), 0)
@@ -175,10 +175,10 @@ class ShortFilter(nn.Module):
         nn.init.uniform_(self.bias, -bound, bound)
 
     def forward(self, p: Tensor, piece: slice) -> Tensor:
-        """Some of D channels in each of C / D parts, (B, C / D, D, T) -> the same."""
-        parts = p.shape[1]
-        weight, bias = self.weight.unflatten(0, (parts, -1)), self.bias.unflatten(0, (parts, -1))
-        return short_conv(p, weight[:, piece], bias[:, piece])
+        """Some of D channels in each of C / D parts, (B, C / D, D, T) -> the same; parts may have several dimensions."""
+        parts = p.shape[1:-2]
+        weight, bias = self.weight.unflatten(0, (*parts, -1)), self.bias.unflatten(0, (*parts, -1))
+        return short_conv(p, weight[..., piece, :], bias[..., piece])
 
 
 class Skip(nn.Module):
