@@ -185,7 +185,8 @@ def m2_gpt(dim: int, depth: int, heads: int) -> LanguageModelConfig:
 def m2_gpt_bytes(dim: int, depth: int, heads: int, max_len: int = 1024) -> LanguageModelConfig:
     """An M2-GPT on bytes for a CPU. Three of its blocks have the weights of one Hyena block with its feed-forward."""
     mixer = CausalMonarchConfig(heads=heads, filter=ImplicitFilterConfig(features=9, width=32, frequency=1.0))
-    return LanguageModelConfig(max_len=max_len, stack=StackConfig(dim=dim, depth=depth, mixer=mixer, feedforward=None), init_std=0.08)
+    stack = StackConfig(dim=dim, depth=depth, mixer=mixer, feedforward=None)
+    return LanguageModelConfig(max_len=max_len, stack=stack, init_std=0.08, scale_residual=True)
 
 
 PRESETS: dict[str, LanguageModelConfig] = {
