@@ -26,7 +26,7 @@ from subquad.layers.long_filter import ImplicitFilterConfig
 
 DIM, HEADS = 256, 4
 LENGTHS = (1024, 2048, 4096, 8192, 16_384, 32_768, 65_536)
-LONG = 32_768  # from here on one run of each, which takes seconds, and none that warms up
+LONG = 65_536  # from here on one run of each, which takes seconds, and none that warms up
 
 
 class CausalAttention(nn.Module):
@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("--peer", type=Path, help="the official standalone_hyena.py")
     parser.add_argument("--lengths", type=int, nargs="*", default=LENGTHS)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeat", type=int, default=5)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -55,9 +56,9 @@ def main() -> None:
     peer = None if arguments.peer is None else official(arguments.peer)
     rows: dict[str, list[list[str]]] = {"forward": [], "forward and backward": []}
     for length in arguments.lengths:
-        repeat = arguments.repeat if length < LONG else 1
-        for kind, times in measured(length, peer, repeat).items():
-            rows[kind].append(row(length, times, kind))
+        repeat = arguments.repeat if length < LONG or arguments.device != "cpu" else 1
+        for kind, times in measured(length, peer, repeat, arguments.device).items():
+            rows[kind].append(row(length, times, kind, arguments.device))
     write(rows, peer is not None, arguments.repeat)
 
 
@@ -70,13 +71,15 @@ def official(path: Path) -> Any:
     return module.HyenaOperator
 
 
-def measured(length: int, peer: Any, repeat: int) -> dict[str, dict[str, float]]:
+def measured(length: int, peer: Any, repeat: int, device: str) -> dict[str, dict[str, float]]:
     """Median seconds of every contender."""
     ours = HyenaConfig(filter=ImplicitFilterConfig(features=33, width=64)).build(DIM, length)
     models: dict[str, nn.Module] = {"ours": ours, "attention": CausalAttention()}
     if peer is not None:
         models["official"] = peer(d_model=DIM, l_max=length, order=2, filter_order=64, emb_dim=33)
-    x = torch.randn(1, length, DIM)
+    x = torch.randn(1, length, DIM, device=device)
+    for model in models.values():
+        model.to(device)
     with torch.inference_mode():
         held = ours.prepare(length)
         calls: dict[str, Callable[[], object]] = {name: partial(model, x) for name, model in models.items()}
@@ -93,14 +96,20 @@ def step(model: nn.Module, x: Tensor) -> None:
     torch.autograd.backward(model(x).sum())
 
 
-def row(length: int, times: dict[str, float], kind: str) -> list[str]:
+def row(length: int, times: dict[str, float], kind: str, device: str) -> list[str]:
     """Milliseconds, ratios, and the share of what the machine's products alone would need."""
     projections = 8 * DIM * DIM * length * (1 if kind == "forward" else 3)
     names = ["ours", "ours, prepared", "official", "attention"]
     cells = [f"{1e3 * times[name]:.0f}" if name in times else "" for name in names]
     ours, fast = times["ours"], times.get("ours, prepared", times["ours"])
     peer = [f"{times['official'] / ours:.2f}x", f"{times['official'] / fast:.2f}x"] if "official" in times else ["", ""]
-    return [f"{length:,}", *cells, *peer, f"{times['attention'] / fast:.2f}x", f"{1e3 * projections / matmul_rate(torch.float32):.0f}"]
+    return [
+        f"{length:,}",
+        *cells,
+        *peer,
+        f"{times['attention'] / fast:.2f}x",
+        f"{1e3 * projections / matmul_rate(torch.float32, device):.0f}",
+    ]
 
 
 def write(rows: dict[str, list[list[str]]], with_peer: bool, repeat: int) -> None:

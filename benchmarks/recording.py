@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import torch
+
 from subquad.evaluation.throughput import machine
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results.md"
@@ -20,6 +22,8 @@ def interleaved(contenders: Mapping[str, Callable[[], object]], repeat: int = 5,
         for name, call in contenders.items():
             start = time.perf_counter()
             call()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
             if turn >= warm:
                 taken[name].append(time.perf_counter() - start)
     return taken

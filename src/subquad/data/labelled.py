@@ -163,6 +163,8 @@ def _rows(text: str, table: Table, name: str, numbered: bool) -> Iterator[tuple[
     for number, cells in _tabbed(text) if table == "tsv" else _quoted(text, name):
         if head is None and not numbered:
             head = cells
+            if twice := next((column for column in cells if cells.count(column) > 1), None):
+                raise ValueError(f"{name}, line {number}: two columns are called {twice!r}: give each a name of its own")
             continue
         if head is not None and len(cells) != len(head):
             raise ValueError(f"{name}, line {number}: expected {len(head)} columns as in its first line, got {len(cells)}")

@@ -11,10 +11,11 @@ from pathlib import Path
 import torch
 
 SIZE = {"cpu": 1024, "cuda": 8192}
+ENOUGH = 2.0  # seconds of measuring one call
 
 
 def seconds(call: Callable[[], object], repeat: int = 5) -> float:
-    """Median seconds of a call, after one that warms up."""
+    """Median seconds of a call, after one that warms up; of fewer than ``repeat`` once they have taken seconds together."""
     times = []
     for _ in range(repeat + 1):
         _wait()
@@ -22,7 +23,9 @@ def seconds(call: Callable[[], object], repeat: int = 5) -> float:
         call()
         _wait()
         times.append(time.perf_counter() - start)
-    return sorted(times[1:])[repeat // 2]
+        if len(times) > 1 and sum(times) > ENOUGH:
+            break
+    return sorted(times[1:])[len(times[1:]) // 2]
 
 
 def matmul_rate(dtype: torch.dtype, device: str | torch.device = "cpu") -> float:

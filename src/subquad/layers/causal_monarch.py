@@ -27,13 +27,15 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from subquad.layers.gated_conv import Filter, GatedConv, GatedConvState, ShortFilter, Skip, Taps, convolved
+from subquad.layers.gated_conv import GatedConv, GatedConvState, ShortFilter, Skip, Taps
 from subquad.layers.long_filter import AnyFilterConfig, ImplicitFilterConfig
 from subquad.layers.mixer import MixerConfig, OptimizerHint
 from subquad.ops.causal_monarch import from_powers, to_powers
+from subquad.ops.conv_chain import Filter
 from subquad.ops.long_conv import long_conv
 from subquad.ops.online_conv import OnlineConvState, OnlineFilter, init_online_conv, prefill_online_conv
 from subquad.ops.online_monarch import OnlineBasis, OnlineBasisState, init_online_basis, prefill_online_basis
+from subquad.ops.short_conv import short_conv
 from subquad.state import State
 
 
@@ -76,22 +78,27 @@ class CausalMonarch(GatedConv):
         self.two_sided, self.filters = False, config.order - 1
         width = (config.order + 1) * dim
         self.project = nn.Linear(dim, width)  # to heads, each with N + 1 parts of its channels
-        self.short = HeadwiseShortFilter(width, config.short_kernel, config.heads)
+        self.short = ShortFilter(width, config.short_kernel)
         self.filter = config.filter.build(self.filters * self.dim, max_len)
         self.skip = Skip(self.filters, self.dim)
         self.basis = CausalBasis(max_len + 1, config.block) if config.basis == "learned" else None
         self.out = nn.Linear(dim, dim)
 
-    def _convolved(self, x: Tensor, p: Tensor, filters: Sequence[Filter], real: Tensor | None, piece: slice) -> Tensor:
-        *gates, z = self._parts(p, real, piece)
+    def _convolved(self, x: Tensor, p: Tensor, filters: Sequence[Filter], real: Tensor | None) -> Tensor:
+        """From (B H, N + 1, D / H, T) to (B H, D / H, T)."""
+        heads = p.unflatten(0, (-1, self.heads))
+        padding = None if real is None else ~real[:, None, None, None]
+        weight, bias = (of_all.unflatten(0, (*heads.shape[1:3], -1)) for of_all in (self.short.weight, self.short.bias))
+        heads = short_conv(heads if padding is None else heads.masked_fill(padding, 0), weight, bias)
+        *gates, z = (heads if padding is None else heads.masked_fill(padding, 0)).flatten(0, 1).unbind(1)
         first: Tensor | None = gates.pop()
-        for skip, filter_ in zip(self.skip.weight, filters, strict=True):
+        for skip, (taps, _) in zip(self.skip.weight, filters, strict=True):
             if self.basis is None:
-                z = convolved(z, filter_, skip, piece, before=first, after=gates.pop())
+                z = long_conv(z, taps, None, skip, before=first, after=gates.pop())
             else:
                 z = z if first is None else first * z
-                y = from_powers(long_conv(to_powers(z, *self.basis.factors), filter_[0][piece]), *self.basis.factors)
-                z = gates.pop() * torch.addcmul(y.to(z.dtype), skip[piece].unsqueeze(-1), z)
+                y = from_powers(long_conv(to_powers(z, *self.basis.factors), taps), *self.basis.factors)
+                z = gates.pop() * torch.addcmul(y.to(z.dtype), skip.unsqueeze(-1), z)
             first = None
         return z
 
@@ -137,21 +144,6 @@ class CausalMonarch(GatedConv):
     def _output(self, y: Tensor) -> Tensor:
         """(B H, D / H, T) -> (B, T, D)."""
         return super()._output(y.unflatten(0, (-1, self.heads)).flatten(1, 2))
-
-    def _real(self, x: Tensor, mask: Tensor) -> Tensor:
-        return super()._real(x, mask).repeat_interleave(self.heads, 0)
-
-
-class HeadwiseShortFilter(ShortFilter):
-    """Taps of its own for every channel of every head."""
-
-    def __init__(self, channels: int, taps: int, heads: int) -> None:
-        super().__init__(channels, taps)
-        self.heads = heads
-
-    def forward(self, p: Tensor, piece: slice) -> Tensor:
-        """Some of D / H channels in each of N + 1 parts, (B H, N + 1, D / H, T) -> the same."""
-        return super().forward(p.unflatten(0, (-1, self.heads)), piece).flatten(0, 1)
 
 
 class CausalBasis(nn.Module):

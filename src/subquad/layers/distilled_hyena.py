@@ -43,7 +43,7 @@ class DistilledHyena(Hyena):
         if hyena.config.two_sided:
             raise ValueError("a two-sided Hyena has no steps that a recurrence could take: distil a causal one")
         self.config, self.dim, self.max_len = hyena.config, hyena.dim, hyena.max_len
-        self.two_sided, self.filters = False, hyena.filters
+        self.two_sided, self.filters, self.gates = False, hyena.filters, hyena.gates
         self.project, self.short, self.skip, self.out = hyena.project, hyena.short, hyena.skip, hyena.out
         with torch.no_grad():
             fits = [fit_modes(taps, modes) for taps, _ in hyena._filters(hyena.max_len)]

@@ -17,14 +17,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from subquad.layers.mixer import Mixer, OptimizerHint, Prepared
-from subquad.ops.long_conv import Spectrum, channel_pieces, long_conv, spectrum
+from subquad.ops.conv_chain import Filter, conv_chain
+from subquad.ops.long_conv import spectrum
 from subquad.ops.online_conv import OnlineConvState, OnlineFilter, init_online_conv, prefill_online_conv
 from subquad.ops.rows import take_rows
-from subquad.ops.short_conv import short_conv
 from subquad.state import State
 
 Taps = tuple[Tensor, Tensor | None]  # (D, K) at lags from 0 on, and at lags from -1 on backwards
-Filter = tuple[Tensor | Spectrum, Tensor | None]  # taps, or a spectrum that holds both
 
 
 @dataclass
@@ -36,34 +35,34 @@ class GatedConvState(State):
 
 
 class GatedConv(Mixer):
-    """Base of these mixers; ``two_sided`` ones have no steps. ``filters`` counts the long filters of each channel and side."""
+    """Base of these mixers; ``two_sided`` ones have no steps. ``filters`` counts the long filters of each channel and side, ``gates`` are
+    the parts of the projection that gate, in their order of use (``ops/conv_chain.py``).
+    """
 
     dim: int
     max_len: int
     two_sided: bool
     filters: int
+    gates: Sequence[int]
     project: nn.Linear
     short: ShortFilter
+    skip: Skip
     out: nn.Linear
 
     def forward(self, x: Tensor, mask: Tensor | None = None, prepared: Prepared | None = None) -> Tensor:
         self._check_length(x.shape[1])
-        real = None if mask is None else self._real(x, mask)
+        self._check_mask(x, mask)
         self._check_prepared(prepared)
         p = self._projected(x).unflatten(1, (-1, self.dim))
         filters: Sequence[Filter] = self._filters(x.shape[1]) if prepared is None else [(held, None) for held in prepared]
-        if torch.is_grad_enabled() or p.device.type != "cpu":
-            z = self._convolved(x, p, filters, real, slice(None))
-        else:  # nothing is kept for a backward pass, so all between the projections can be done while a piece of channels is in the cache
-            z = torch.empty_like(p[:, 0], memory_format=torch.contiguous_format)
-            for piece in channel_pieces(self.dim, p.shape[0], x.shape[1]):
-                z[:, piece] = self._convolved(x, p, filters, real, piece)
-        y = self._output(z)
+        y = self._output(self._convolved(x, p, filters, mask))
         return y if mask is None else y.masked_fill(~mask.unsqueeze(-1), 0)
 
-    @abstractmethod
-    def _convolved(self, x: Tensor, p: Tensor, filters: Sequence[Filter], real: Tensor | None, piece: slice) -> Tensor:
-        """Everything between the projections for some of the channels: x (B, T, D) and its projection p (B, C / D, D, T) -> (B, D, T)."""
+    def _convolved(self, x: Tensor, p: Tensor, filters: Sequence[Filter], real: Tensor | None) -> Tensor:
+        """Everything between the projections: x (B, T, D) and its projection p (B, C / D, D, T) -> (B, D, T)."""
+        parts = p.shape[1]
+        weight, bias = self.short.weight.unflatten(0, (parts, -1)), self.short.bias.unflatten(0, (parts, -1))
+        return conv_chain(p, weight, bias, filters, self.skip.weight, self.gates, real)
 
     @abstractmethod
     def _filters(self, length: int) -> list[Taps]:
@@ -102,13 +101,6 @@ class GatedConv(Mixer):
             y = torch.addcmul(y, buffer[:, past - j : past - j + n], taps[j])
         return y
 
-    def _parts(self, p: Tensor, real: Tensor | None, piece: slice) -> list[Tensor]:
-        """The projection after the short convolution, in parts of D channels, for some of them: each (B, D, T)."""
-        p = p[:, :, piece]
-        real = None if real is None else real.unsqueeze(1)
-        p = self.short(p if real is None else p.masked_fill(~real, 0), piece)
-        return list((p if real is None else p.masked_fill(~real, 0)).unbind(1))
-
     def _projected(self, x: Tensor) -> Tensor:
         """(B, T, D) -> (B, C, T): positions last, as convolutions want them. One row needs no copy for that."""
         weight, bias = self.project.weight, self.project.bias
@@ -123,12 +115,10 @@ class GatedConv(Mixer):
             return torch.addmm(bias, y[0].mT, weight.mT).unsqueeze(0)
         return F.linear(y.mT, weight, bias)
 
-    def _real(self, x: Tensor, mask: Tensor) -> Tensor:
-        """The mask as one of (B, D, T)."""
-        if mask.shape != x.shape[:2] or mask.dtype != torch.bool:
+    def _check_mask(self, x: Tensor, mask: Tensor | None) -> None:
+        if mask is not None and (mask.shape != x.shape[:2] or mask.dtype != torch.bool):
             found = f"{tuple(mask.shape)} of {mask.dtype}"
             raise ValueError(f"a mask has one entry a position, {tuple(x.shape[:2])}, True where it is real, got {found}: give (B, T)")
-        return mask.unsqueeze(1)
 
     def _check_prepared(self, prepared: Prepared | None) -> None:
         if prepared is None:
@@ -152,12 +142,6 @@ class GatedConv(Mixer):
             )
 
 
-def convolved(z: Tensor, filter_: Filter, skip: Tensor, piece: slice, before: Tensor | None = None, after: Tensor | None = None) -> Tensor:
-    """after * (h conv (before * z) + skip (before * z)) for some of the channels; ``filter_`` and ``skip`` are of all."""
-    taps, reverse = filter_
-    return long_conv(z, taps[piece], None if reverse is None else reverse[piece], skip[piece], before=before, after=after)
-
-
 class ShortFilter(nn.Module):
     """A few causal taps a channel; ``weight[:, j]`` is of lag j. Drawn as PyTorch draws a convolution's."""
 
@@ -173,12 +157,6 @@ class ShortFilter(nn.Module):
         bound = self.weight.shape[1] ** -0.5
         nn.init.uniform_(self.weight, -bound, bound)
         nn.init.uniform_(self.bias, -bound, bound)
-
-    def forward(self, p: Tensor, piece: slice) -> Tensor:
-        """Some of D channels in each of C / D parts, (B, C / D, D, T) -> the same; parts may have several dimensions."""
-        parts = p.shape[1:-2]
-        weight, bias = self.weight.unflatten(0, (*parts, -1)), self.bias.unflatten(0, (*parts, -1))
-        return short_conv(p, weight[..., piece, :], bias[..., piece])
 
 
 class Skip(nn.Module):

@@ -16,7 +16,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from subquad.layers.gated_conv import Filter, GatedConv, GatedConvState, ShortFilter, Skip, Taps, convolved
+from subquad.layers.gated_conv import GatedConv, GatedConvState, ShortFilter, Skip, Taps
 from subquad.layers.long_filter import AnyFilterConfig, ImplicitFilterConfig
 from subquad.layers.mixer import MixerConfig
 from subquad.state import State
@@ -57,7 +57,7 @@ class Hyena(GatedConv):
     def __init__(self, config: HyenaConfig, dim: int, max_len: int) -> None:
         super().__init__()
         self.config, self.dim, self.max_len = config, dim, max_len
-        self.two_sided, self.filters = config.two_sided, config.filters
+        self.two_sided, self.filters, self.gates = config.two_sided, config.filters, range(config.order)[::-1]
         width = (config.order + 1) * dim
         self.project = nn.Linear(dim, width)
         self.short = ShortFilter(width, config.short_kernel)
@@ -65,14 +65,6 @@ class Hyena(GatedConv):
         self.filter = config.filter.build(sides * config.filters * dim, max_len)
         self.skip = Skip(config.filters, dim)
         self.out = nn.Linear(dim, dim)
-
-    def _convolved(self, x: Tensor, p: Tensor, filters: Sequence[Filter], real: Tensor | None, piece: slice) -> Tensor:
-        *gates, z = self._parts(p, real, piece)
-        first: Tensor | None = gates.pop() if self.config.short_first else None
-        for skip, filter_ in zip(self.skip.weight, filters, strict=True):
-            z = convolved(z, filter_, skip, piece, before=first, after=gates.pop())
-            first = None
-        return z
 
     def prefill(self, x: Tensor, state: State, lengths: Sequence[int] | None = None) -> Tensor:
         assert isinstance(state, GatedConvState)

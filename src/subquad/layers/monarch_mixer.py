@@ -17,9 +17,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from subquad.layers.gated_conv import Filter, GatedConv, GatedConvState, ShortFilter, Skip, Taps, convolved
+from subquad.layers.gated_conv import GatedConv, GatedConvState, ShortFilter, Skip, Taps
 from subquad.layers.long_filter import AnyFilterConfig, ImplicitFilterConfig
 from subquad.layers.mixer import MixerConfig, Prepared
+from subquad.ops.conv_chain import Filter
+from subquad.ops.long_conv import long_conv
 from subquad.state import State
 
 
@@ -50,7 +52,7 @@ class MonarchMixer(GatedConv):
     def __init__(self, config: MonarchMixerConfig, dim: int, max_len: int) -> None:
         super().__init__()
         self.config, self.dim, self.max_len = config, dim, max_len
-        self.two_sided, self.filters = config.two_sided, 1 + config.residual
+        self.two_sided, self.filters, self.gates = config.two_sided, 1 + config.residual, (0, 1)
         build = config.filter.build_two_sided if config.two_sided else config.filter.build
         self.norm = nn.LayerNorm(dim) if config.norm else None
         self.project = nn.Linear(dim, 3 * dim)
@@ -64,15 +66,13 @@ class MonarchMixer(GatedConv):
     def forward(self, x: Tensor, mask: Tensor | None = None, prepared: Prepared | None = None) -> Tensor:
         return super().forward(x if self.norm is None else self.norm(x), mask, prepared)
 
-    def _convolved(self, x: Tensor, p: Tensor, filters: Sequence[Filter], real: Tensor | None, piece: slice) -> Tensor:
-        before, after, v = self._parts(p, real, piece)
-        gated, *residual = filters
-        z = convolved(v, gated, self.skip.weight[0], piece, before, after)
+    def _convolved(self, x: Tensor, p: Tensor, filters: Sequence[Filter], real: Tensor | None) -> Tensor:
+        z = super()._convolved(x, p, filters[:1], real)
         if self.residual_skip is None:
             return z
-        u = x.mT[:, piece]
-        u = u.contiguous() if real is None else u.masked_fill(~real, 0)
-        return z + convolved(u, residual[0], self.residual_skip.weight[0], piece)
+        u = x.mT if real is None else x.mT.masked_fill(~real.unsqueeze(1), 0)
+        taps, reverse = filters[1]
+        return z + long_conv(u, taps, reverse, self.residual_skip.weight[0])
 
     def prefill(self, x: Tensor, state: State, lengths: Sequence[int] | None = None) -> Tensor:
         assert isinstance(state, GatedConvState)

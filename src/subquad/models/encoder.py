@@ -9,6 +9,7 @@ Cost in T: that of the stack's mixer.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -20,7 +21,7 @@ from subquad.config import Config
 from subquad.layers.attention import AttentionConfig
 from subquad.layers.feedforward import FeedForwardConfig
 from subquad.layers.long_filter import ImplicitFilterConfig
-from subquad.layers.mixer import MixerConfig
+from subquad.layers.mixer import MixerConfig, Prepared
 from subquad.layers.monarch_mixer import MonarchMixerConfig
 from subquad.layers.stack import Stack, StackConfig, init_weights
 from subquad.models.model import Model, ModelConfig
@@ -105,14 +106,21 @@ class Encoder(Model):
     def max_len(self) -> int:
         return self.config.max_len
 
-    def forward(self, ids: Tensor, mask: Tensor | None = None, token_types: Tensor | None = None, blanks: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        ids: Tensor,
+        mask: Tensor | None = None,
+        token_types: Tensor | None = None,
+        blanks: Tensor | None = None,
+        prepared: Sequence[Prepared | None] | None = None,
+    ) -> Tensor:
         """ids (B, T) -> logits (B, T, V), scores (B, outputs) or embeddings (B, D), as the head says.
 
         ``mask`` (B, T) is True, or 1, at a text's own positions; padding changes nothing elsewhere. ``token_types`` (B, T) are those of the
-        ids, 0 without; ``blanks`` (B, T) is True where an id is not to be read but guessed. Raises ``ValueError`` when T exceeds max_len,
-        and for shapes that differ.
+        ids, 0 without; ``blanks`` (B, T) is True where an id is not to be read but guessed; ``prepared`` as ``prepare`` made it.
+        Raises ``ValueError`` when T exceeds max_len, and for shapes that differ.
         """
-        h = self.hidden(ids, mask, token_types, blanks)
+        h = self.hidden(ids, mask, token_types, blanks, prepared)
         if isinstance(self.head, MaskedHead):
             return self.head(h, self.embedding.weight)
         pooled = self._pooled(h, mask)
@@ -122,7 +130,18 @@ class Encoder(Model):
         """One vector a text, (B, D), whatever the head."""
         return self._pooled(self.hidden(ids, mask, token_types), mask)
 
-    def hidden(self, ids: Tensor, mask: Tensor | None = None, token_types: Tensor | None = None, blanks: Tensor | None = None) -> Tensor:
+    def prepare(self, length: int | None = None) -> list[Prepared | None]:
+        """What depends on the weights alone, for texts of up to ``length`` ids: filter spectra. It holds until they change."""
+        return self.stack.prepare(self.config.max_len if length is None else length)
+
+    def hidden(
+        self,
+        ids: Tensor,
+        mask: Tensor | None = None,
+        token_types: Tensor | None = None,
+        blanks: Tensor | None = None,
+        prepared: Sequence[Prepared | None] | None = None,
+    ) -> Tensor:
         """The vectors after the last block, (B, T, D)."""
         self._check(ids, mask, token_types, blanks)
         x = self._embedded(ids, blanks)
@@ -131,7 +150,7 @@ class Encoder(Model):
         if self.types is not None:
             x = x + (self.types.weight[0] if token_types is None else self.types(token_types))
         seen = mask.bool() if mask is not None and self.config.padding == "masked" else None
-        h: Tensor = self.stack(self.dropout(self.norm(x)), seen)
+        h: Tensor = self.stack(self.dropout(self.norm(x)), seen, prepared)
         return h
 
     def _embedded(self, ids: Tensor, blanks: Tensor | None) -> Tensor:

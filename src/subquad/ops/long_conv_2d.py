@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from subquad.ops.conv_arguments import check_filters
-from subquad.ops.long_conv import fast_size
+from subquad.ops.fft_conv import fast_size
 
 
 def long_conv_2d(u: Tensor, k: Tensor, skip: Tensor | None = None, *, center: tuple[int, int] = (0, 0)) -> Tensor:

@@ -14,8 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from subquad.ops.precision import full_precision
-
 
 def short_conv(u: Tensor, k: Tensor, bias: Tensor | None = None) -> Tensor:
     """See the module's docstring; -> (B, ..., L)."""
@@ -29,9 +27,37 @@ def short_conv_direct(u: Tensor, k: Tensor, bias: Tensor | None = None) -> Tenso
 
 
 def channel_dots(x: Tensor, y: Tensor) -> Tensor:
-    """The sum of x y over rows and positions, (B, ..., L) twice -> (...); products are summed as they are made, not stored."""
-    with full_precision(x.device):
-        return torch.matmul(x.unsqueeze(-2), y.unsqueeze(-1)).sum(0)[..., 0, 0]
+    """The sum of x y over rows and positions, (B, ..., L) twice -> (...), in float32 or more. Far faster than ``bmm`` for few channels."""
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    return (x.to(dtype) * y).sum((0, -1))
+
+
+def short_conv_into(y: Tensor, u: Tensor, k: Tensor, bias: Tensor | None) -> None:
+    """``short_conv`` into y, all of one type, outside autograd."""
+    taps = k.unsqueeze(-1)
+    if bias is None:
+        torch.mul(u, taps[..., 0, :], out=y)
+    else:
+        torch.addcmul(bias.unsqueeze(-1), u, taps[..., 0, :], out=y)
+    for j in range(1, min(k.shape[-1], u.shape[-1])):
+        y[..., j:].addcmul_(u[..., :-j], taps[..., j, :])
+
+
+def short_conv_gradients(gradient: Tensor, u: Tensor, k: Tensor, du: Tensor | None, dk: Tensor | None, dbias: Tensor | None) -> None:
+    """The gradients of ``short_conv``, into those that are given; ``du`` may be of another type."""
+    if du is not None:
+        taps = k.unsqueeze(-1)
+        found = torch.mul(gradient, taps[..., 0, :], out=du if du.dtype == gradient.dtype else None)
+        for j in range(1, min(k.shape[-1], u.shape[-1])):
+            found[..., :-j].addcmul_(gradient[..., j:], taps[..., j, :])
+        if found is not du:
+            du.copy_(found)
+    if dk is not None:
+        dk.zero_()
+        for j in range(min(k.shape[-1], u.shape[-1])):
+            dk[..., j] = channel_dots(gradient[..., j:], u[..., : u.shape[-1] - j])
+    if dbias is not None:
+        dbias.copy_(gradient.sum((0, -1)))
 
 
 class _ShortConv(torch.autograd.Function):
@@ -40,26 +66,16 @@ class _ShortConv(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, u: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(u, k)
-        taps = k.to(u.dtype).unsqueeze(-1)
-        y = u * taps[..., 0, :] if bias is None else torch.addcmul(bias.to(u.dtype).unsqueeze(-1), u, taps[..., 0, :])
-        for j in range(1, min(k.shape[-1], u.shape[-1])):
-            y[..., j:].addcmul_(u[..., :-j], taps[..., j, :])
+        y = torch.empty_like(u, memory_format=torch.contiguous_format)
+        short_conv_into(y, u, k.to(u.dtype), None if bias is None else bias.to(u.dtype))
         return y
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         u, k = ctx.saved_tensors
-        gradient = gradients[0]
-        du = dk = dbias = None
-        if ctx.needs_input_grad[0]:
-            taps = k.to(gradient.dtype).unsqueeze(-1)
-            du = gradient * taps[..., 0, :]
-            for j in range(1, min(k.shape[-1], u.shape[-1])):
-                du[..., :-j].addcmul_(gradient[..., j:], taps[..., j, :])
-        if ctx.needs_input_grad[1]:
-            dk = torch.zeros_like(k)
-            for j in range(min(k.shape[-1], u.shape[-1])):
-                dk[..., j] = channel_dots(gradient[..., j:], u[..., : u.shape[-1] - j])
-        if ctx.needs_input_grad[2]:
-            dbias = gradient.sum((0, -1)).to(k.dtype)
+        needs_u, needs_k, needs_bias = ctx.needs_input_grad
+        du = torch.empty_like(gradients[0], memory_format=torch.contiguous_format) if needs_u else None
+        dk = torch.empty_like(k) if needs_k else None
+        dbias = k.new_empty(k.shape[:-1]) if needs_bias else None
+        short_conv_gradients(gradients[0], u, k.to(gradients[0].dtype), du, dk, dbias)
         return du, dk, dbias

@@ -1,0 +1,220 @@
+"""Short convolution, gates and long convolutions in one pass over pieces of the channels that stay in the processor's cache.
+
+    x_0 .. x_{P-1} = short_conv(p),   z = x_{P-1},   then   z = x_g z   or, for a long filter h and skip,   z = x_g (h conv z + skip z)
+
+Shapes: p (B, P, D, T), skip (F, D), -> (B, D, T); B batch, P parts, D channels, T positions, F long filters. ``gates`` names the g in their
+order of use: one for each filter, or one more, which then comes before them all. Source: Hyena (arXiv 2302.10866), section 3.2. Kept for
+the backward pass are p and what each long filter gives; the short convolution and all spectra are made anew, so that nothing as large as
+p crosses the memory more often than it must.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from subquad.ops.conv_arguments import check_filters, check_inputs
+from subquad.ops.fft_conv import FFTFilter, channel_pieces
+from subquad.ops.long_conv import Method, Spectrum, check_spectrum, fastest, long_conv
+from subquad.ops.short_conv import channel_dots, short_conv, short_conv_gradients, short_conv_into
+
+Filter = tuple[Tensor | Spectrum, Tensor | None]  # (D, K) at lags from 0 on, and at lags from -1 on backwards; a spectrum holds both
+
+
+def conv_chain(
+    p: Tensor, short: Tensor, bias: Tensor, filters: Sequence[Filter], skip: Tensor, gates: Sequence[int], real: Tensor | None = None
+) -> Tensor:
+    """See the module's docstring. ``short`` (P, D, taps) and ``bias`` (P, D) are the short convolution's.
+
+    With ``real`` (B, T), False at padding, what is there counts as zero before and after the short convolution.
+    Raises ``ValueError`` for what ``long_conv`` refuses.
+    """
+    check_inputs(p[:, 0], skip.shape[1], None, ())
+    held = [filter_ for k, k_reverse in filters if (filter_ := _by_fft(p[:, 0], k, k_reverse)) is not None]
+    if p.numel() == 0 or len(held) < len(filters) or len({filter_.size for filter_ in held}) > 1:
+        return conv_chain_composed(p, short, bias, filters, skip, gates, real)
+    tensors = [tensor for filter_ in held for tensor in (filter_.k, filter_.k_reverse, filter_.values)]
+    return cast(Tensor, _ConvChain.apply(p, short, bias, skip, real, tuple(gates), held[0].size, *tensors))
+
+
+def conv_chain_composed(
+    p: Tensor,
+    short: Tensor,
+    bias: Tensor,
+    filters: Sequence[Filter],
+    skip: Tensor,
+    gates: Sequence[int],
+    real: Tensor | None = None,
+    method: Method = "auto",
+) -> Tensor:
+    """The same, one operation after another, each long convolution by its fastest method or by that one; the twin."""
+    padding = None if real is None else ~real[:, None, None]
+    x = short_conv(p if padding is None else p.masked_fill(padding, 0), short, bias)
+    *parts, z = (x if padding is None else x.masked_fill(padding, 0)).unbind(1)
+    order = list(gates)
+    first = parts[order.pop(0)] if len(order) > len(filters) else None
+    for (k, k_reverse), weight, gate in zip(filters, skip, order, strict=True):
+        z, first = long_conv(z, k, k_reverse, weight, before=first, after=parts[gate], method=method), None
+    return z
+
+
+def _by_fft(u: Tensor, k: Tensor | Spectrum, k_reverse: Tensor | None) -> FFTFilter | None:
+    """The filter for transforms, or None where another method is the one to take."""
+    if isinstance(k, Spectrum):
+        check_spectrum(u, k, k_reverse)
+        return None if k.radices else k.fft
+    check_filters(u, k, k_reverse)
+    return FFTFilter.of(k, k_reverse, u.shape[-1], 1) if k.shape[1] and fastest(u, k, k_reverse) == "fft" else None
+
+
+class _ConvChain(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        p: Tensor,
+        short: Tensor,
+        bias: Tensor,
+        skip: Tensor,
+        real: Tensor | None,
+        gates: tuple[int, ...],
+        size: int,
+        *tensors: Tensor | None,
+    ) -> Tensor:
+        chain = _Chain(p, short, bias, skip, real, gates, size, tensors)
+        given = p.new_empty(len(skip), p.shape[0], *p.shape[2:]) if any(ctx.needs_input_grad) else None
+        y = p.new_empty(p.shape[0], *p.shape[2:])
+        for piece in chain.pieces:
+            chain.start(piece)
+            for n in range(len(skip)):
+                conv = chain.convolved(n, piece)
+                if given is not None:
+                    given[n][:, piece] = conv
+                if n + 1 < len(skip):
+                    torch.mul(conv, chain.gate(n), out=chain.z)
+                else:
+                    _multiplied(conv, chain.gate(n), y[:, piece])
+        ctx.gates, ctx.size = gates, size
+        ctx.save_for_backward(p, short, bias, skip, real, given, *tensors)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        p, short, bias, skip, real, given, *tensors = ctx.saved_tensors
+        chain = _Chain(p, short, bias, skip, real, ctx.gates, ctx.size, tensors)
+        needs_p, needs_short, needs_bias, needs_skip = ctx.needs_input_grad[:4]
+        dp = torch.empty_like(p, memory_format=torch.contiguous_format) if needs_p else None
+        dshort, dbias, dskip = torch.empty_like(short), torch.empty_like(bias), torch.empty_like(skip)
+        needed = zip(tensors, ctx.needs_input_grad[7:], strict=True)
+        dtensors = [torch.empty_like(tensor) if tensor is not None and needs else None for tensor, needs in needed]
+        circles, buffer = torch.zeros_like(chain.circles), torch.empty_like(chain.buffer)
+        for piece in chain.pieces:
+            count = piece.stop - piece.start
+            dparts, circle, dz = buffer[:, :, :count], circles[:, :count], gradients[0][:, piece]
+            g = circle[..., : p.shape[-1]]
+            chain.start(piece)
+            for n in reversed(range(len(skip))):
+                torch.mul(dz, given[n][:, piece], out=dparts[:, chain.order[n]])
+                _multiplied(dz, chain.gate(n), g)
+                if n > 0:
+                    _multiplied(given[n - 1][:, piece], chain.gate(n - 1), chain.z)
+                elif len(skip) > 1:
+                    chain.begin()
+                dz = chain.pulled(n, piece, circle, g, dtensors, dskip)
+            if chain.first is None:
+                dparts[:, -1] = dz
+            else:
+                torch.mul(dz, chain.parts[:, chain.first], out=dparts[:, -1])
+                torch.mul(dz, chain.parts[:, -1], out=dparts[:, chain.first])
+            if chain.padding is not None:
+                dparts.masked_fill_(chain.padding, 0)
+            target = None if dp is None else dp[:, :, piece]
+            short_conv_gradients(dparts, chain.short_input(piece), chain.short[:, piece], target, dshort[:, piece], dbias[:, piece])
+            if target is not None and chain.padding is not None:
+                target.masked_fill_(chain.padding, 0)
+        found = (dp, dshort if needs_short else None, dbias if needs_bias else None, dskip if needs_skip else None)
+        return *found, None, None, None, *dtensors
+
+
+class _Chain:
+    """The chain for one piece of the channels after another, in buffers that serve them all.
+
+    ``parts`` (B, P, D, T) are the short convolution's, and ``z`` (B, D, T) is what the next filter reads, at the beginning of a circle.
+    """
+
+    def __init__(
+        self,
+        p: Tensor,
+        short: Tensor,
+        bias: Tensor,
+        skip: Tensor,
+        real: Tensor | None,
+        gates: Sequence[int],
+        size: int,
+        tensors: Sequence[Tensor | None],
+    ) -> None:
+        self.dtype = torch.promote_types(p.dtype, torch.float32)
+        self.p, self.padding = p, None if real is None else ~real[:, None, None]
+        self.short, self.bias, self.skip = short.to(self.dtype), bias.to(self.dtype), skip.to(self.dtype).unsqueeze(-1)
+        grouped = zip(tensors[::3], tensors[1::3], tensors[2::3], strict=True)
+        self.filters = [FFTFilter(k, reverse, values, size, 1) for k, reverse, values in grouped]
+        leading = len(gates) - len(self.filters)
+        self.first, self.order = gates[0] if leading else None, gates[leading:]
+        self.pieces = channel_pieces(p, size)
+        count = self.pieces[0].stop
+        self.buffer = p.new_empty(*p.shape[:2], count, p.shape[-1], dtype=self.dtype)
+        self.circles = p.new_zeros(p.shape[0], count, size, dtype=self.dtype)
+        self.parts, self.z, self.circle = self.buffer, self.circles, self.circles
+
+    def short_input(self, piece: slice) -> Tensor:
+        """What the short convolution of some channels reads."""
+        p = self.p[:, :, piece].to(self.dtype)
+        return p if self.padding is None else p.masked_fill(self.padding, 0)
+
+    def start(self, piece: slice) -> None:
+        """The short convolution of some channels, and what the first filter reads."""
+        count = piece.stop - piece.start
+        self.parts, self.circle = self.buffer[:, :, :count], self.circles[:, :count]
+        self.z = self.circle[..., : self.p.shape[-1]]
+        short_conv_into(self.parts, self.short_input(piece), self.short[:, piece], self.bias[:, piece])
+        if self.padding is not None:
+            self.parts.masked_fill_(self.padding, 0)
+        self.begin()
+
+    def begin(self) -> None:
+        """What the first filter reads."""
+        if self.first is None:
+            self.z.copy_(self.parts[:, -1])
+        else:
+            torch.mul(self.parts[:, -1], self.parts[:, self.first], out=self.z)
+
+    def gate(self, n: int) -> Tensor:
+        """That behind filter n."""
+        return self.parts[:, self.order[n]]
+
+    def convolved(self, n: int, piece: slice) -> Tensor:
+        """Filter n of z, and its skip."""
+        held = self.filters[n]
+        product = torch.fft.rfft(self.circle).mul_(held.spectrum(piece, self.dtype))
+        return torch.fft.irfft(product, held.size)[..., : self.z.shape[-1]].addcmul_(self.skip[n, piece], self.z)
+
+    def pulled(self, n: int, piece: slice, circle: Tensor, g: Tensor, dtensors: Sequence[Tensor | None], dskip: Tensor) -> Tensor:
+        """From g, the gradient of filter n's output at the beginning of a circle, to that of its input; on the way its own and the skip."""
+        held = self.filters[n]
+        turned = torch.fft.rfft(circle)
+        dskip[n, piece] = channel_dots(g, self.z).to(dskip.dtype)
+        held.put_gradients(dtensors[3 * n], dtensors[3 * n + 1], piece, self.circle, turned)
+        dz = torch.fft.irfft(turned.mul_(held.spectrum(piece, self.dtype).conj()), held.size)[..., : g.shape[-1]]
+        return dz.addcmul_(self.skip[n, piece], g)
+
+
+def _multiplied(x: Tensor, y: Tensor, out: Tensor) -> None:
+    """``out = x * y``, in one pass where the types are the same."""
+    if x.dtype == y.dtype == out.dtype:
+        torch.mul(x, y, out=out)
+    else:
+        out.copy_(x * y)

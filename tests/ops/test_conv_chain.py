@@ -1,0 +1,94 @@
+"""The chain in pieces equals its operations one after another, in values and gradients, whatever the pieces, sides, gates and masks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from subquad.ops import fft_conv
+from subquad.ops.conv_chain import Filter, conv_chain, conv_chain_composed
+from subquad.ops.long_conv import spectrum
+
+BATCH, DIM, LENGTH = 2, 5, 70
+
+
+@pytest.fixture(params=[1, 3, 100])
+def pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That many channels at a time."""
+    monkeypatch.setattr(fft_conv, "CACHED", request.param * BATCH * fft_conv.fast_size(2 * LENGTH))
+
+
+def inputs(gates: tuple[int, ...], filters: int, two_sided: bool, taps: int = LENGTH, length: int = LENGTH) -> list[Tensor]:
+    """p, short, bias, skip, then the filters and their reverse ones, all in double precision."""
+    torch.manual_seed(0)
+    parts = len(gates) + 1
+    shapes = [(BATCH, parts, DIM, length), (parts, DIM, 3), (parts, DIM), (filters, DIM), *[(DIM, taps)] * (filters * (1 + two_sided))]
+    return [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+
+
+def filters_of(tensors: list[Tensor], filters: int, two_sided: bool) -> list[Filter]:
+    return [(tensors[n], tensors[filters + n] if two_sided else None) for n in range(filters)]
+
+
+@pytest.mark.usefixtures("pieces")
+@pytest.mark.parametrize("two_sided", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(("gates", "filters"), [((1, 0), 1), ((0,), 1), ((2, 0, 1), 3), ((0, 1, 2), 2)])
+def test_values_and_gradients(gates: tuple[int, ...], filters: int, masked: bool, two_sided: bool) -> None:
+    p, short, bias, skip, *taps = given = inputs(gates, filters, two_sided)
+    real = torch.arange(LENGTH) < torch.tensor([[LENGTH], [LENGTH - 20]]) if masked else None
+    if real is not None:
+        p.data.masked_fill_(~real[:, None, None], torch.inf)
+    held = filters_of(taps, filters, two_sided)
+    fast = conv_chain(p, short, bias, held, skip, gates, real)
+    slow = conv_chain_composed(p, short, bias, held, skip, gates, real, method="direct")
+    torch.testing.assert_close(fast, slow)
+    upstream = torch.randn_like(fast)
+    if real is not None:
+        upstream = upstream * real.unsqueeze(1)
+    for ours, twin in zip(torch.autograd.grad(fast, given, upstream), torch.autograd.grad(slow, given, upstream), strict=True):
+        torch.testing.assert_close(ours, twin)
+
+
+def test_gradients_against_differences() -> None:
+    given = inputs((1, 0), 1, False, taps=66, length=66)
+    small = [tensor.detach()[..., :2, :].clone() if tensor.ndim == 4 else tensor.detach() for tensor in given]
+    p, short, bias, skip, taps = small
+    small = [p[:1], short[:, :2], bias[:, :2], skip[:, :2], taps[:2]]
+    leaves = [tensor.clone().requires_grad_() for tensor in small]
+    assert torch.autograd.gradcheck(lambda p, short, bias, skip, taps: conv_chain(p, short, bias, [(taps, None)], skip, (1, 0)), leaves)
+
+
+def test_only_what_is_asked_for_gets_a_gradient() -> None:
+    p, short, bias, skip, taps = (tensor.detach() for tensor in inputs((1, 0), 1, False))
+    bias.requires_grad_()
+    y = conv_chain(p, short, bias, [(taps, None)], skip, (1, 0))
+    y.sum().backward()
+    twin = bias.detach().requires_grad_()
+    conv_chain_composed(p, short, twin, [(taps, None)], skip, (1, 0)).sum().backward()
+    torch.testing.assert_close(bias.grad, twin.grad)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_loses_only_the_digits_of_its_input_and_output(dtype: torch.dtype) -> None:
+    p, short, bias, skip, taps = (tensor.detach().float() for tensor in inputs((1, 0), 1, False))
+    p = p.to(dtype).requires_grad_()
+    y = conv_chain(p, short, bias, [(taps, None)], skip, (1, 0))
+    whole = p.detach().float().requires_grad_()
+    twin = conv_chain_composed(whole, short, bias, [(taps, None)], skip, (1, 0))
+    assert y.dtype == dtype
+    torch.testing.assert_close(y, twin.to(dtype))
+    y.float().sum().backward()
+    twin.sum().backward()
+    assert p.grad is not None and whole.grad is not None and p.grad.dtype == dtype
+    scale = whole.grad.abs().max()
+    torch.testing.assert_close(p.grad.float() / scale, whole.grad / scale, rtol=0, atol=4 * torch.finfo(dtype).eps)
+
+
+def test_spectra_made_before_give_the_same() -> None:
+    p, short, bias, skip, *taps = (tensor.detach() for tensor in inputs((2, 0, 1), 3, True))
+    held = filters_of(taps, 3, True)
+    made: list[Filter] = [(spectrum(taps[n], LENGTH + 9, taps[3 + n]), None) for n in range(3)]
+    ours, twin = (conv_chain(p, short, bias, one, skip, (2, 0, 1)) for one in (made, held))
+    torch.testing.assert_close(ours, twin)
