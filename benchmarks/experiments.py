@@ -29,6 +29,7 @@ ORDER = (
     "tokens-vs-bytes",
     "recall",
     "hyena-shakespeare",
+    "m2-gpt",
 )
 PICTURES = RESULTS.parent / "pictures"
 

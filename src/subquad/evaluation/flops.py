@@ -1,6 +1,7 @@
 """Counted FLOPs per byte, on the meta device: nothing is allocated and any length can be counted.
 
-Matrix products come from PyTorch's counter (a multiply-add is 2 FLOPs). Causal attention is computed over whole rectangles there; of
+Matrix products come from PyTorch's counter (a multiply-add is 2 FLOPs); solving for a vector with a triangular matrix counts half of the
+product with a full one. Causal attention is computed over whole rectangles there; of
 them ``causal="half"`` counts half, which is what is visible of the whole past (MEGABYTE's Table 7; of a patch and the one before it is
 three quarters; where only the last n of T positions ask, 1 - n / 2T of the rectangle), and ``"full"`` all (Hyena's Table 4.4). A Fourier
 transform of n real numbers counts 2.5 n log2 n, of n complex ones twice that; PyTorch's counter says nothing of them. Embedding
@@ -158,8 +159,15 @@ _TRANSFORMS = {
 }
 
 
+_SOLVES = {
+    torch.ops.aten.linalg_solve_triangular: lambda matrix, given, *, upper, left=True, unitriangular=False, out_shape: (
+        math.prod(out_shape) * matrix[-1]
+    )
+}
+
+
 def _measured(model: Model, length: int, span: tuple[int, int], backward: bool) -> _Counts:
-    counter = FlopCounterMode(display=False, custom_mapping=_TRANSFORMS)
+    counter = FlopCounterMode(display=False, custom_mapping=_TRANSFORMS | _SOLVES)
     noting = _noting_attention(model, counter), _noting_filters(model, counter)
     model.requires_grad_(backward)  # a slice of a parameter asks for gradients even where there are none, which the counter cannot follow
     with counter, torch.device("meta"), torch.set_grad_enabled(backward), noting[0] as noted, noting[1] as filters:
