@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from subquad.checkpoint import TOKENIZER, TRAIN, load, save, seal, shapes_of
+from subquad.checkpoint import TOKENIZER, TRAIN, load, save, seal
 from subquad.config import override, parse
-from subquad.data import Columns, Corpus, Example, read_labelled, read_table, span_text, table_of
+from subquad.data import Columns, Example, read_table, span_text, table_of
 from subquad.data.sources import open_documents
 from subquad.errors import RunError
 from subquad.evaluation.flops import count_flops, count_parameters
@@ -31,7 +31,10 @@ from subquad.inference import (
     classify,
     distil,
     embed,
+    estimate,
+    estimates,
     generate,
+    number_agreement,
     score,
     score_files,
     stream,
@@ -39,13 +42,13 @@ from subquad.inference import (
 )
 from subquad.interop.convert import convert
 from subquad.interop.official import from_official
-from subquad.layers.long_filter import ImplicitFilter
 from subquad.models import build_model, parse_model, presets
 from subquad.models.classifier import Classifier
 from subquad.models.lengthen import lengthened
-from subquad.models.model import CausalModel, Model, causal_model
-from subquad.training.classification import Classification
-from subquad.training.config import TrainConfig, differences, read
+from subquad.models.model import CausalModel, Model
+from subquad.training.beginning import CLASSIFIER, ENCODER, objective_of, start_from
+from subquad.training.classification import Estimation, Labelling
+from subquad.training.config import TrainConfig, read
 from subquad.training.objectives import Objective, Prediction
 from subquad.training.state import check_out, newest_state
 from subquad.training.trainer import Hooks, Result, Trainer
@@ -61,12 +64,15 @@ __all__ = [
     "convert",
     "distil",
     "embed",
+    "estimate",
+    "estimates",
     "from_official",
     "generate",
     "info",
     "lengthened",
     "load",
     "model_table",
+    "number_agreement",
     "presets",
     "read_texts",
     "save",
@@ -77,7 +83,6 @@ __all__ = [
     "train",
 ]
 
-CLASSIFIER = "classifier"
 REPORT_BYTES = 1 << 16  # scored for the report: enough for bits by position, seconds on a CPU
 PASSAGE_BYTES = 1200
 
@@ -104,10 +109,10 @@ def train(
     """Trains a model and returns its run folder.
 
     ``preset_or_config``: a preset's name, a train.yaml, or a mapping (of a train.yaml, or of a model alone); "classifier" is a classifier
-    whose backbone is the model of ``init``, or what the option ``model.backbone`` says. ``data``: files, folders,
-    globs, archives; None keeps the config's. ``options``: keys of train.yaml, nested or dotted. ``init`` starts from another run's
-    weights. ``resume`` goes on with the run in ``out``, whose train.yaml is then the config: the model may be None. ``report=False``
-    leaves out report.html. Raises ``ValueError`` for wrong input, ``RunError`` when the run fails.
+    whose backbone is the model of ``init``, or what the option ``model.backbone`` says; with ``model.target="number"`` it estimates.
+    ``data``: files, folders, globs, archives; None keeps the config's. ``options``: keys of train.yaml, nested or dotted. ``init`` starts
+    from another run's weights. ``resume`` goes on with the run in ``out``, whose train.yaml is then the config: the model may be None.
+    ``report=False`` leaves out report.html. Raises ``ValueError`` for wrong input, ``RunError`` when the run fails.
     """
     if resume:
         check_out(out, resume)
@@ -119,9 +124,9 @@ def train(
         raise ValueError(f"{out} holds another model than the one named: leave it out to resume, or start anew in another folder")
     if not config.data.paths:
         raise ValueError("there is no data to train on: name files or folders, as in --data books/")
-    config, objective = _objective(config)
+    config, objective = objective_of(config)
     if config.init and not (resume and newest_state(Path(out))):
-        _start_from(objective.model, config)
+        start_from(objective.model, config)
     trainer = Trainer(objective, config, out, _hooks(config, quiet))
     try:
         result = trainer.run(resume)
@@ -158,7 +163,6 @@ def info(run: str | Path) -> dict[str, Any]:
     """What a run folder says of itself: model, parameters, data, progress, best validation, files."""
     record = read_record(Path(run))
     last, best = record.last, record.best
-    measure = Classification.measure if record.classifies else Prediction.measure
     return {
         "run": str(record.path),
         "model": record.config,
@@ -167,7 +171,7 @@ def info(run: str | Path) -> dict[str, Any]:
         "steps": last.step if last else None,
         "training_bytes": last.bytes if last else None,
         "training_seconds": last.seconds if last else None,
-        "best_validation": {"step": best.step, measure: best.bits, **best.figures} if best else None,
+        "best_validation": {"step": best.step, record.measure: best.bits, **best.figures} if best else None,
         "data": record.data,
         "repeat": record.command,
     }
@@ -232,29 +236,6 @@ def _with_backbone(
     return {**values, "backbone": config["backbone"] if isinstance(start, Classifier) else config}, tokenizer
 
 
-def _objective(config: TrainConfig) -> tuple[TrainConfig, Objective]:
-    """A freshly initialised model with its data, and the config with the classes that they have."""
-    data = config.data
-    if config.model["kind"] != CLASSIFIER:
-        if data.valid or data.test:
-            raise ValueError("data.valid and data.test are for a classifier's labelled texts: leave them out, data.fractions splits files")
-        corpus = Corpus.open(data.paths, image=data.image, form=data.format)
-        torch.manual_seed(config.seed)
-        model = causal_model(build_model(config.model), "training on files")
-        return config, Prediction(model, corpus)
-    if data.image is not None or data.format != "raw":
-        raise ValueError("a classifier reads tables of texts and labels: leave out data.image and data.format")
-    if config.eval.sample_bytes:
-        raise ValueError(f"a classifier writes nothing, got eval.sample_bytes={config.eval.sample_bytes}: leave it out")
-    seed = config.seed if data.split_seed is None else data.split_seed
-    texts = read_labelled(data.paths, data.valid, data.test, data.columns, data.fractions, seed, config.model["classes"])
-    config = config.model_copy(update={"model": {**config.model, "classes": list(texts.classes)}})
-    torch.manual_seed(config.seed)
-    classifier = build_model(config.model)
-    assert isinstance(classifier, Classifier)
-    return config, Classification(classifier, texts)
-
-
 def _source(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     """A train.yaml's mapping, from whatever names it."""
     if isinstance(source, Mapping):
@@ -268,48 +249,21 @@ def _source(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _source_model(source: str | Path | Mapping[str, Any], config: TrainConfig) -> dict[str, Any]:
-    """The model that is named for a run that is resumed, with the classes that the run found where it names none."""
+    """The model that is named for a run that is resumed, with what the run found of its labels where it names none."""
     model, _ = _with_backbone(_source(source)["model"], None, config.init)
     values = _model_config(model, {})
-    return values if values.get("classes", True) else values | {"classes": config.model.get("classes")}
-
-
-def _start_from(model: Model, config: TrainConfig) -> None:
-    """Takes over another run's weights: all of them, or a language model's as the backbone of a classifier.
-
-    Raises ``ValueError`` when its model has other shapes, with the keys that make it so.
-    """
-    assert config.init is not None
-    start = load(config.init)
-    assert isinstance(start, Model)
-    there, here = start, model
-    if isinstance(model, Classifier) and shapes_of(start) != shapes_of(model):
-        there, here = start.backbone if isinstance(start, Classifier) else start, model.backbone
-    if shapes_of(there) != shapes_of(here):
-        known, wanted = (one.config.model_dump(mode="json") for one in (there, here))
-        changed = ", ".join(differences(TrainConfig(model=wanted), TrainConfig(model=known)))
-        raise ValueError(f"{config.init} holds another model, they differ in {changed}: give the same values to start from its weights")
-    _demand_same_filters(there, here, config.init)
-    here.load_state_dict(there.state_dict())
-    model.tokenizer = start.tokenizer
-
-
-def _demand_same_filters(there: nn.Module, here: nn.Module, init: str) -> None:
-    """Raises ``ValueError`` where filters of another length would be stretched without anybody having asked for it."""
-    pairs = [[one for one in model.modules() if isinstance(one, ImplicitFilter)] for model in (there, here)]
-    for old, new in zip(*pairs, strict=True):
-        if old.max_len != new.max_len and new.config.base_len is None:
-            raise ValueError(
-                f"the filters of {init} are for {old.max_len} positions and would be stretched to {new.max_len}: set the mixer's "
-                f"filter.base_len to {old.max_len} to continue them as they are, or to {new.max_len} to stretch them"
-            )
+    found = {name: config.model.get(name) for name in ("classes", "center", "scale")}
+    return values if values.get("classes", True) else values | found
 
 
 def _hooks(config: TrainConfig, quiet: bool) -> Hooks:
     flops = None
     if config.model["kind"] != CLASSIFIER:  # whose texts are of any length, so there is no work per byte
         window = config.data.window or int(config.model["max_len"])
-        flops = count_flops(config.model, min(window, int(config.model["max_len"])), backward=True).total
+        counted = count_flops(config.model, min(window, int(config.model["max_len"])), backward=True)
+        flops = counted.total
+        if config.model["kind"] == ENCODER:  # its steps count the ids that are asked for, and give logits of these alone
+            flops = counted.logits + (counted.total - counted.logits) / config.mask.train
     device = "cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu"
     return Hooks(
         sample=partial(_sample, config) if config.eval.sample_bytes else None,
@@ -329,23 +283,27 @@ def _report(result: Result, objective: Objective, trainer: Trainer) -> None:
     """Writes the report with the run's best weights."""
     model = load(result.out, trainer.device)
     try:
-        if isinstance(objective, Classification):
+        if isinstance(objective, Labelling):
             write_report(result.out, labels=_agreements(model, objective))
-        else:
-            assert isinstance(objective, Prediction) and isinstance(model, CausalModel)
+        elif isinstance(objective, Prediction) and isinstance(model, CausalModel):
             write_report(result.out, *_passage(model, objective))
+        else:
+            write_report(result.out)
         seal(result.out)
     except OSError as error:
         raise RunError(f"the run in {result.out} is whole, but its report could not be written: {error.strerror or error}") from error
 
 
-def _agreements(model: nn.Module, objective: Classification) -> dict[str, dict[str, float]]:
+def _agreements(model: nn.Module, objective: Labelling) -> dict[str, dict[str, float]]:
     """How well the labels of the held-out parts are found."""
     parts = {"validation": objective.data.valid, "test": objective.data.test}
     found = {}
     for name, examples in parts.items():
-        results = classify(model, [example.text for example in examples], cut=True)
-        found[name] = agreement(results, [example.label for example in examples])
+        texts, labels = [example.text for example in examples], [example.label for example in examples]
+        if isinstance(objective, Estimation):
+            found[name] = number_agreement(estimate(model, texts, cut=True), labels)
+        else:
+            found[name] = agreement(classify(model, texts, cut=True), labels)
     return {name: figures for name, figures in found.items() if figures is not None}
 
 

@@ -50,7 +50,7 @@ def test_training_reads_only_its_spans_and_stops_at_its_limit(monkeypatch: pytes
     assert Tokenizer.train([span(held_out, 0, len(TEXT))], 300).to_bytes() == Tokenizer.train([span(TEXT)], 300).to_bytes()
     monkeypatch.setattr(module, "_PIECE", 100)
     monkeypatch.setattr(module, "TRAINING_BYTES", 1000)
-    read = [piece.encode() for piece in module._training_texts([span(TEXT), span(TEXT[:50]), span(TEXT)])]
+    read = [piece.encode() for piece in module.training_texts([span(TEXT), span(TEXT[:50]), span(TEXT)])]
     assert sum(map(len, read)) <= 1000 and len(read) >= 8 and all(piece in TEXT for piece in read)
 
 

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from subquad.evaluation.flops import count_flops, count_parameters
+from subquad.layers.attention import AttentionConfig
 from subquad.layers.causal_monarch import CausalMonarchConfig
+from subquad.layers.feedforward import FeedForwardConfig
 from subquad.layers.hyena import HyenaConfig
 from subquad.layers.linear_attention import LinearAttentionConfig
 from subquad.layers.long_filter import ImplicitFilterConfig
@@ -114,3 +116,13 @@ def test_shared_filters_are_transformed_once_for_all_heads() -> None:
 def test_parameters_of_the_hyena_and_m2_gpt_presets(preset: str, parameters: int) -> None:
     with torch.device("meta"):
         assert count_parameters(build_model(preset)) == parameters
+
+
+@pytest.mark.parametrize(
+    ("feedforward", "weights"), [({}, 2 * 64 * 256), ({"blocks": 4}, 2 * 64 * 256 / 4), ({"order": 2}, 2 * (64 * 16 + 128 * 16))]
+)
+def test_feed_forwards_of_blocks_and_factors_are_counted(feedforward: dict[str, int], weights: float) -> None:
+    """Of order 2 on widths 64 = 8 x 8 and 256 = 16 x 16 the factors are 8 of (16, 8) and 16 of (16, 8), and back 16 of (8, 16) and 8."""
+    stack = StackConfig(dim=64, depth=2, mixer=AttentionConfig(heads=2), feedforward=FeedForwardConfig.model_validate(feedforward))
+    flops = count_flops(LanguageModelConfig(max_len=64, stack=stack))
+    assert flops.linear == 2 * 2 * (4 * 64**2 + weights)

@@ -9,8 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from subquad.layers import feedforward
 from subquad.layers.block_diagonal import BlockDiagonalLinear
 from subquad.layers.feedforward import FeedForward, FeedForwardConfig
+from subquad.layers.monarch_map import MonarchMap
 
 
 @torch.no_grad()
@@ -30,7 +32,8 @@ def test_each_activation_is_its_formula() -> None:
 
 @pytest.mark.parametrize(("hidden", "dim"), [(1728, 864), (15, 22), (29, 58), (1, 49), (47, 49)])
 def test_a_ratio_of_whole_numbers_gives_the_hidden_width(hidden: int, dim: int) -> None:
-    assert FeedForward(FeedForwardConfig(expand=hidden / dim), dim).up.weight.shape[0] == hidden
+    up = FeedForward(FeedForwardConfig(expand=hidden / dim), dim).up
+    assert isinstance(up, nn.Linear) and up.out_features == hidden
 
 
 @pytest.mark.parametrize("gated", [False, True])
@@ -39,18 +42,19 @@ def test_blocks_equal_their_dense_maps(gated: bool) -> None:
     torch.manual_seed(0)
     config = FeedForwardConfig(expand=2, activation="gelu", gated=gated, blocks=4, up_bias=not gated)
     blocks, dense = FeedForward(config, 12).double(), FeedForward(config.model_copy(update={"blocks": 1}), 12).double()
-    assert isinstance(blocks.up, BlockDiagonalLinear) and isinstance(blocks.down, BlockDiagonalLinear)
     with torch.no_grad():
         for ours, whole in ((blocks.up, dense.up), (blocks.down, dense.down)):
+            assert isinstance(ours, BlockDiagonalLinear) and isinstance(whole, nn.Linear)
             whole.weight.copy_(ours.dense())
-            if ours.bias is not None and whole.bias is not None:
+            if ours.bias is not None:
                 whole.bias.copy_(ours.bias.normal_())
     x = torch.randn(2, 3, 12, dtype=torch.float64, requires_grad=True)
     torch.testing.assert_close(blocks(x), dense(x), rtol=0, atol=1e-12)
     weight = torch.randn(2, 3, 12, dtype=torch.float64)
     one, other = (torch.autograd.grad((y * weight).sum(), x)[0] for y in (blocks(x), dense(x)))
     torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
-    assert blocks.up.weight.numel() * 4 == dense.up.weight.numel()
+    sizes = [sum(one.numel() for one in layer.up.parameters() if one.ndim > 1) for layer in (blocks, dense)]
+    assert 4 * sizes[0] == sizes[1]
 
 
 @torch.no_grad()
@@ -58,6 +62,7 @@ def test_a_gated_map_is_its_formula() -> None:
     torch.manual_seed(0)
     layer = FeedForward(FeedForwardConfig(activation="gelu", gated=True, up_bias=False), 6).double()
     x = torch.randn(2, 3, 6, dtype=torch.float64)
+    assert isinstance(layer.up, nn.Linear)
     gate, hidden = layer.up.weight.chunk(2)
     torch.testing.assert_close(layer(x), layer.down(F.gelu(x @ gate.T) * (x @ hidden.T)))
 
@@ -80,6 +85,51 @@ def test_a_block_diagonal_map_is_its_dense_twin(in_dim: int, out_dim: int, block
     torch.testing.assert_close(layer(x[0, 0]), fast[0, 0], rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("gated", [False, True])
+@pytest.mark.parametrize("order", [2, 3])
+def test_a_feed_forward_of_any_order_equals_its_dense_maps(order: int, gated: bool) -> None:
+    torch.manual_seed(0)
+    config = FeedForwardConfig(expand=2, activation="gelu", gated=gated, order=order, up_bias=not gated)
+    monarch, dense = FeedForward(config, 24).double(), FeedForward(config.model_copy(update={"order": 1}), 24).double()
+    with torch.no_grad():
+        for ours, whole in ((monarch.up, dense.up), (monarch.down, dense.down)):
+            assert isinstance(ours, MonarchMap) and isinstance(whole, nn.Linear)
+            whole.weight.copy_(ours.dense())
+            if ours.bias is not None:
+                whole.bias.copy_(ours.bias.normal_())
+    x = torch.randn(2, 3, 24, dtype=torch.float64, requires_grad=True)
+    torch.testing.assert_close(monarch(x), dense(x), rtol=0, atol=1e-12)
+    weight = torch.randn(2, 3, 24, dtype=torch.float64)
+    one, other = (torch.autograd.grad((y * weight).sum(), x)[0] for y in (monarch(x), dense(x)))
+    torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("width", "order"), [(64, 1), (64, 2), (64, 3), (64, 6)])
+def test_a_monarch_map_has_the_parameters_of_its_order_and_reaches_everywhere(width: int, order: int) -> None:
+    """p D^(1 + 1/p) parameters; outputs a third as large in the square as inputs, as of a dense map drawn within 1 / sqrt(D)."""
+    torch.manual_seed(0)
+    layer = MonarchMap(width, width, order, bias=False)
+    assert sum(one.numel() for one in layer.parameters()) == round(order * width ** (1 + 1 / order))
+    assert order == 1 or (layer.dense() != 0).all()
+    y = layer(torch.randn(4000, width))
+    assert 0.2 < y.square().mean() < 0.5
+
+
 def test_wrong_blocks() -> None:
     with pytest.raises(ValueError, match="4 blocks do not divide the widths 10 and 40"):
         FeedForward(FeedForwardConfig(blocks=4), 10)
+    with pytest.raises(ValueError, match="a width of 10 is no product of 3 numbers above 1"):
+        FeedForward(FeedForwardConfig(order=3), 10)
+    with pytest.raises(ValueError, match="got blocks=4 and order=2: leave one of them at 1"):
+        FeedForwardConfig(blocks=4, order=2)
+
+
+@pytest.mark.parametrize("settings", [{}, {"gated": True, "blocks": 2}, {"order": 2}], ids=str)
+def test_pieces_of_positions_change_nothing(settings: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a backward pass positions go through a few at a time; the last piece is shorter."""
+    monkeypatch.setattr(feedforward, "CACHED", 200)
+    layer = FeedForward(FeedForwardConfig.model_validate({"activation": "gelu", **settings}), 16).double()
+    x = torch.randn(2, 5, 16, dtype=torch.float64)
+    with torch.no_grad():
+        pieces = layer(x)
+    torch.testing.assert_close(pieces, layer(x).detach())

@@ -97,6 +97,9 @@ CASES: dict[str, ModelConfig] = {
     "monarch-mixer-alone": LanguageModelConfig(
         max_len=40, stack=monarch_stack(16, residual=False).model_copy(update={"feedforward": None}), scale_residual=True
     ),
+    "monarch-mixer-order-2": LanguageModelConfig(
+        max_len=40, stack=monarch_stack(16).model_copy(update={"feedforward": FeedForwardConfig(order=2, gated=True)})
+    ),
     "monarch-mixer-post-norm": LanguageModelConfig(
         max_len=40,
         stack=monarch_stack(16).model_copy(

@@ -9,9 +9,12 @@ from torch import Tensor
 from subquad.layers.attention import AttentionConfig
 from subquad.layers.hyena import HyenaConfig
 from subquad.layers.linear_attention import LinearAttentionConfig
+from subquad.layers.long_filter import ImplicitFilterConfig
+from subquad.layers.monarch_mixer import MonarchMixerConfig
 from subquad.layers.stack import StackConfig
 from subquad.models import build_model, parse_model
 from subquad.models.classifier import Classifier, ClassifierConfig
+from subquad.models.encoder import Encoder, EncoderConfig, PoolingConfig
 from subquad.models.language_model import LanguageModel, LanguageModelConfig
 
 BACKBONES = {
@@ -61,7 +64,8 @@ def test_every_id_counts(model: Classifier, ids: Tensor) -> None:
 
 @torch.no_grad()
 def test_it_pools_the_vectors_that_logits_are_read_from(model: Classifier, ids: Tensor) -> None:
-    backbone: LanguageModel = model.backbone
+    backbone = model.backbone
+    assert isinstance(backbone, LanguageModel)
     hidden = backbone.hidden(ids[:, :9])
     assert hidden.shape == (len(LENGTHS), 10, 16)
     torch.testing.assert_close(backbone._logits(hidden[:, :-1]), backbone(ids[:, :9]))
@@ -74,6 +78,7 @@ def test_a_backbone_without_a_start_has_a_vector_for_each_id(ids: Tensor) -> Non
     torch.manual_seed(0)
     backbone = BACKBONES["hyena"].model_copy(update={"start": "none"})
     model = ClassifierConfig(backbone=backbone, classes=("a", "b")).build().double().eval()
+    assert isinstance(model.backbone, LanguageModel)
     hidden = model.backbone.hidden(ids)
     assert hidden.shape == (len(LENGTHS), 20, 16)
     torch.testing.assert_close(model.backbone._logits(hidden[:, :-1]), model.backbone(ids)[:, 1:])
@@ -102,3 +107,37 @@ def test_it_lives_on_the_meta_device() -> None:
     assert parse_model(values).width == 16
     with torch.device("meta"):
         build_model(values)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("mixer", ["attention", "monarch_mixer"])
+@pytest.mark.parametrize("target", ["class", "number"])
+def test_an_encoder_is_a_backbone(ids: Tensor, mixer: str, target: str) -> None:
+    """It keeps no head, pools as its own config says, and padding changes nothing."""
+    torch.manual_seed(0)
+    mixers = {
+        "attention": AttentionConfig(heads=2, rotary=False, two_sided=True),
+        "monarch_mixer": MonarchMixerConfig(two_sided=True, filter=ImplicitFilterConfig(features=3, width=8)),
+    }
+    stack = StackConfig(dim=16, depth=2, mixer=mixers[mixer])
+    backbone = EncoderConfig(max_len=20, init_std=0.5, stack=stack, pooling=PoolingConfig(over="first", dense=True))
+    classes = ("a", "b", "c") if target == "class" else ()
+    values = {"kind": "classifier", "backbone": backbone.model_dump(mode="json"), "classes": classes, "target": target, "center": 3.0}
+    model = build_model({**values, "scale": 2.0})
+    assert isinstance(model, Classifier) and isinstance(model.backbone, Encoder) and not model.lossless
+    assert model.backbone.head is None and model.config.backbone.model_copy(update={"head": "mlm"}) == backbone
+    model = model.double().eval()
+    lengths = [7, 2, 20, 1]
+    together = model(ids, lengths)
+    backbone_of = model.backbone
+    assert isinstance(backbone_of, Encoder)
+    outputs = model.head(backbone_of.embed(ids[:1, :7]))
+    torch.testing.assert_close(together[0], outputs[0] if classes else 3 + 2 * outputs[0, 0], rtol=0, atol=1e-9)
+    for row, length in enumerate(lengths):
+        torch.testing.assert_close(model(ids[row : row + 1, :length])[0], together[row], rtol=0, atol=1e-9)
+    with pytest.raises(ValueError, match="an empty text has no class where an encoder reads it"):
+        model(ids, LENGTHS)
+    with pytest.raises(ValueError, match=r"an encoder pools as backbone\.pooling says"):
+        build_model({**values, "pooling": "last"})
+    with pytest.raises(ValueError, match='target="number" has no classes'):
+        build_model({**values, "target": "number", "classes": ["a", "b"]})

@@ -1,4 +1,4 @@
-"""Accuracy, F1 and Matthews' correlation against their definitions, written out one prediction at a time."""
+"""Accuracy, F1, Matthews', Pearson's and Spearman's correlation against their definitions, written out one prediction at a time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from subquad.ops.agreement import accuracy, confusion, f1, figures, matthews
+from subquad.ops.agreement import accuracy, confusion, f1, figures, matthews, number_figures, pearson, spearman
 
 
 def counted(true: list[int], predicted: list[int], kind: int) -> tuple[int, int, int, int]:
@@ -50,3 +50,20 @@ def test_the_ends() -> None:
     assert figures(confusion(true, 1 - true, 2)) == {"accuracy": 0.0, "f1": 0.0, "matthews": -1.0}
     assert figures(confusion(true, torch.zeros_like(true), 2)) == {"accuracy": 0.5, "f1": 0.0, "matthews": 0.0}
     assert figures(torch.zeros(2, 2, dtype=torch.int64)) == {"accuracy": 0.0, "f1": 0.0, "matthews": 0.0}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_numbers(seed: int) -> None:
+    """Against the library's covariance; ranks are counted one by one, equal numbers in the middle of theirs."""
+    draw = torch.Generator().manual_seed(seed)
+    true = torch.randint(6, (30,), generator=draw).double()
+    predicted = true + 3 * torch.randn(30, generator=draw, dtype=torch.float64).round(decimals=0)
+    assert pearson(true, predicted) == pytest.approx(torch.corrcoef(torch.stack((true, predicted)))[0, 1].item())
+    ranks = [torch.stack([(values < one).sum() + ((values == one).sum() + 1) / 2 for one in values]) for values in (true, predicted)]
+    assert spearman(true, predicted) == pytest.approx(torch.corrcoef(torch.stack(ranks).double())[0, 1].item())
+    assert number_figures(true, 3 * true - 2) == pytest.approx({"pearson": 1.0, "spearman": 1.0})
+    assert number_figures(true, -(true**3)) == pytest.approx({"pearson": pearson(true, -(true**3)), "spearman": -1.0})
+
+
+def test_numbers_that_are_all_the_same() -> None:
+    assert number_figures(torch.full((7,), 0.1), torch.arange(7.0)) == {"pearson": 0.0, "spearman": 0.0}

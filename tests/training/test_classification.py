@@ -15,6 +15,7 @@ from subquad import api, checkpoint
 from subquad.data import Characters
 from subquad.models.classifier import Classifier
 from subquad.models.language_model import LanguageModel
+from subquad.training.beginning import objective_of
 from subquad.training.config import read
 from subquad.training.trainer import Trainer
 from tests.training.logs import read_log
@@ -70,7 +71,7 @@ def test_the_log_has_its_figures(table: str, tmp_path: Path) -> None:
     assert {name: part["texts"] for name, part in parts.items()} == {"train": 72, "valid": 24, "test": 24}
     checkpoint.check(run)
     # The figures are those of the kept weights, one text at a time.
-    texts = api._objective(read(run))[1].data.valid  # type: ignore[attr-defined]
+    texts = objective_of(read(run))[1].data.valid  # type: ignore[attr-defined]
     found = [api.classify(api.load(run), [text])[0] for text, _ in texts]
     assert sum(one.label == label for one, (_, label) in zip(found, texts, strict=True)) / 24 == pytest.approx(valid["accuracy"])
     nats = -sum(math.log(one.probabilities[str(label)]) for one, (_, label) in zip(found, texts, strict=True)) / 24

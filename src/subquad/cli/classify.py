@@ -12,7 +12,8 @@ from tyro.conf import Positional
 from subquad.cli.arguments import TEXT, option, parse_arguments, run_or_repository
 from subquad.cli.output import print_columns, print_json
 
-ABOUT = """Says to which class texts belong and how probable each class is; how many are right where labels are given.
+ABOUT = """Says to which class texts belong and how probable each class is, or which number a model estimates of each; how well that
+agrees where labels are given.
 
 Example:
   subquad classify runs/reviews reviews.tsv --json
@@ -50,13 +51,20 @@ def main(arguments: Sequence[str]) -> None:
     columns = {"text": _column(request.text), "label": _column(request.label), "table": request.table}
     changed = {name: value for name, value in columns.items() if value is not None}
     examples = api.read_texts(request.files, run, changed)
-    results = api.classify(api.load(run, request.device), [example.text for _, example in examples], cut=request.cut)
-    labels = [example.label for _, example in examples]
+    model = api.load(run, request.device)
+    texts, labels = [example.text for _, example in examples], [example.label for _, example in examples]
+    if api.estimates(model):
+        numbers = api.estimate(model, texts, cut=request.cut)
+        answers: list[dict[str, Any]] = [{"number": number} for number in numbers]
+        figures = api.number_agreement(numbers, labels)
+    else:
+        results = api.classify(model, texts, cut=request.cut)
+        answers = [{"label": found.label, "probabilities": found.probabilities} for found in results]
+        figures = api.agreement(results, labels)
     rows = [
-        {"text": name, "label": found.label, "probabilities": found.probabilities, **({} if label is None else {"true": label})}
-        for (name, _), label, found in zip(examples, labels, results, strict=True)
+        {"text": name, **answer, **({} if label is None else {"true": label})}
+        for (name, _), label, answer in zip(examples, labels, answers, strict=True)
     ]
-    figures = api.agreement(results, labels)
     if request.json:
         print_json({"run": request.run, "texts": rows, "figures": figures})
         return
@@ -69,10 +77,11 @@ def _column(name: str | None) -> str | int | None:
 
 def _print(rows: Sequence[dict[str, Any]], figures: dict[str, float] | None) -> None:
     labelled = figures is not None
-    table = [["text", "label", "probability", *(["true"] if labelled else [])]]
+    columns = ["number"] if rows and "number" in rows[0] else ["label", "probability"]
+    table = [["text", *columns, *(["true"] if labelled else [])]]
     for row in rows:
-        cells = [row["text"], row["label"], f"{row['probabilities'][row['label']]:.4f}"]
-        table.append([*cells, row.get("true", "-")] if labelled else cells)
+        answer = [f"{row['number']:.4f}"] if "number" in row else [row["label"], f"{row['probabilities'][row['label']]:.4f}"]
+        table.append([row["text"], *answer, *([row.get("true", "-")] if labelled else [])])
     print_columns(table)
     if figures is not None:
         sys.stdout.write("".join(f"\n{name} {value:.4f}" for name, value in figures.items()) + "\n")

@@ -16,8 +16,11 @@ ABOUT = """Trains a model on files of any kind: text, code, images, sound, binar
 Example:
   subquad train megabyte-tiny --data books/ --out runs/books --steps 500 --set optim.lr=1e-3
 
-A classifier of texts, on a trained model, from a table of texts and labels:
-  subquad train classifier --init runs/books --data reviews.tsv --out runs/reviews
+An encoder, which learns to guess what is hidden:
+  subquad train m2-bert-tiny --data books/ --out runs/encoder
+
+A classifier of texts, on a trained model, from a table of texts and labels; with --set model.target=number it estimates numbers:
+  subquad train classifier --init runs/encoder --data reviews.tsv --out runs/reviews
 
 Interrupted, it saves; this goes on where it stopped:
   subquad train --resume --out runs/books"""

@@ -1,12 +1,13 @@
 """Files and bytes: what a run reads, how it is split, and in which order. Knows no model and needs only numpy."""
 
-from subquad.data.batches import Batch, Batches
+from subquad.data.batches import Batch, Batches, Numbers
 from subquad.data.characters import Characters
 from subquad.data.corpus import Corpus, Form, Split
 from subquad.data.labelled import Columns, Example, Labelled, read_labelled, read_table, table_of
+from subquad.data.masking import MaskConfig, Masked, framed, mask_ids
 from subquad.data.scan import ImageShape, patch_scan
 from subquad.data.sources import Document
-from subquad.data.subwords import Subwords, read_subwords
+from subquad.data.subwords import Reader, Subwords, open_reader, read_subwords, stretches
 from subquad.data.synthetic import TASKS, Task, is_task, parse_task, task_path
 from subquad.data.tokenizer import Codec, Tokenizer, count_bytes, open_tokenizer, read_tokenizer, span_text, tokenized
 from subquad.data.windows import Ids, Span, Windows
@@ -25,6 +26,10 @@ __all__ = [
     "Ids",
     "ImageShape",
     "Labelled",
+    "MaskConfig",
+    "Masked",
+    "Numbers",
+    "Reader",
     "Span",
     "Split",
     "Subwords",
@@ -32,7 +37,10 @@ __all__ = [
     "Tokenizer",
     "Windows",
     "count_bytes",
+    "framed",
     "is_task",
+    "mask_ids",
+    "open_reader",
     "open_tokenizer",
     "parse_task",
     "patch_scan",
@@ -42,6 +50,7 @@ __all__ = [
     "read_tokenizer",
     "table_of",
     "span_text",
+    "stretches",
     "task_path",
     "tokenized",
 ]

@@ -11,13 +11,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from subquad.data.masking import Mask, Masked
 from subquad.data.order import Integers
 from subquad.data.sources import Bytes
 from subquad.data.synthetic import ANSWER, LEARNED
 from subquad.data.tokenizer import Codec, count_bytes, tokenized
 from subquad.data.windows import Ids, Span, Windows
 
-Mask = npt.NDArray[np.bool_]
+Numbers = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -42,20 +43,23 @@ class MarkSpan:
 class Batch:
     """``ids`` (B, T), of which row b has ``lengths[b]``, and ``marks`` (B, T) where documents have them.
 
-    ``labels`` (B,) are the classes of labelled texts, ``span`` the positions that a training step learns, None for all.
+    ``labels`` (B,) are the classes of labelled texts, or numbers to estimate, ``span`` the positions that a training step learns, None for
+    all, and ``masked`` what is hidden of the ids to be guessed.
     """
 
     ids: Ids
     lengths: Integers
     marks: Bytes | None = None
-    labels: Integers | None = None
+    labels: Integers | Numbers | None = None
     span: tuple[int, int] | None = None
+    masked: Masked | None = None
 
     def rows(self, first: int, stop: int) -> Batch:
         """Some of its windows."""
         marks = None if self.marks is None else self.marks[first:stop]
         labels = None if self.labels is None else self.labels[first:stop]
-        return replace(self, ids=self.ids[first:stop], lengths=self.lengths[first:stop], marks=marks, labels=labels)
+        masked = None if self.masked is None else self.masked.rows(first, stop)
+        return replace(self, ids=self.ids[first:stop], lengths=self.lengths[first:stop], marks=marks, labels=labels, masked=masked)
 
     @property
     def whole(self) -> tuple[int, int]:

@@ -1,7 +1,8 @@
 """Labelled texts: tables (TSV, CSV, JSONL) of a text and its label, split into train, valid and test.
 
 A table's columns are named by its first line, or by number, from 0 on, where it has no such line. Bytes that are no UTF-8 stay what they
-are. A split by fractions is stratified: each class gives its share to every part, drawn by the seed and the place in the data.
+are. A split by fractions is stratified: each class gives its share to every part, drawn by the seed and the place in the data. Labels may
+be numbers to estimate; there are no classes then, and all texts are one.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import csv
 import hashlib
 import io
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +63,8 @@ class Example(NamedTuple):
 
 @dataclass(frozen=True)
 class Labelled:
-    """Three lists of examples, the paths they came from, and the classes, sorted where they were found in the training part."""
+    """Three lists of examples, the paths they came from, and the classes, sorted where they were found in the training part; none where
+    labels are numbers."""
 
     train: list[Example]
     valid: list[Example]
@@ -80,7 +83,8 @@ class Labelled:
         return digest.hexdigest()
 
     def record(self) -> dict[str, Any]:
-        """What data.json says: paths, classes, fingerprint, and of each part the texts, their bytes and how many are of each class."""
+        """What data.json says: paths, classes, fingerprint, and of each part the texts, their bytes and how many are of each class,
+        or the range of the numbers."""
         return {"paths": self.paths, "classes": list(self.classes), "fingerprint": self.fingerprint, "parts": self._parts()}
 
     def _parts(self) -> dict[str, Any]:
@@ -89,10 +93,16 @@ class Labelled:
             name: {
                 "texts": len(part),
                 "bytes": sum(len(example.text) for example in part),
-                "labels": {label: sum(example.label == label for example in part) for label in self.classes},
+                "labels": self._counts(part),
             }
             for name, part in named.items()
         }
+
+    def _counts(self, part: Sequence[Example]) -> dict[str, float]:
+        if self.classes:
+            return {label: sum(example.label == label for example in part) for label in self.classes}
+        numbers = [float(str(example.label)) for example in part]
+        return {"least": min(numbers), "most": max(numbers)} if numbers else {}
 
 
 def table_of(name: str) -> Table | None:
@@ -110,21 +120,26 @@ def read_labelled(
     fractions: tuple[float, float, float] = (0.9, 0.05, 0.05),
     seed: int = 0,
     classes: Sequence[str] = (),
+    numbers: bool = False,
 ) -> Labelled:
     """Reads tables; what is in ``valid`` and ``test`` is held out, and otherwise the fractions of ``paths``, without chosen parts.
 
-    With files for ``valid`` and none for ``test`` all of ``paths`` is for training. ``ValueError`` names a file and line that cannot be
-    read, a missing column, an empty file, and a label that is none of the classes.
+    With files for ``valid`` and none for ``test`` all of ``paths`` is for training. ``numbers`` says that labels are numbers.
+    ``ValueError`` names a file and line that cannot be read, a missing column, an empty file, and a label that is none of the classes, or
+    no number.
     """
     columns = columns or Columns()
     whole, held_out = _examples(paths, columns), {"valid": _examples(valid, columns), "test": _examples(test, columns)}
     parts = {"train": whole, **held_out}
     if not valid:
         shares = (fractions[0], fractions[1], 0.0 if test else fractions[2])
-        parts |= {name: part for name, part in _drawn(whole, shares, seed).items() if not (name == "test" and test)}
-    found = tuple(classes) or tuple(sorted({str(example.label) for example in parts["train"]}))
+        parts |= {name: part for name, part in _drawn(whole, shares, seed, not numbers).items() if not (name == "test" and test)}
+    found = () if numbers else tuple(classes) or tuple(sorted({str(example.label) for example in parts["train"]}))
     for name, part in parts.items():
-        if stray := next((example.label for example in part if example.label not in found), None):
+        labels = [str(example.label) for example in part]
+        if numbers and (stray := next((label for label in labels if not _is_number(label)), None)) is not None:
+            raise ValueError(f"a text of the {name} part has the label {stray!r}, expected a number: correct it or leave out model.target")
+        if not numbers and (stray := next((label for label in labels if label not in found), None)) is not None:
             known = ", ".join(found[:10]) + (", ..." if len(found) > 10 else "")
             raise ValueError(f"a text of the {name} part has the label {stray!r}, expected one of {known}: correct it or set model.classes")
     if not parts["train"]:
@@ -212,14 +227,21 @@ def _value(row: dict[Any, Any], column: str | int, where: str) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _drawn(examples: list[Example], fractions: tuple[float, float, float], seed: int) -> dict[str, list[Example]]:
+def _is_number(label: str) -> bool:
+    try:
+        return math.isfinite(float(label))
+    except ValueError:
+        return False
+
+
+def _drawn(examples: list[Example], fractions: tuple[float, float, float], seed: int, stratified: bool = True) -> dict[str, list[Example]]:
     """Parts in the data's own order, of each class its share to the nearest whole number, at least one in the training part."""
     if min(fractions) < 0 or fractions[0] == 0 or sum(fractions) > 1 + 1e-6:
         raise ValueError(f"expected three fractions (train, valid, test) of at most 1 in all, train above 0, got {fractions}")
     total = sum(fractions)
     places: dict[str | None, list[int]] = {}
     for place, example in enumerate(examples):
-        places.setdefault(example.label, []).append(place)
+        places.setdefault(example.label if stratified else None, []).append(place)
     words = keyed(seed, np.arange(len(examples)))
     part_of = np.zeros(len(examples), dtype=np.int64)
     for members in places.values():

@@ -87,7 +87,7 @@ class Tokenizer:
         learner = trainers.BpeTrainer(
             vocab_size=vocab, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), special_tokens=[], show_progress=False
         )
-        encoder.train_from_iterator(_training_texts(spans), learner)
+        encoder.train_from_iterator(training_texts(spans), learner)
         return cls(encoder.to_str().encode())
 
     def to_bytes(self) -> bytes:
@@ -108,7 +108,7 @@ class Tokenizer:
         found: list[Tokens] = [np.empty(0, dtype=np.int32)]
         group: list[str] = []
         for start, stop in _cuts(data):
-            group.append(_text(data[start:stop], start))
+            group.append(as_text(data[start:stop], start))
             if len(group) == _GROUP or stop == len(data):
                 found += [np.array(one.ids, dtype=np.int32) for one in self._encoder.encode_batch_fast(group, add_special_tokens=False)]
                 group = []
@@ -171,7 +171,7 @@ def tokenized(spans: Sequence[Span], tokenizer: Codec | None) -> Sequence[Stretc
         return [CharacterSpan(span, tokenizer.table) for span in spans]
     found = []
     for span in spans:
-        with _naming(span):
+        with naming(span):
             found.append(TokenSpan(tokenizer.encode(span_text(span))))
     return found
 
@@ -236,7 +236,7 @@ class _WrongText(ValueError):
 
 
 @contextmanager
-def _naming(span: Span) -> Iterator[None]:
+def naming(span: Span) -> Iterator[None]:
     """Puts the document's name before a sentence about its text."""
     try:
         yield
@@ -244,22 +244,23 @@ def _naming(span: Span) -> Iterator[None]:
         raise ValueError(f"{span.document.name}: {error}") from None
 
 
-def _text(data: bytes, offset: int) -> str:
+def as_text(data: bytes, offset: int = 0) -> str:
+    """Bytes as UTF-8; ``ValueError`` says which byte is none, ``offset`` is that of the first."""
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise _WrongText(f"byte {offset + error.start} is no UTF-8, and token models read text: use a byte model for such data") from None
 
 
-def _training_texts(spans: Sequence[Span]) -> Iterator[str]:
+def training_texts(spans: Sequence[Span]) -> Iterator[str]:
     """One of every so many pieces of the spans, so that all parts of a large corpus are read alike."""
     every = max(1, -(-sum(span.size for span in spans) // TRAINING_BYTES))
     number = 0
     for span in spans:
         for start in range(0, span.size, _PIECE):
             if number % every == 0:
-                with _naming(span):
-                    yield _text(span_text(span, start, min(start + _PIECE, span.size)), start)
+                with naming(span):
+                    yield as_text(span_text(span, start, min(start + _PIECE, span.size)), start)
             number += 1
 
 

@@ -14,12 +14,15 @@ from typing import Any, TypeGuard, cast
 import yaml
 
 from subquad.errors import RunError
-from subquad.ops.agreement import FIGURES
+from subquad.ops.agreement import FIGURES, NUMBER_FIGURES
+
+_MEASURES = ("bits_per_byte", "cross_entropy", "squared_error")
+_FIGURES = (*FIGURES, *NUMBER_FIGURES, "masked_accuracy")
 
 
 @dataclass(frozen=True)
 class Point:
-    """One measurement of a run: training bytes and seconds so far, and the loss, in bits per byte or, of a classifier, in nats.
+    """One measurement of a run: training bytes and seconds so far, and the loss, in bits per byte or as the record's ``measure`` says.
 
     ``figures`` are other measures by name: the ``accuracy`` of answers or labels, and more of labels.
     """
@@ -55,9 +58,11 @@ class Record:
     parameters: int | None
 
     @property
-    def classifies(self) -> bool:
-        """Whether the model is a classifier."""
-        return self.config.get("kind") == "classifier"
+    def measure(self) -> str:
+        """The name of the loss in its log."""
+        if self.config.get("kind") == "classifier" and self.config.get("target") == "number":
+            return "squared_error"
+        return "cross_entropy" if self.config.get("kind") in ("classifier", "encoder") else "bits_per_byte"
 
     @property
     def last(self) -> Point | None:
@@ -150,11 +155,11 @@ def _log(path: Path) -> Iterator[dict[str, Any]]:
 
 def _point(line: Mapping[str, Any]) -> Point | None:
     """The measurement of a line, or None where a number is missing or not finite."""
-    trained, seconds, bits = (line.get(name) for name in ("bytes", "seconds", "bits_per_byte"))
-    bits = line.get("cross_entropy") if bits is None else bits
+    trained, seconds = line.get("bytes"), line.get("seconds")
+    bits = next((line[name] for name in _MEASURES if name in line), None)
     if not (_finite(trained) and _finite(seconds) and _finite(bits)):
         return None
-    found = {name: line.get(name) for name in FIGURES}
+    found = {name: line.get(name) for name in _FIGURES}
     return Point(line["step"], int(trained), seconds, bits, {name: value for name, value in found.items() if _finite(value)})
 
 

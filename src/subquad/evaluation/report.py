@@ -136,7 +136,7 @@ def _labels(figures: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def _unit(record: Record) -> str:
-    return "cross entropy (nats)" if record.classifies else "bits per byte"
+    return {"cross_entropy": "cross entropy (nats)", "squared_error": "squared error"}.get(record.measure, "bits per byte")
 
 
 def _inside_chart(inside: Numbers) -> Chart:

@@ -1,4 +1,4 @@
-"""The class of texts, and how probable each class is.
+"""The class of texts and how probable each class is, or the number that a model estimates of each.
 
 Texts are read in batches of about the same length, padded on the right, which changes a result in its last bits only. N texts, C classes.
 """
@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from typing import NamedTuple, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from subquad.inference.contract import evaluating
 from subquad.inference.texts import batches, text_ids
 from subquad.models.classifier import Classifier
-from subquad.ops.agreement import confusion, figures
+from subquad.ops.agreement import confusion, figures, number_figures
 
 
 class Classified(NamedTuple):
@@ -30,19 +30,47 @@ def classify(model: nn.Module, texts: Sequence[bytes | str], *, cut: bool = Fals
     ``cut`` reads only the beginning of a text that exceeds the context. Raises ``ValueError`` for such a text without it, for a model that
     does not classify, and for a token model without its tokenizer.
     """
+    classifier = _classifier(model)
+    if estimates(classifier):
+        raise ValueError("this model estimates numbers and knows no classes: use estimate")
+    classes = classifier.config.classes
+    found = []
+    for one in _outputs(classifier, texts, cut):
+        probabilities = one.softmax(0).tolist()
+        found.append(Classified(classes[int(one.argmax())], dict(zip(classes, probabilities, strict=True))))
+    return found
+
+
+def estimate(model: nn.Module, texts: Sequence[bytes | str], *, cut: bool = False) -> list[float]:
+    """The number of each text, of a classifier whose target is one; otherwise as ``classify``."""
+    classifier = _classifier(model)
+    if not estimates(classifier):
+        raise ValueError("this model knows classes and estimates no numbers: use classify")
+    return [one.item() for one in _outputs(classifier, texts, cut)]
+
+
+def estimates(model: nn.Module) -> bool:
+    """Whether it is a classifier whose target is a number."""
+    return _classifier(model).config.target == "number"
+
+
+def _classifier(model: nn.Module) -> Classifier:
     if not hasattr(model, "backbone"):
         raise ValueError(f"a classifier is needed here, got {type(model).__name__}: train one with subquad train classifier --init RUN")
-    classifier = cast(Classifier, model)
-    classes = classifier.config.classes
+    return cast(Classifier, model)
+
+
+def _outputs(classifier: Classifier, texts: Sequence[bytes | str], cut: bool) -> list[Tensor]:
+    """Of each text its logits (C,) or its number (), in double precision on the CPU."""
     rows = [text_ids(classifier, text, cut) for text in texts]
-    found: list[Classified | None] = [None] * len(rows)
-    modules, device = list(model.modules()), classifier.head.weight.device
+    found: list[Tensor] = [torch.empty(0)] * len(rows)
+    modules, device = list(classifier.modules()), classifier.head.weight.device
     for places, ids, lengths in batches(rows):
         with evaluating(modules):
-            logits = model(ids.to(device), lengths)
-        for place, one in zip(places, logits.double().softmax(1).tolist(), strict=True):
-            found[place] = Classified(classes[one.index(max(one))], dict(zip(classes, one, strict=True)))
-    return [one for one in found if one is not None]
+            outputs = classifier(ids.to(device), lengths).double().cpu()
+        for place, one in zip(places, outputs, strict=True):
+            found[place] = one
+    return found
 
 
 def agreement(results: Sequence[Classified], labels: Sequence[str | None]) -> dict[str, float] | None:
@@ -60,3 +88,18 @@ def agreement(results: Sequence[Classified], labels: Sequence[str | None]) -> di
     true = torch.tensor([classes.index(label) for _, label in pairs])
     predicted = torch.tensor([classes.index(found.label) for found, _ in pairs])
     return figures(confusion(true, predicted, len(classes)))
+
+
+def number_agreement(results: Sequence[float], labels: Sequence[str | None]) -> dict[str, float] | None:
+    """Pearson's and Spearman's correlation of what was estimated with the true numbers; None where no text has one.
+
+    Texts without a number do not count. Raises ``ValueError`` for a label that is none.
+    """
+    pairs = [(found, label) for found, label in zip(results, labels, strict=True) if label is not None]
+    if not pairs:
+        return None
+    try:
+        true = torch.tensor([float(label) for _, label in pairs], dtype=torch.float64)
+    except ValueError as error:
+        raise ValueError(f"estimates are compared with numbers, got a label that is none ({error}): name the column of numbers") from None
+    return number_figures(true, torch.tensor([found for found, _ in pairs], dtype=torch.float64))

@@ -9,6 +9,7 @@ from typing import cast
 import torch
 from torch import nn
 
+from subquad.models.encoder import Encoder
 from subquad.models.model import CausalModel, TokenCodec
 
 BYTES = 256
@@ -30,6 +31,11 @@ def text_model(model: nn.Module) -> tuple[CausalModel, TokenCodec | None]:
 
     Raises ``ValueError`` for a model that cannot decode and for a token model without its tokenizer.
     """
+    if isinstance(model, Encoder):
+        raise ValueError(
+            "an encoder guesses what is hidden and says nothing of what comes next, so it neither generates nor scores: "
+            "use it with subquad embed, fine-tune it with subquad train classifier, or take a causal model"
+        )
     if not hasattr(model, "init_state"):
         raise ValueError(f"a causal model is needed to generate or score, got {type(model).__name__}, which has no decoding state")
     causal = cast(CausalModel, model)

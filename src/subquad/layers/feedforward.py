@@ -3,36 +3,51 @@ divided by ``blocks``; dense, it is the bulk of a large model.
 
     y = W_down act(W_up x),   gated:  y = W_down (act(W_gate x) * W_up x)
 
-``blocks`` above 1 makes the maps block-diagonal (Monarch Mixer, arXiv 2310.12109, has 4).
+``blocks`` above 1 makes the maps block-diagonal (Monarch Mixer, arXiv 2310.12109, has 4). ``order`` p above 1 makes them Monarch
+matrices of p factors, at 2 p D^(1 + 1/p) FLOPs a map of D to D: sub-quadratic in the width.
 """
 
 from __future__ import annotations
 
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from subquad.config import Config
 from subquad.layers.block_diagonal import BlockDiagonalLinear
+from subquad.layers.monarch_map import MonarchMap
+
+CACHED = 1 << 21  # hidden numbers of so many positions at a time stay in a CPU's cache; where no backward pass needs them all
 
 
 class FeedForwardConfig(Config):
     """``expand`` is hidden / D; ``gelu_tanh`` is GELU by GPT-2's formula with a tanh.
 
-    ``gated`` doubles the first map; ``up_bias=False`` leaves its bias out.
+    ``gated`` doubles the first map; ``up_bias=False`` leaves its bias out. ``blocks`` are those of block-diagonal maps, ``order`` the
+    number of factors of Monarch ones; dense maps have 1 of both.
     """
 
     expand: float = Field(4.0, gt=0)
     activation: Literal["relu", "gelu", "gelu_tanh", "squared_relu"] = "relu"
     gated: bool = False
     blocks: int = Field(1, gt=0)
+    order: int = Field(1, gt=0)
     up_bias: bool = True
+
+    @model_validator(mode="after")
+    def _one_way(self) -> FeedForwardConfig:
+        if self.blocks > 1 and self.order > 1:
+            raise ValueError(
+                f"maps are block-diagonal or Monarch matrices, got blocks={self.blocks} and order={self.order}: leave one of them at 1"
+            )
+        return self
 
 
 class FeedForward(nn.Module):
-    """(B, T, D) -> (B, T, D), each position by itself. Raises ``ValueError`` for blocks that do not divide its widths."""
+    """(B, T, D) -> (B, T, D), each position by itself. Raises ``ValueError`` for blocks or an order that do not fit its widths."""
 
     def __init__(self, config: FeedForwardConfig, dim: int) -> None:
         super().__init__()
@@ -40,14 +55,22 @@ class FeedForward(nn.Module):
         hidden = int(round(config.expand * dim, 6))  # a ratio of whole numbers may fall short of its product by a rounding
         if config.blocks > 1 and (dim % config.blocks or hidden % config.blocks):
             raise ValueError(f"{config.blocks} blocks do not divide the widths {dim} and {hidden} of a feed-forward: change blocks or dim")
-        self.up = _linear(dim, 2 * hidden if config.gated else hidden, config.blocks, config.up_bias)
-        self.down = _linear(hidden, dim, config.blocks, True)
+        self.hidden = 2 * hidden if config.gated else hidden
+        self.up = _linear(config, dim, self.hidden, config.up_bias)
+        self.down = _linear(config, hidden, dim, True)
 
     def forward(self, x: Tensor) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1])
+        size = max(1, CACHED // self.hidden)
+        if torch.is_grad_enabled() or x.device.type != "cpu" or len(rows) <= size:
+            return self._mapped(rows).view(x.shape)
+        return torch.cat([self._mapped(piece) for piece in rows.split(size)]).view(x.shape)
+
+    def _mapped(self, x: Tensor) -> Tensor:
+        """(N, D) -> (N, D)."""
         if isinstance(self.up, BlockDiagonalLinear) and isinstance(self.down, BlockDiagonalLinear):
             # Channels first, products of blocks need no copy, and the halves of a gated map lie in one piece each.
-            hidden = self._activated(self.up.channels_first(x.reshape(-1, x.shape[-1]).mT), 0)
-            return self.down.channels_first(hidden).mT.view(x.shape)
+            return self.down.channels_first(self._activated(self.up.channels_first(x.mT), 0)).mT
         return self.down(self._activated(self.up(x), -1))
 
     def _activated(self, hidden: Tensor, channels: int) -> Tensor:
@@ -64,5 +87,7 @@ class FeedForward(nn.Module):
         return hidden if self.activation == "relu" else hidden.square()
 
 
-def _linear(in_dim: int, out_dim: int, blocks: int, bias: bool) -> nn.Linear | BlockDiagonalLinear:
-    return nn.Linear(in_dim, out_dim, bias) if blocks == 1 else BlockDiagonalLinear(in_dim, out_dim, blocks, bias)
+def _linear(config: FeedForwardConfig, in_dim: int, out_dim: int, bias: bool) -> nn.Linear | BlockDiagonalLinear | MonarchMap:
+    if config.order > 1:
+        return MonarchMap(in_dim, out_dim, config.order, bias)
+    return nn.Linear(in_dim, out_dim, bias) if config.blocks == 1 else BlockDiagonalLinear(in_dim, out_dim, config.blocks, bias)

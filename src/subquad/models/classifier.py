@@ -1,9 +1,11 @@
-"""A classifier of whole texts: a causal language model's last hidden vectors, pooled, and a linear head.
+"""A classifier of whole texts, or an estimator of numbers: a model's last hidden vectors, pooled, and a linear head.
 
-    h = hidden(ids)  (n + 1, D),    pooled = mean of h, or its last vector,    logits = W dropout(pooled) + b
+    h = hidden(ids),    pooled = one vector of h,    logits = W dropout(pooled) + b,    or number = center + scale (w dropout(pooled) + b)
 
-The pooled mean and one linear map are HyenaDNA's head (arXiv 2306.15794, section 4.2). The first vector has seen no id, so an empty text
-has a class too; a backbone without a start has n vectors. Cost in n: that of the backbone, without its logits.
+Of a causal language model h is (n + 1, D) and pooled its mean, or the last one. The pooled mean and one linear map are HyenaDNA's head
+(arXiv 2306.15794, section 4.2). The first vector has seen no id, so an empty text has a class too; a backbone without a start has n
+vectors. An encoder pools as its own config says (BERT's pooler over the first vector, the mean, ...). Cost in n: that of the backbone,
+without its logits.
 
 B batch, n ids, D width, C classes.
 """
@@ -11,26 +13,32 @@ B batch, n ids, D width, C classes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from subquad.layers.stack import init_weights
-from subquad.models.language_model import LanguageModelConfig
+from subquad.models.encoder import Encoder, EncoderConfig
+from subquad.models.language_model import LanguageModel, LanguageModelConfig
 from subquad.models.model import AnyModelConfig, Model
 
 
 class ClassifierConfig(AnyModelConfig):
     """``classes`` are the labels in the order of the logits; training finds them in its data where there are none.
 
-    ``pooling`` takes the mean over a text's vectors, or the last one, which has seen all of it.
+    ``target="number"`` estimates numbers in place of classes; ``center`` and ``scale`` are the mean and the deviation of those that were
+    trained on. ``pooling`` takes the mean over a text's vectors, or the last one, which has seen all of it; an encoder has its own
+    ``backbone.pooling``, and keeps no head here.
     """
 
     kind: Literal["classifier"] = "classifier"
-    backbone: LanguageModelConfig
+    backbone: Annotated[LanguageModelConfig | EncoderConfig, Field(discriminator="kind")]
     classes: tuple[str, ...] = ()
+    target: Literal["class", "number"] = "class"
+    center: float = 0.0
+    scale: float = Field(1.0, gt=0)
     pooling: Literal["mean", "last"] = "mean"
     dropout: float = Field(0.0, ge=0, lt=1)
 
@@ -41,9 +49,28 @@ class ClassifierConfig(AnyModelConfig):
             raise ValueError("classes must differ from each other")
         return classes
 
+    @field_validator("backbone")
+    @classmethod
+    def _headless(cls, backbone: LanguageModelConfig | EncoderConfig) -> LanguageModelConfig | EncoderConfig:
+        headless = {"head": "none", "outputs": 0}
+        return backbone.model_copy(update=headless) if isinstance(backbone, EncoderConfig) else backbone
+
+    @model_validator(mode="after")
+    def _fits(self) -> ClassifierConfig:
+        if self.target == "number" and self.classes:
+            raise ValueError('target="number" has no classes: leave model.classes out')
+        if isinstance(self.backbone, EncoderConfig) and self.pooling != "mean":
+            raise ValueError("an encoder pools as backbone.pooling says: leave pooling out, and set model.backbone.pooling.over")
+        return self
+
     @property
     def width(self) -> int:
         return self.backbone.width
+
+    @property
+    def outputs(self) -> int:
+        """The number of logits, C, or 1."""
+        return 1 if self.target == "number" else len(self.classes)
 
     def build(self) -> Classifier:
         return Classifier(self)
@@ -54,12 +81,13 @@ class Classifier(Model):
 
     def __init__(self, config: ClassifierConfig) -> None:
         super().__init__()
-        if len(config.classes) < 2:
+        if config.target == "class" and len(config.classes) < 2:
             raise ValueError(f"a classifier needs at least 2 classes, got {len(config.classes)}: name them in model.classes")
         self.config: ClassifierConfig = config
-        self.backbone = config.backbone.build()
+        self.backbone: LanguageModel | Encoder = config.backbone.build()
+        self.lossless = self.backbone.lossless
         self.dropout = nn.Dropout(config.dropout)
-        self.head = nn.Linear(config.width, len(config.classes))
+        self.head = nn.Linear(config.width, config.outputs)
         init_weights(self.head, config.backbone.init_std)
 
     @property
@@ -71,20 +99,33 @@ class Classifier(Model):
         return self.config.backbone.max_len
 
     def forward(self, ids: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
-        """(B, n), of which row b uses the first ``lengths[b]`` -> (B, C); the ids behind them change nothing.
+        """(B, n), of which row b uses the first ``lengths[b]`` -> logits (B, C), or numbers (B,); the ids behind them change nothing.
 
         Raises ``ValueError`` when n exceeds max_len, and for an empty text where the backbone has no start.
         """
-        first = 0 if self.backbone.start is None else 1
-        counts = [length + first for length in ([ids.shape[1]] * len(ids) if lengths is None else lengths)]
-        if min(counts, default=1) < 1:
-            raise ValueError("an empty text has no class where the backbone has no start: leave it out")
-        hidden = self.backbone.hidden(ids)
-        hidden = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
-        return self.head(self.dropout(self._pooled(hidden, torch.tensor(counts, device=ids.device))))
+        counts = torch.tensor([ids.shape[1]] * len(ids) if lengths is None else list(lengths), device=ids.device)
+        if isinstance(self.backbone, Encoder):
+            self._demand_ids(counts, "an encoder reads it")
+            inside = torch.arange(ids.shape[1], device=ids.device) < counts[:, None]
+            pooled = self.backbone.embed(ids, None if bool(inside.all()) else inside)
+        else:
+            pooled = self._pooled(self.backbone, ids, counts)
+        outputs: Tensor = self.head(self.dropout(pooled))
+        return outputs if self.config.target == "class" else self.config.center + self.config.scale * outputs.squeeze(1)
 
-    def _pooled(self, hidden: Tensor, counts: Tensor) -> Tensor:
+    def _pooled(self, backbone: LanguageModel, ids: Tensor, counts: Tensor) -> Tensor:
+        if backbone.start is None:
+            self._demand_ids(counts, "the backbone has no start")
+        else:
+            counts = counts + 1
+        hidden = backbone.hidden(ids)
+        hidden = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
         if self.config.pooling == "last":
             return hidden[torch.arange(len(hidden), device=hidden.device), counts - 1]
         inside = torch.arange(hidden.shape[1], device=hidden.device) < counts[:, None]
         return hidden.masked_fill(~inside[..., None], 0).sum(1) / counts[:, None]
+
+    @staticmethod
+    def _demand_ids(counts: Tensor, where: str) -> None:
+        if len(counts) and int(counts.min()) < 1:
+            raise ValueError(f"an empty text has no class where {where}: leave it out")

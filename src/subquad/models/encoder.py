@@ -126,6 +126,12 @@ class Encoder(Model):
         pooled = self._pooled(h, mask)
         return pooled if self.head is None else self.head(self.dropout(pooled))
 
+    def guesses(self, ids: Tensor, asked: Tensor, mask: Tensor | None = None, blanks: Tensor | None = None) -> Tensor:
+        """Logits (N, V) at the positions that are ``asked`` for, (B, T), in their order: ``forward(...)[asked]`` without all others."""
+        if not isinstance(self.head, MaskedHead):
+            raise ValueError(f'guesses need head="mlm", got {self.config.head!r}: build the encoder with that head')
+        return self.head(self.hidden(ids, mask, None, blanks)[asked], self.embedding.weight)
+
     def embed(self, ids: Tensor, mask: Tensor | None = None, token_types: Tensor | None = None) -> Tensor:
         """One vector a text, (B, D), whatever the head."""
         return self._pooled(self.hidden(ids, mask, token_types), mask)
@@ -190,7 +196,7 @@ class Encoder(Model):
 
 
 class MaskedHead(nn.Module):
-    """BERT's head for masked language modelling: (B, T, D) -> logits (B, T, V), tied to a table (V, D)."""
+    """BERT's head for masked language modelling: (..., D) -> logits (..., V), tied to a table (V, D)."""
 
     def __init__(self, dim: int, vocab: int, eps: float) -> None:
         super().__init__()

@@ -1,7 +1,9 @@
-"""How well predicted classes agree with true ones, from their counts: accuracy, F1 and Matthews' correlation, as GLUE takes them.
+"""How well predictions agree with the truth, as GLUE takes it: of classes accuracy, F1 and Matthews' correlation, of numbers Pearson's and
+Spearman's correlation.
 
-C classes; ``counts[i, j]`` is how many of class i were taken for class j. With TP, FP, FN of a class, F1 = 2 TP / (2 TP + FP + FN). For
-more than two classes Matthews' correlation is R_K (Gorodkin 2004), which for two is the usual one.
+N texts, C classes; ``counts[i, j]`` is how many of class i were taken for class j. With TP, FP, FN of a class,
+F1 = 2 TP / (2 TP + FP + FN). For more than two classes Matthews' correlation is R_K (Gorodkin 2004), which for two is the usual one.
+Spearman's correlation is Pearson's of the ranks, where equal numbers share the mean of theirs.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import torch
 from torch import Tensor
 
 FIGURES = ("accuracy", "f1", "matthews")
+NUMBER_FIGURES = ("pearson", "spearman")
 
 
 def confusion(true: Tensor, predicted: Tensor, classes: int) -> Tensor:
@@ -44,6 +47,30 @@ def matthews(counts: Tensor) -> float:
 def figures(counts: Tensor) -> dict[str, float]:
     """All ``FIGURES`` by name."""
     return {"accuracy": accuracy(counts), "f1": f1(counts), "matthews": matthews(counts)}
+
+
+def pearson(true: Tensor, predicted: Tensor) -> float:
+    """From -1 to 1, of numbers (N,); 0 where one side is all the same."""
+    if min(len(values.unique()) for values in (true, predicted)) < 2:
+        return 0.0
+    one, other = (values.double() - values.double().mean() for values in (true, predicted))
+    return (one @ other / (one.norm() * other.norm())).item()
+
+
+def spearman(true: Tensor, predicted: Tensor) -> float:
+    """The same of their ranks."""
+    return pearson(_ranks(true), _ranks(predicted))
+
+
+def number_figures(true: Tensor, predicted: Tensor) -> dict[str, float]:
+    """All ``NUMBER_FIGURES`` by name."""
+    return {"pearson": pearson(true, predicted), "spearman": spearman(true, predicted)}
+
+
+def _ranks(values: Tensor) -> Tensor:
+    _, places, counts = values.unique(return_inverse=True, return_counts=True)
+    last = counts.cumsum(0)
+    return (last - (counts - 1) / 2)[places]
 
 
 def _ratio(part: float, whole: float) -> float:

@@ -98,7 +98,7 @@ def project_to_monarch(dense: Tensor, sizes: tuple[int, int] | None = None, rank
     if dense.ndim != 2:
         raise ValueError(f"expected a matrix (rows, columns), got a tensor {tuple(dense.shape)}: project one matrix at a time")
     rows, columns = dense.shape
-    first, second = sizes or (columns // _radices(columns, 2)[0], _radices(rows, 2)[0])
+    first, second = sizes or (columns // even_factors(columns, 2)[0], even_factors(rows, 2)[0])
     if columns % first or rows % second:
         raise ValueError(f"{first} blocks must divide {columns} columns and {second} blocks {rows} rows: give other sizes")
     parts = dense.unflatten(1, (first, -1)).unflatten(0, (-1, second)).permute(1, 2, 0, 3)  # (l, k, s, p)
@@ -118,7 +118,7 @@ def monarch_dft(n: int, inverse: bool = False, norm: Norm = "ortho", order: int 
     factor are one small transform and a twist between two of them, so it holds n numbers a level where ``monarch_dft_factors`` holds
     ``order`` times n^(1 + 1 / order).
     """
-    radices, scale = _radices(n, order), _scale(n, inverse, norm)
+    radices, scale = even_factors(n, order), _scale(n, inverse, norm)
 
     def transform(x: Tensor) -> Tensor:
         if x.shape[-1] != n:
@@ -136,7 +136,7 @@ def monarch_dft_factors(
     With digits n1 .. np of the time and f1 .. fp of the frequency, factor i holds w^(ni (f1 + r1 f2 + ... )) up to fi: its blocks differ by
     the digits of the frequency that are already there.
     """
-    radices = _radices(n, order)
+    radices = even_factors(n, order)
     permutation = torch.arange(n).reshape(radices).permute(*reversed(range(order))).flatten()
     factors, done = [], 1
     for radix in radices:
@@ -165,14 +165,14 @@ def _transform(x: Tensor, radices: Sequence[int], inverse: bool) -> Tensor:
     return _transform(columns.mT, radices[1:], inverse).mT.flatten(-2)
 
 
-def _radices(n: int, order: int) -> tuple[int, ...]:
+def even_factors(n: int, order: int) -> tuple[int, ...]:
     """``order`` factors of n as near to each other as can be, the smallest first."""
     if n < 1 or order < 1:
         raise ValueError(f"a transform needs at least 1 point and order 1, got {n} and {order}")
     if order == 1:
         return (n,)
     first = max(d for d in range(1, math.isqrt(n) + 1) if n % d == 0 and d**order <= n)
-    return (first, *_radices(n // first, order - 1))
+    return (first, *even_factors(n // first, order - 1))
 
 
 def _scale(n: int, inverse: bool, norm: str) -> float:

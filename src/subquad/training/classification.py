@@ -1,4 +1,4 @@
-"""Learning the labels of texts: cross entropy over classes, and on held-out texts accuracy, F1 and Matthews' correlation.
+"""Learning the labels of texts: classes by cross entropy, numbers by squared error, with GLUE's figures on held-out texts.
 
 Texts of a batch are padded on the right to the longest, which changes no result. Their order is a keyed permutation of their numbers in
 each epoch, as with windows. B batch, T ids, C classes.
@@ -6,6 +6,7 @@ each epoch, as with windows. B batch, T ids, C classes.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,33 +16,39 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from subquad.data import Batch, Codec, Example, Ids, Labelled, count_bytes
+from subquad.data import Batch, Example, Ids, Labelled, Numbers, Reader, Subwords, count_bytes
 from subquad.data.order import Integers, Order
 from subquad.models.classifier import Classifier
-from subquad.ops.agreement import FIGURES, confusion, figures
+from subquad.ops.agreement import FIGURES, NUMBER_FIGURES, confusion, figures, number_figures
 from subquad.training.config import DataConfig, TrainConfig
 from subquad.training.objectives import Objective, Place, settled_tokenizer
 
 
 class Texts:
-    """Examples as ids: ``ids[i]`` (n,) of text i, ``labels`` (N,) the places of their labels among the classes.
+    """Texts as ids: ``ids[i]`` (n,) of text i, and ``labels`` (N,), classes by number or numbers.
 
     A text of more than ``window`` ids keeps its first ones. Raises ``ValueError`` for a text of more than ``max_len`` without a window.
     """
 
     def __init__(
-        self, examples: Sequence[Example], classes: Sequence[str], codec: Codec | None, max_len: int, window: int | None = None
+        self,
+        texts: Sequence[bytes],
+        labels: Integers | Numbers,
+        reader: Reader | None,
+        max_len: int,
+        window: int | None = None,
     ) -> None:
-        place = {label: number for number, label in enumerate(classes)}
-        self.labels: Integers = np.array([place[str(example.label)] for example in examples], dtype=np.int64)
+        self.labels, self.bytes = labels, sum(map(len, texts))
         self.ids: list[Ids] = []
-        for text, _ in examples:
-            ids = np.frombuffer(text, dtype=np.uint8) if codec is None else codec.encode(text)
+        for text in texts:
+            ids = np.frombuffer(text, dtype=np.uint8) if reader is None else reader.encode(text)
             if window is None and len(ids) > max_len:
                 raise ValueError(
                     f"a text has {len(ids)} ids and the context is {max_len}: raise model.backbone.max_len, "
                     f"or cut texts with data.window={max_len}"
                 )
+            if window is not None and len(ids) > window and isinstance(reader, Subwords):
+                ids = reader.encode(text, window)  # with the special tokens at its end
             self.ids.append(ids[:window])
 
     def batch(self, places: Integers) -> Batch:
@@ -54,14 +61,26 @@ class Texts:
         return Batch(ids, lengths, labels=self.labels[places])
 
 
-class Classification(Objective):
-    """The labels of texts, measured by the mean cross entropy of a text in nats."""
+class Labelling(Objective):
+    """Base of the objectives on labelled texts; what differs is the loss and the figures."""
 
-    measure, unit = "cross_entropy", "nats"
+    names: tuple[str, ...]
 
     def __init__(self, model: Classifier, data: Labelled) -> None:
         self.model: Classifier = model
         self.data = data
+
+    @abstractmethod
+    def labels(self, examples: Sequence[Example]) -> Integers | Numbers:
+        """Those of the examples as numbers, (N,)."""
+
+    @abstractmethod
+    def summed(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """The loss of a model's outputs for labels (N,), summed."""
+
+    @abstractmethod
+    def measured(self, outputs: Tensor, labels: Tensor) -> dict[str, float]:
+        """The mean loss and ``names``, by name."""
 
     @property
     def fingerprint(self) -> str:
@@ -77,10 +96,12 @@ class Classification(Objective):
         if isinstance(asked, int):
             raise ValueError(f"labelled texts train no tokenizer, got data.tokenizer={asked}: name a tokenizer.json, or dna")
         self.tokenizer = settled_tokenizer(self.model, self.model.vocab, asked, kept, [])
-        classes, max_len = self.model.config.classes, self.model.max_len
-        self._train = Texts(self.data.train, classes, self.tokenizer, max_len, window)
         held_out = self.data.valid if config.eval.windows else []
-        self._valid = Texts(held_out, classes, self.tokenizer, max_len, window)
+        self._train, self._valid = (
+            Texts([one.text for one in part], self.labels(part), self.tokenizer, self.model.max_len, window)
+            for part in (self.data.train, held_out)
+        )
+        self._bytes_an_id = self._train.bytes / max(sum(map(len, self._train.ids)), 1)
         self._order = Order(len(self.data.train), config.seed)
 
     def record(self) -> dict[str, Any]:
@@ -91,15 +112,18 @@ class Classification(Objective):
 
     @property
     def figures(self) -> tuple[str, ...]:
-        return (self.measure, *FIGURES) if self._valid.ids else ()
+        return (self.measure, *self.names) if self._valid.ids else ()
 
     def nats(self, batch: Batch, place: Place) -> Tensor:
-        return F.cross_entropy(self._logits(batch, place), self._labels(batch, place), reduction="sum")
+        assert batch.labels is not None
+        return self.summed(self._outputs(batch, place), torch.from_numpy(batch.labels).to(place.device))
 
     def count(self, batch: Batch) -> int:
         return len(batch.ids)
 
     def bytes(self, batch: Batch) -> int:
+        if isinstance(self.tokenizer, Subwords):  # which does not say what bytes an id stands for: the mean of the training part
+            return round(int(batch.lengths.sum()) * self._bytes_an_id)
         return count_bytes(batch.ids, batch.lengths, (0, batch.ids.shape[1]), self.tokenizer)
 
     def loss(self, nats: float, batch: Batch) -> float:
@@ -109,22 +133,44 @@ class Classification(Objective):
         number = len(self._valid.ids)
         if not number:
             return None
-        logits = [self._logits(self._valid.batch(np.arange(first, min(first + size, number))), place) for first in range(0, number, size)]
-        return measured(torch.cat(logits).cpu(), torch.from_numpy(self._valid.labels))
+        starts = range(0, number, size)
+        outputs = [self._outputs(self._valid.batch(np.arange(first, min(first + size, number))), place) for first in starts]
+        return self.measured(torch.cat(outputs).cpu(), torch.from_numpy(self._valid.labels))
 
-    def _logits(self, batch: Batch, place: Place) -> Tensor:
+    def _outputs(self, batch: Batch, place: Place) -> Tensor:
         ids = torch.from_numpy(batch.ids).to(place.device).long()
         with place.autocast():
-            logits: Tensor = self.model(ids, batch.lengths.tolist())
-        return logits.to(torch.promote_types(logits.dtype, torch.float32))
-
-    @staticmethod
-    def _labels(batch: Batch, place: Place) -> Tensor:
-        assert batch.labels is not None
-        return torch.from_numpy(batch.labels).to(place.device)
+            outputs: Tensor = self.model(ids, batch.lengths.tolist())
+        return outputs.to(torch.promote_types(outputs.dtype, torch.float32))
 
 
-def measured(logits: Tensor, labels: Tensor) -> dict[str, float]:
-    """The mean cross entropy in nats, accuracy, F1 and Matthews' correlation of logits (N, C) for classes (N,)."""
-    counts = confusion(labels, logits.argmax(1), logits.shape[1])
-    return {Classification.measure: F.cross_entropy(logits, labels).item(), **figures(counts)}
+class Classification(Labelling):
+    """Classes, measured by the mean cross entropy of a text in nats, accuracy, F1 and Matthews' correlation."""
+
+    measure, unit, names = "cross_entropy", "nats", FIGURES
+
+    def labels(self, examples: Sequence[Example]) -> Integers:
+        place = {label: number for number, label in enumerate(self.model.config.classes)}
+        return np.array([place[str(example.label)] for example in examples], dtype=np.int64)
+
+    def summed(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(outputs, labels, reduction="sum")
+
+    def measured(self, outputs: Tensor, labels: Tensor) -> dict[str, float]:
+        counts = confusion(labels, outputs.argmax(1), outputs.shape[1])
+        return {self.measure: F.cross_entropy(outputs, labels).item(), **figures(counts)}
+
+
+class Estimation(Labelling):
+    """Numbers, measured by the mean squared error in units of their variance in training, Pearson's and Spearman's correlation."""
+
+    measure, unit, names = "squared_error", "of the variance", NUMBER_FIGURES
+
+    def labels(self, examples: Sequence[Example]) -> Numbers:
+        return np.array([float(str(example.label)) for example in examples], dtype=np.float64)
+
+    def summed(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        return ((outputs - labels) / self.model.config.scale).square().sum().to(outputs.dtype)
+
+    def measured(self, outputs: Tensor, labels: Tensor) -> dict[str, float]:
+        return {self.measure: self.summed(outputs, labels).item() / len(labels), **number_figures(labels, outputs)}

@@ -13,7 +13,7 @@ import yaml
 from pydantic import Field, model_validator
 
 from subquad.config import Config, parse
-from subquad.data import Columns, Form, ImageShape
+from subquad.data import Columns, Form, ImageShape, MaskConfig
 from subquad.errors import RunError
 
 
@@ -23,7 +23,7 @@ class DataConfig(Config):
     ``window`` in bytes, None for an image's size or else the model's context.
 
     ``tokenizer`` makes windows of tokens, which ``window`` then counts: the path of a tokenizer.json, the number of tokens of one to be
-    trained on the training part, or "dna" for HyenaDNA's characters.
+    trained on the training part (byte pairs; for an encoder WordPiece), or "dna" for HyenaDNA's characters.
 
     A classifier reads tables of texts and labels, see ``data/labelled.py``: ``valid`` and ``test`` name those that are held out,
     ``columns`` says where texts and labels are, and ``window`` cuts longer texts.
@@ -105,11 +105,13 @@ class SaveConfig(Config):
 class TrainConfig(Config):
     """Everything that repeats a run.
 
-    ``batch`` counts windows a step, cut into ``accumulate`` equal parts; ``init`` is a run whose weights were the start.
+    ``batch`` counts windows a step, cut into ``accumulate`` equal parts; ``mask`` says what an encoder has to guess; ``init`` is a run
+    whose weights were the start.
     """
 
     model: dict[str, Any]
     data: DataConfig = DataConfig()
+    mask: MaskConfig = MaskConfig()
     optim: OptimConfig = OptimConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     steps: int = Field(default=1000, gt=0)

@@ -1,6 +1,7 @@
 """What a run learns, as a value that the loop is handed: batches by number, a loss in nats, figures on held-out data.
 
-``Prediction`` learns the next byte or token of a corpus, ``Classification`` (in its own file) the labels of texts.
+``Prediction`` learns the next byte or token of a corpus; in their own files ``MaskedPrediction`` learns what is hidden of it, and
+``Classification`` and ``Estimation`` the labels of texts.
 B batch, T ids, V vocabulary.
 """
 
@@ -18,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from subquad.data import Batch, Batches, Codec, Corpus, Span, open_tokenizer
+from subquad.data import Batch, Batches, Codec, Corpus, Reader, Span, Subwords, open_reader, open_tokenizer
 from subquad.models.model import CausalModel, Model
 from subquad.ops.answers import judge_answers
 from subquad.training.config import DataConfig, TrainConfig
@@ -44,7 +45,7 @@ class Objective(ABC):
     measure: ClassVar[str]
     unit: ClassVar[str]
     model: Model
-    tokenizer: Codec | None = None
+    tokenizer: Reader | None = None
 
     @property
     @abstractmethod
@@ -105,6 +106,7 @@ class Prediction(Objective):
     """
 
     measure, unit = "bits_per_byte", "bits/byte"
+    tokenizer: Codec | None
 
     def __init__(self, model: CausalModel, corpus: Corpus) -> None:
         self.model: CausalModel = model
@@ -127,7 +129,9 @@ class Prediction(Objective):
     def set_up(self, config: TrainConfig, kept: Path | None = None) -> None:
         data, window = config.data, self.window(config.data)
         self.split = self.corpus.split(data.fractions, data.split, config.seed if data.split_seed is None else data.split_seed)
-        self.tokenizer = settled_tokenizer(self.model, self.model.config.vocab, data.tokenizer, kept, self.split.train)
+        tokenizer = settled_tokenizer(self.model, self.model.config.vocab, data.tokenizer, kept, self.split.train)
+        assert not isinstance(tokenizer, Subwords)  # a causal model's ids give the text back
+        self.tokenizer = tokenizer
         self.batches = Batches(self.split.train, window, config.seed, data.pack, data.shift, self.tokenizer)
         self._valid: Batch | None = None
         if self.split.valid and config.eval.windows:
@@ -193,9 +197,10 @@ class Prediction(Objective):
         return logits, ids[:, first:end]
 
 
-def settled_tokenizer(model: Model, vocab: int, asked: str | int | None, kept: Path | None, spans: Sequence[Span]) -> Codec | None:
+def settled_tokenizer(model: Model, vocab: int, asked: str | int | None, kept: Path | None, spans: Sequence[Span]) -> Reader | None:
     """The run's own tokenizer, or the one asked for; the model takes it along, and must have been without or have the same."""
-    tokenizer = None if asked is None else open_tokenizer(asked if kept is None else str(kept), spans)
+    opened = open_tokenizer if model.lossless else open_reader
+    tokenizer = None if asked is None else opened(asked if kept is None else str(kept), spans)
     start = model.tokenizer
     if start is not None and (tokenizer is None or tokenizer.to_bytes() != start.to_bytes()):
         raise ValueError("the weights to start from go with another tokenizer: give that run's, as data.tokenizer=RUN/tokenizer.json")

@@ -1,0 +1,135 @@
+"""Masked language modelling (BERT, arXiv 1810.04805; M2-BERT, arXiv 2310.12109, section 5.1): ids are guessed from both sides.
+
+Windows are cut from a corpus as for any model; a tokenizer's special tokens then stand around each. ``data/masking.py`` hides ids: new ones
+whenever a window is met again, and always the same of those that validate, whatever the run's seed. B windows, T ids, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from subquad.data import Batch, Corpus, Ids, Reader, Span, Subwords, Windows, framed, mask_ids, stretches
+from subquad.data.order import Integers
+from subquad.models.encoder import Encoder
+from subquad.training.config import DataConfig, TrainConfig
+from subquad.training.objectives import Objective, Place, settled_tokenizer
+
+_VALID_SEED = 0
+
+
+class MaskedPrediction(Objective):
+    """What stands at hidden positions, measured by the mean cross entropy of one in nats, and by the share guessed right.
+
+    Raises ``ValueError`` for an encoder that has no such head, or nothing to stand for what is hidden.
+    """
+
+    measure, unit = "cross_entropy", "nats"
+    tokenizer: Reader | None
+
+    def __init__(self, model: Encoder, corpus: Corpus) -> None:
+        if model.config.head != "mlm":
+            raise ValueError(f'training on files needs an encoder with head="mlm", got head={model.config.head!r}: change model.head')
+        if model.config.blank is None:
+            raise ValueError('nothing stands for ids that are hidden: set model.blank to "learned", or to the id of [MASK]')
+        self.model: Encoder = model
+        self.corpus = corpus
+
+    @property
+    def fingerprint(self) -> str:
+        return self.corpus.fingerprint
+
+    def window(self, data: DataConfig) -> int:
+        if self.corpus.task is not None:
+            raise ValueError("a task asks what comes next, and an encoder guesses what is hidden: name files, or another model")
+        window = data.window or (data.image.size if data.image else self.model.max_len)
+        if window > self.model.max_len:
+            raise ValueError(f"a window of {window} ids exceeds the model's context of {self.model.max_len}: lower data.window")
+        return window
+
+    def set_up(self, config: TrainConfig, kept: Path | None = None) -> None:
+        data, window = config.data, self.window(config.data)
+        self.split = self.corpus.split(data.fractions, data.split, config.seed if data.split_seed is None else data.split_seed)
+        self.tokenizer = settled_tokenizer(self.model, self.model.vocab, data.tokenizer, kept, self.split.train)
+        self._demand_blank()
+        self._frame = self.tokenizer.frame if isinstance(self.tokenizer, Subwords) else ([], [])
+        self._config, self._seed = config.mask, config.seed
+        inner = window - sum(map(len, self._frame))
+        if inner < 1:
+            raise ValueError(f"a window of {window} ids is all special tokens: raise data.window")
+        self._train = Windows(stretches(self.split.train, self.tokenizer), inner, config.seed, data.pack, data.shift)
+        self._bytes_an_id = _size(self.split.train) / self._train.bytes
+        self._valid: Batch | None = None
+        if self.split.valid and config.eval.windows:
+            held_out = Windows(stretches(self.split.valid, self.tokenizer), inner, config.seed, data.pack, False)
+            ids, lengths = zip(*held_out.in_order(config.eval.windows), strict=True)
+            numbers = np.arange(len(ids))
+            self._valid = self._masked(np.stack(ids), np.array(lengths), numbers, config.mask.valid, _VALID_SEED)
+
+    def _demand_blank(self) -> None:
+        blank = self.tokenizer.blank if isinstance(self.tokenizer, Subwords) else None
+        own = self.model.config.blank
+        if blank is not None and isinstance(own, int) and own != blank:
+            raise ValueError(f"the tokenizer's [MASK] is id {blank} and the model's blank {own}: set model.blank={blank}")
+
+    def _masked(self, ids: Ids, lengths: Integers, numbers: Integers, share: float, seed: int) -> Batch:
+        rows, sizes, free = framed(ids, lengths, *self._frame)
+        vocab = 256 if self.tokenizer is None else self.tokenizer.vocab
+        return Batch(rows, sizes, masked=mask_ids(rows, free, numbers, share, self._config, vocab, seed))
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        return () if self._valid is None else (self.measure, "masked_accuracy")
+
+    def record(self) -> dict[str, Any]:
+        return self.corpus.record(self.split)
+
+    def batch(self, first: int, count: int) -> Batch:
+        numbers = np.arange(first, first + count)
+        return self._masked(*self._train.batch(first, count), numbers, self._config.train, self._seed)
+
+    def nats(self, batch: Batch, place: Place) -> Tensor:
+        logits, asked = self._logits(batch, place)
+        return F.cross_entropy(logits, asked, reduction="sum")
+
+    def count(self, batch: Batch) -> int:
+        assert batch.masked is not None
+        return max(int(batch.masked.asked.sum()), 1)
+
+    def bytes(self, batch: Batch) -> int:
+        """Of a tokenizer whose ids do not give the text back, by the mean of the training part."""
+        return round(int(batch.lengths.sum()) * self._bytes_an_id)
+
+    def loss(self, nats: float, batch: Batch) -> float:
+        return nats / self.count(batch)
+
+    def validate(self, size: int, place: Place) -> dict[str, float] | None:
+        if self._valid is None:
+            return None
+        nats, right = 0.0, 0
+        for first in range(0, len(self._valid.ids), size):
+            logits, asked = self._logits(self._valid.rows(first, first + size), place)
+            nats += F.cross_entropy(logits, asked, reduction="sum").item()
+            right += int((logits.argmax(1) == asked).sum())
+        number = self.count(self._valid)
+        return {self.measure: nats / number, "masked_accuracy": right / number}
+
+    def _logits(self, batch: Batch, place: Place) -> tuple[Tensor, Tensor]:
+        """Logits (N, V) and ids (N,) at the positions that are asked for, in float32 or better."""
+        masked = batch.masked
+        assert masked is not None
+        read, ids = (torch.from_numpy(one).to(place.device).long() for one in (masked.read, batch.ids))
+        blanks, asked = (torch.from_numpy(one).to(place.device) for one in (masked.blanks, masked.asked))
+        real = torch.arange(ids.shape[1], device=place.device) < torch.from_numpy(batch.lengths).to(place.device)[:, None]
+        with place.autocast():
+            logits = self.model.guesses(read, asked, None if bool(real.all()) else real, blanks)
+        return logits.to(torch.promote_types(logits.dtype, torch.float32)), ids[asked]
+
+
+def _size(spans: list[Span]) -> int:
+    return sum(span.size for span in spans)
