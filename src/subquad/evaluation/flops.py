@@ -24,6 +24,7 @@ from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from subquad.layers.block_diagonal import BlockDiagonalLinear
@@ -36,6 +37,7 @@ from subquad.models.encoder import Encoder
 from subquad.models.model import CausalModel, Model, ModelConfig
 
 Causal = Literal["half", "full"]
+_DRAWS = {nn.init.normal_, nn.init.uniform_, nn.init.trunc_normal_, nn.init.kaiming_uniform_, nn.init.zeros_, nn.init.constant_}
 
 
 @dataclass(frozen=True)
@@ -93,8 +95,7 @@ def count_flops(
 
 @lru_cache(maxsize=256)  # a comparison asks for the same model in every cell, and counting takes a second
 def _count(config: str, length: int, causal: Causal, backward: bool) -> Flops:
-    with torch.device("meta"):
-        model = build_model(json.loads(config))
+    model = skeleton(json.loads(config))
     spans = model.training_spans(length) if backward and isinstance(model, CausalModel) else [(0, length)]
     positions = sum(end - first for first, end in spans)
     forward, attention, visible, transforms, filters = _summed(_counts(model, length, span, backward=False) for span in spans)
@@ -107,6 +108,19 @@ def _count(config: str, length: int, causal: Causal, backward: bool) -> Flops:
     embedding = 2.0 * sum(table.weight.numel() for table in _id_tables(model)) * positions
     parts = (visible if causal == "half" else attention, transforms, filters, logits, embedding)
     return Flops(linear / positions, *(scale * part / positions for part in parts))
+
+
+def skeleton(config: ModelConfig | Mapping[str, Any] | str) -> Model:
+    """A model of shapes without numbers, on the meta device. Drawing numbers that nobody keeps would take most of the time."""
+    with torch.device("meta"), _Undrawn():
+        return build_model(config)
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves tensors as they are where random numbers would be drawn into them."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return (args or tuple(kwargs.values()))[0] if func in _DRAWS else func(*args, **(kwargs or {}))
 
 
 def count_parameters(model: nn.Module) -> int:
