@@ -2,7 +2,7 @@
 
     make bench BENCHMARKS=experiments
 
-About two hours on two cores. What runs/experiments holds already is not run again.
+About three and a half hours on two cores, two of them for megabyte-text. What runs/experiments holds already is not run again.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ ORDER = (
     "tokens-vs-bytes",
     "recall",
     "hyena-shakespeare",
+    "m2-gpt",
 )
 PICTURES = RESULTS.parent / "pictures"
 

@@ -24,7 +24,7 @@ from subquad.models.encoder import Encoder
 
 LENGTHS = (512, 1024, 2048, 4096, 8192)
 PEERS = ("sdpa", "eager")
-ONCE = 4096  # from here on each call takes seconds, and is measured fewer times
+FEW, ONCE = 4096, 8192  # from here on a call takes many seconds: two runs of it, or one
 
 
 def main() -> None:
@@ -43,7 +43,7 @@ def main() -> None:
     header = ["L", "M2-BERT, prepared", "M2-BERT", "BERT, SDPA", "BERT, eager", "to SDPA", "to eager"]
     body = (
         f"Seconds, medians of {arguments.repeat} runs in turns "
-        f"(2 from {ONCE:,} on, and of eager attention one); ratios to the prepared one.\n\n"
+        f"(2 at {FEW:,}, and of eager attention one; one of each from {ONCE:,} on, not warmed up); ratios to the prepared one.\n\n"
         + "\n\n".join(f"### {str(dtype).removeprefix('torch.')}\n\n{table(header, lines)}" for dtype, lines in rows.items())
     )
     if torch.bfloat16 not in rows:
@@ -72,9 +72,9 @@ def row(length: int, dtype: torch.dtype, repeat: int) -> list[str]:
         config._attn_implementation = attention
         peer: nn.Module = BertModel(config, add_pooling_layer=False).eval()
         calls[attention] = partial(called, peer, dtype, ids)
-    long = length >= ONCE
-    slow = {"eager": calls.pop("eager")} if long else {}
-    taken = interleaved(calls, 2 if long else repeat) | interleaved(slow, 1, warm=False)
+    slow = {"eager": calls.pop("eager")} if length >= FEW else {}
+    few = repeat if length < FEW else 2 if length < ONCE else 1
+    taken = interleaved(calls, few, warm=length < ONCE) | interleaved(slow, 1, warm=False)
     times = {name: median(seconds) for name, seconds in taken.items()}
     ratios = [f"{times[attention] / times['prepared']:.2f}x" for attention in PEERS]
     print(length, times, flush=True)

@@ -17,7 +17,7 @@ from subquad.config import override, parse
 from subquad.data import Columns, Example, read_table, span_text, table_of
 from subquad.data.sources import open_documents
 from subquad.errors import RunError
-from subquad.evaluation.flops import count_flops, count_parameters
+from subquad.evaluation.flops import count_flops, count_parameters, skeleton
 from subquad.evaluation.passage import Passage
 from subquad.evaluation.record import read_record
 from subquad.evaluation.report import write_report
@@ -181,9 +181,8 @@ def model_table() -> list[dict[str, Any]]:
     """Every preset: parameters, FLOPs of a forward pass per byte at the full context, context in ids."""
     rows = []
     for name, config in presets().items():
-        with torch.device("meta"):
-            parameters = count_parameters(build_model(config))
-        rows.append({"name": name, "parameters": parameters, "flops_per_byte": count_flops(config).total, "max_len": config.max_len})
+        parameters, flops = count_parameters(skeleton(config)), count_flops(config).total
+        rows.append({"name": name, "parameters": parameters, "flops_per_byte": flops, "max_len": config.max_len})
     return rows
 
 

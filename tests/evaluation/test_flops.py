@@ -9,6 +9,7 @@ import torch
 
 from subquad.evaluation.flops import count_flops, count_parameters
 from subquad.layers.attention import AttentionConfig
+from subquad.layers.causal_monarch import CausalMonarchConfig
 from subquad.layers.feedforward import FeedForwardConfig
 from subquad.layers.hyena import HyenaConfig
 from subquad.layers.linear_attention import LinearAttentionConfig
@@ -27,6 +28,8 @@ HYENA_SIZES = {
     "hyena-355m": 359_519_488,
     "hyena-1.3b": 1_320_205_568,
 }
+
+M2_GPT_SIZES = {"m2-gpt-145m": 145_213_704, "m2-gpt-360m": 360_715_264}  # our reconstruction; the paper's are the rounded names
 
 
 def _stack(**mixer: Any) -> StackConfig:
@@ -93,8 +96,24 @@ def test_transforms_and_filters_of_hyena() -> None:
     assert hybrid.attention == count_flops(LanguageModelConfig(max_len=1024, stack=_stack()), 512).attention / 3
 
 
-@pytest.mark.parametrize(("preset", "parameters"), HYENA_SIZES.items())
-def test_parameters_of_the_hyena_presets(preset: str, parameters: int) -> None:
+def test_shared_filters_are_transformed_once_for_all_heads() -> None:
+    def config(**mixer: Any) -> LanguageModelConfig:
+        of_stack = CausalMonarchConfig(heads=4, filter=ImplicitFilterConfig(features=5, width=8), **mixer)
+        return LanguageModelConfig(max_len=1024, stack=StackConfig(dim=32, depth=3, mixer=of_stack, feedforward=None))
+
+    flops = count_flops(config(), 512)
+    assert flops.linear == 3 * 2 * 4 * 32 * 32  # projections to three parts and back, and no feed-forward
+    assert flops.transforms * 512 == 3 * (2 * 32 + 32 / 4) * 2.5 * 1024 * 10
+    assert flops.filters == 3 * 2 * (5 * 8 + 2 * 8 * 8 + 8 * 32 / 4)
+    learned = count_flops(config(basis="learned", block=32), 512)
+    assert (learned.transforms, learned.filters) == (flops.transforms, flops.filters)
+    h = 512 // 32
+    there, back = 2 * (32 + h), 32 + h  # products with both factors, and systems solved with them
+    assert learned.linear - flops.linear == 3 * (32 * (there + back) + 32 / 4 * there)  # of inputs, and of the filters of one head
+
+
+@pytest.mark.parametrize(("preset", "parameters"), (HYENA_SIZES | M2_GPT_SIZES).items())
+def test_parameters_of_the_hyena_and_m2_gpt_presets(preset: str, parameters: int) -> None:
     with torch.device("meta"):
         assert count_parameters(build_model(preset)) == parameters
 

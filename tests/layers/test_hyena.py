@@ -197,13 +197,6 @@ def test_numbers_under_a_mask_may_be_anything() -> None:
         mixer(x, mask.long())
 
 
-def test_whole_and_piecewise_passes_agree() -> None:
-    mixer, x = _operator(700, order=3), torch.randn(2, 700, 4, dtype=torch.float64)
-    with torch.no_grad():
-        piecewise = mixer(x)
-    torch.testing.assert_close(mixer(x), piecewise, rtol=0, atol=1e-11)
-
-
 def test_prepared_spectra_are_for_evaluation_and_for_their_own_mixer() -> None:
     mixer, other = _operator(10), _operator(10, order=3)
     x = torch.randn(1, 8, 4, dtype=torch.float64)
@@ -211,6 +204,12 @@ def test_prepared_spectra_are_for_evaluation_and_for_their_own_mixer() -> None:
         mixer(x, None, mixer.prepare(10))
     with pytest.raises(ValueError, match="expected the spectra of 1 filters, got 2"), torch.no_grad():
         mixer(x, None, other.prepare(10))
+    with pytest.raises(ValueError, match=r"u must be \(B, 6, L\)"), torch.no_grad():
+        mixer(x, None, HyenaConfig().build(6, 10).double().prepare(10))
+    with pytest.raises(ValueError, match=r"expected \(B, T, 4\), the width of the mixer"):
+        mixer(torch.zeros(1, 8, 5, dtype=torch.float64))
+    with pytest.raises(ValueError, match="0 or more positions, got -3"):
+        mixer.prepare(-3)
     model = build_model("hyena-tiny").eval()
     assert isinstance(model, LanguageModel)
     with pytest.raises(ValueError, match="prepared for 2 blocks, got 1"):

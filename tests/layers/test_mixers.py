@@ -6,8 +6,10 @@ import random
 
 import pytest
 import torch
+from torch import nn
 
 from subquad.layers.attention import AttentionConfig
+from subquad.layers.causal_monarch import CausalBasis, CausalMonarchConfig
 from subquad.layers.hyena import HyenaConfig
 from subquad.layers.hyena_2d import Hyena2dConfig
 from subquad.layers.linear_attention import LinearAttentionConfig
@@ -56,6 +58,12 @@ EXAMPLES["monarch_mixer"] = [
     MonarchMixerConfig(two_sided=True, residual=False, norm=True, filter=ImplicitFilterConfig(features=3, width=6, window=None)),
     MonarchMixerConfig(two_sided=True, short_kernel=1, filter=ExplicitFilterConfig(taps=4)),
 ]
+EXAMPLES["causal_monarch"] = [
+    CausalMonarchConfig(heads=2, filter=ImplicitFilterConfig(features=5, width=6)),
+    CausalMonarchConfig(heads=4, order=3, short_kernel=1, filter=ExplicitFilterConfig(taps=7)),
+    CausalMonarchConfig(heads=2, basis="learned", filter=ImplicitFilterConfig(features=5, width=6)),
+    CausalMonarchConfig(heads=1, order=3, basis="learned", block=5, filter=ExplicitFilterConfig(taps=9)),
+]
 EXAMPLES["monarch"] = [MonarchConfig(), MonarchConfig(channels=True)]
 
 
@@ -72,6 +80,9 @@ def _mixers() -> list[Mixer]:
     built = [config.build(8, 23) for config in CAUSAL]
     built += [AttentionConfig(heads=2).build_segmented(8, 5, lookback) for lookback in (0, 2, 5)]
     built += [Segmented(config.build(8, 5), 5) for config in CAUSAL]
+    for basis in (module for mixer in built for module in mixer.modules() if isinstance(module, CausalBasis)):
+        nn.init.normal_(basis.a, std=0.2)  # which start as the Fourier basis
+        nn.init.normal_(basis.c, std=0.2)
     return [mixer.double().eval() for mixer in built]
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from subquad.layers.attention import AttentionConfig
+from subquad.layers.causal_monarch import CausalBasis, CausalMonarchConfig
 from subquad.layers.feedforward import FeedForwardConfig
 from subquad.layers.hyena import HyenaConfig
 from subquad.layers.linear_attention import LinearAttentionConfig
@@ -39,6 +40,11 @@ def hyena_stack(dim: int, depth: int = 2, order: int = 2, **options: Any) -> Sta
 def monarch_stack(dim: int, depth: int = 2, **options: Any) -> StackConfig:
     mixer = MonarchMixerConfig(filter=ImplicitFilterConfig(features=5, width=8), **options)
     return StackConfig(dim=dim, depth=depth, mixer=mixer)
+
+
+def m2_gpt_stack(dim: int, depth: int = 2, heads: int = 2, **options: Any) -> StackConfig:
+    mixer = CausalMonarchConfig(heads=heads, filter=ImplicitFilterConfig(features=5, width=8), **options)
+    return StackConfig(dim=dim, depth=depth, mixer=mixer, feedforward=None)
 
 
 def megabyte(patch_size: int, **options: Any) -> MegabyteConfig:
@@ -100,6 +106,12 @@ CASES: dict[str, ModelConfig] = {
             update={"norm": "after", "mixer_residual": False, "feedforward": FeedForwardConfig(activation="gelu", gated=True, blocks=4)}
         ),
     ),
+    "m2-gpt": LanguageModelConfig(max_len=40, stack=m2_gpt_stack(16), scale_residual=True),
+    "m2-gpt-3": LanguageModelConfig(max_len=40, stack=m2_gpt_stack(16, heads=4, order=3), start="none"),
+    "m2-gpt-learned": LanguageModelConfig(max_len=40, stack=m2_gpt_stack(16, basis="learned")),
+    "megabyte-m2-gpt-both": MegabyteConfig(
+        max_len=40, patch_size=4, stages=(m2_gpt_stack(16), m2_gpt_stack(8, basis="learned", block=3)), cross_patch=0
+    ),
     "hyena-hybrid": LanguageModelConfig(
         max_len=40, stack=hyena_stack(16, depth=3).model_copy(update={"others": {1: AttentionConfig(heads=2)}}), start="none"
     ),
@@ -119,4 +131,7 @@ def build(config: ModelConfig) -> CausalModel:
     assert isinstance(model, CausalModel)
     if isinstance(head := getattr(model, "head", None), nn.Linear):  # which may start at zero
         nn.init.normal_(head.weight, std=0.5)
+    for basis in (module for module in model.modules() if isinstance(module, CausalBasis)):
+        nn.init.normal_(basis.a, std=0.2)  # which start as the Fourier basis
+        nn.init.normal_(basis.c, std=0.2)
     return model

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -45,8 +47,6 @@ def test_values_and_gradients(gates: tuple[int, ...], filters: int, masked: bool
     slow = conv_chain_composed(p, short, bias, held, skip, gates, real, method="direct")
     torch.testing.assert_close(fast, slow)
     upstream = torch.randn_like(fast)
-    if real is not None:
-        upstream = upstream * real.unsqueeze(1)
     for ours, twin in zip(torch.autograd.grad(fast, given, upstream), torch.autograd.grad(slow, given, upstream), strict=True):
         torch.testing.assert_close(ours, twin)
 
@@ -92,3 +92,54 @@ def test_spectra_made_before_give_the_same() -> None:
     made: list[Filter] = [(spectrum(taps[n], LENGTH + 9, taps[3 + n]), None) for n in range(3)]
     ours, twin = (conv_chain(p, short, bias, one, skip, (2, 0, 1)) for one in (made, held))
     torch.testing.assert_close(ours, twin)
+
+
+def test_only_p_the_parameters_and_the_outputs_of_filters_are_kept() -> None:
+    p, short, bias, skip, *taps = inputs((2, 0, 1), 3, False)
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.data_ptr()] = tensor.numel()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        conv_chain(p, short, bias, filters_of(taps, 3, False), skip, (2, 0, 1))
+    parameters = sum(tensor.numel() for tensor in (short, bias, skip, *taps))
+    assert sum(kept.values()) == p.numel() + 3 * BATCH * DIM * LENGTH + parameters
+
+
+@pytest.mark.parametrize(("taps", "length"), [(3, LENGTH), (LENGTH, 20), (0, LENGTH), (LENGTH, 0)])
+def test_short_filters_and_inputs_take_the_other_way(taps: int, length: int) -> None:
+    p, short, bias, skip, k = inputs((1, 0), 1, False, taps=taps, length=length)
+    ours = conv_chain(p, short, bias, [(k, None)], skip, (1, 0))
+    twin = conv_chain_composed(p, short, bias, [(k, None)], skip, (1, 0), method="fft")
+    torch.testing.assert_close(ours, twin)
+
+
+def test_filters_of_two_lengths() -> None:
+    p, short, bias, skip, k, other = inputs((1, 0), 2, False)
+    held: list[Filter] = [(k, None), (other[:, :30], None)]
+    ours, twin = conv_chain(p, short, bias, held, skip, (1, 0)), conv_chain_composed(p, short, bias, held, skip, (1, 0), method="direct")
+    torch.testing.assert_close(ours, twin)
+
+
+def test_what_does_not_fit_is_told() -> None:
+    p, short, bias, skip, k = (tensor.detach() for tensor in inputs((1, 0), 1, False))
+
+    def refused(match: str, **changed: Any) -> None:
+        given: dict[str, Any] = {"p": p, "short": short, "bias": bias, "filters": [(k, None)], "skip": skip, "gates": (1, 0)} | changed
+        with pytest.raises(ValueError, match=match):
+            conv_chain(**given)
+
+    for gates in ((0,), (0, 0), (-2, 0), (0, 1, 0), ()):
+        refused("each part but the last must gate once", gates=gates)
+    refused("each part but the last must gate once", filters=[])
+    refused("skip must be", skip=skip.expand(2, -1))
+    refused("short .P, D, taps.", short=short[:1])
+    refused("short .P, D, taps.", bias=bias[:, :2])
+    refused("real must be", real=torch.ones(BATCH, LENGTH, dtype=torch.int64))
+    refused("real must be", real=torch.ones(BATCH, LENGTH + 1, dtype=torch.bool))
+    refused("one filter a channel", filters=[(k[:1], None)])
+    refused("u must be", filters=[(spectrum(k[:1], LENGTH), None)])
+    refused("u must be", filters=[(spectrum(torch.cat((k, k)), LENGTH), None)])
+    refused("real floating-point", filters=[(k.to(torch.complex128), None)])

@@ -84,6 +84,8 @@ def test_the_optimizer_is_fused_with_two_groups() -> None:
 def test_the_default_rate_is_half_over_the_width() -> None:
     assert resolved_lr(OptimConfig(), build_model(MODEL)) == 0.5 / 16
     assert resolved_lr(OptimConfig(lr=0.3), build_model(MODEL)) == 0.3
+    encoder = {"kind": "classifier", "backbone": presets()["m2-bert-tiny"].model_dump(mode="json"), "classes": ["a", "b"]}
+    assert resolved_lr(OptimConfig(), build_model("m2-bert-tiny")) == resolved_lr(OptimConfig(), build_model(encoder)) == 1e-3
     assert 0.5 / presets()["transformer-125m"].width == pytest.approx(6e-4, rel=0.1)
 
 

@@ -11,13 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-
 from subquad.comparison.experiment import SPLIT_SEED, Budget, DataSpec, Experiment, ModelSpec
 from subquad.comparison.results import Role
 from subquad.config import override, parse
-from subquad.evaluation.flops import count_flops
-from subquad.models import build_model, parse_model
+from subquad.evaluation.flops import count_flops, skeleton
+from subquad.models import parse_model
 from subquad.models.model import causal_model
 from subquad.training.config import TrainConfig
 from subquad.training.optim import default_lr
@@ -127,8 +125,7 @@ def flat(options: Mapping[str, Any], prefix: str = "") -> Values:
 
 def _costed(config: Values, options: Values, note: str) -> Resolved:
     train = parse(TrainConfig, override(TrainConfig(model=config).model_dump(mode="json"), options))
-    with torch.device("meta"):
-        model = causal_model(build_model(config), "a comparison")
+    model = causal_model(skeleton(config), "a comparison")
     length = min(train.data.window or model.config.max_len, model.config.max_len)  # one window may be asked for of models of all contexts
     spans = model.training_spans(length)
     learned = sum(end - first for first, end in spans) / len(spans) * train.batch

@@ -35,7 +35,7 @@ class Solve(Config):
     costs nearest to that of the model ``like``, in FLOPs per byte; ``within`` is the largest relative difference allowed."""
 
     like: str
-    among: dict[str, tuple[Any, ...]] = Field(min_length=1)
+    among: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(min_length=1)
     within: float = Field(0.1, gt=0)
 
 
@@ -51,7 +51,7 @@ class ModelSpec(Config):
     set: dict[str, Any] = {}
     solve: Solve | None = None
     train: dict[str, Any] = {}
-    lr: float | None = Field(None, gt=0)
+    lr: float | None = Field(None, gt=0, allow_inf_nan=False)
     tokens: int | None = Field(None, gt=256)
     note: str = ""
 
@@ -99,9 +99,9 @@ class DataSpec(Config):
 class Budget(Config):
     """What every cell may spend: training FLOPs, seconds of training, or training bytes."""
 
-    flops: float | None = Field(None, gt=0)
-    seconds: float | None = Field(None, gt=0)
-    bytes: float | None = Field(None, gt=0)
+    flops: float | None = Field(None, gt=0, allow_inf_nan=False)
+    seconds: float | None = Field(None, gt=0, allow_inf_nan=False)
+    bytes: float | None = Field(None, gt=0, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _one(self) -> Budget:
@@ -121,7 +121,7 @@ class Budget(Config):
 class Rates(Config):
     """Learning rates to try for each model: on one text, with a share of the budget; the one of the best validation is used everywhere."""
 
-    among: tuple[Annotated[float, Field(gt=0)], ...] = Field(min_length=1)
+    among: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field(min_length=1)
     data: str
     share: float = Field(0.3, gt=0, le=1)
 
@@ -132,6 +132,12 @@ class PublishedTable(Config):
     caption: str
     columns: tuple[str, ...]
     rows: dict[str, tuple[float | None, ...]]
+
+    @model_validator(mode="after")
+    def _fits(self) -> PublishedTable:
+        if wrong := [name for name, row in self.rows.items() if len(row) != len(self.columns)]:
+            raise ValueError(f"the row {wrong[0]!r} of {self.caption!r} needs {len(self.columns)} figures, one a column (null for none)")
+        return self
 
 
 class CostSpec(Config):
@@ -147,7 +153,7 @@ class CostSpec(Config):
 class Costs(Config):
     """FLOPs per byte of models at many lengths, counted and not run."""
 
-    lengths: tuple[int, ...] = Field(min_length=1)
+    lengths: tuple[Annotated[int, Field(gt=0)], ...] = Field(min_length=1)
     curves: dict[str, CostSpec]
 
 
@@ -191,6 +197,8 @@ class Experiment(Config):
         if self.rates and self.rates.data not in self.data:
             raise ValueError(f"rates.data names no text, {self.rates.data!r}: {suggest(self.rates.data, self.data)}")
         for name, spec in self.data.items():
+            if len(set(spec.only)) < len(spec.only):
+                raise ValueError(f"data.{name}.only holds a model twice: {list(spec.only)}")
             if wrong := [model for model in spec.only if model not in self.models]:
                 raise ValueError(f"data.{name}.only names no model, {wrong[0]!r}: {suggest(wrong[0], self.models)}")
         for name, model in self.models.items():

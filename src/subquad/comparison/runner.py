@@ -33,6 +33,7 @@ from subquad.comparison.results import CostCurve, Outcome, Published, Results
 from subquad.comparison.tables import csv_text
 from subquad.comparison.watch import Watch
 from subquad.config import parse
+from subquad.data.sources import check_paths
 from subquad.evaluation.throughput import machine
 
 EXPERIMENT = "experiment.yaml"
@@ -65,7 +66,8 @@ def compare(
         experiment = parse(Experiment, experiment)
     models = resolve(experiment)
     for spec in experiment.data.values():
-        found_paths(spec)
+        if not spec.synthetic:
+            check_paths(found_paths(spec))
     final_cells(experiment, models, {})  # whatever cannot be is told before anything runs
     costs = cost_curves(experiment.costs) if experiment.costs else ()
     with _claimed(out, experiment, resume):

@@ -174,6 +174,13 @@ def _find(paths: Sequence[str]) -> tuple[dict[str, int | None], str]:
     return files, os.path.commonpath(roots) if roots else ""
 
 
+def check_paths(paths: Sequence[str]) -> None:
+    """Raises ``ValueError`` for a path that does not exist, or matches nothing; nothing is read."""
+    for path in paths:
+        if path != "-":
+            _matches(path)
+
+
 def _matches(path: str) -> list[str]:
     if os.path.exists(path):
         return [path]

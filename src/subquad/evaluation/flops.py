@@ -1,6 +1,7 @@
 """Counted FLOPs per byte, on the meta device: nothing is allocated and any length can be counted.
 
-Matrix products come from PyTorch's counter (a multiply-add is 2 FLOPs). Causal attention is computed over whole rectangles there; of
+Matrix products come from PyTorch's counter (a multiply-add is 2 FLOPs); solving for a vector with a triangular matrix counts half of the
+product with a full one. Causal attention is computed over whole rectangles there; of
 them ``causal="half"`` counts half, which is what is visible of the whole past (MEGABYTE's Table 7; of a patch and the one before it is
 three quarters; where only the last n of T positions ask, 1 - n / 2T of the rectangle), and ``"full"`` all (Hyena's Table 4.4). A Fourier
 transform of n real numbers counts 2.5 n log2 n, of n complex ones twice that; PyTorch's counter says nothing of them. Embedding
@@ -23,6 +24,7 @@ from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from subquad.layers.block_diagonal import BlockDiagonalLinear
@@ -35,6 +37,7 @@ from subquad.models.encoder import Encoder
 from subquad.models.model import CausalModel, Model, ModelConfig
 
 Causal = Literal["half", "full"]
+_DRAWS = {nn.init.normal_, nn.init.uniform_, nn.init.trunc_normal_, nn.init.kaiming_uniform_, nn.init.zeros_, nn.init.constant_}
 
 
 @dataclass(frozen=True)
@@ -92,8 +95,7 @@ def count_flops(
 
 @lru_cache(maxsize=256)  # a comparison asks for the same model in every cell, and counting takes a second
 def _count(config: str, length: int, causal: Causal, backward: bool) -> Flops:
-    with torch.device("meta"):
-        model = build_model(json.loads(config))
+    model = skeleton(json.loads(config))
     spans = model.training_spans(length) if backward and isinstance(model, CausalModel) else [(0, length)]
     positions = sum(end - first for first, end in spans)
     forward, attention, visible, transforms, filters = _summed(_counts(model, length, span, backward=False) for span in spans)
@@ -106,6 +108,19 @@ def _count(config: str, length: int, causal: Causal, backward: bool) -> Flops:
     embedding = 2.0 * sum(table.weight.numel() for table in _id_tables(model)) * positions
     parts = (visible if causal == "half" else attention, transforms, filters, logits, embedding)
     return Flops(linear / positions, *(scale * part / positions for part in parts))
+
+
+def skeleton(config: ModelConfig | Mapping[str, Any] | str) -> Model:
+    """A model of shapes without numbers, on the meta device. Drawing numbers that nobody keeps would take most of the time."""
+    with torch.device("meta"), _Undrawn():
+        return build_model(config)
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves tensors as they are where random numbers would be drawn into them."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return (args or tuple(kwargs.values()))[0] if func in _DRAWS else func(*args, **(kwargs or {}))
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -158,8 +173,15 @@ _TRANSFORMS = {
 }
 
 
+_SOLVES = {
+    torch.ops.aten.linalg_solve_triangular: lambda matrix, given, *, upper, left=True, unitriangular=False, out_shape: (
+        math.prod(out_shape) * matrix[-1]
+    )
+}
+
+
 def _measured(model: Model, length: int, span: tuple[int, int], backward: bool) -> _Counts:
-    counter = FlopCounterMode(display=False, custom_mapping=_TRANSFORMS)
+    counter = FlopCounterMode(display=False, custom_mapping=_TRANSFORMS | _SOLVES)
     noting = _noting_attention(model, counter), _noting_filters(model, counter)
     model.requires_grad_(backward)  # a slice of a parameter asks for gradients even where there are none, which the counter cannot follow
     with counter, torch.device("meta"), torch.set_grad_enabled(backward), noting[0] as noted, noting[1] as filters:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from subquad.layers.mixer import Mixer, OptimizerHint, Prepared
+from subquad.layers.mixer import Mixer, OptimizerHint, Prepared, check_mask
 from subquad.ops.conv_chain import Filter, conv_chain
 from subquad.ops.long_conv import spectrum
 from subquad.ops.online_conv import OnlineConvState, OnlineFilter, init_online_conv, prefill_online_conv
@@ -50,8 +50,9 @@ class GatedConv(Mixer):
     out: nn.Linear
 
     def forward(self, x: Tensor, mask: Tensor | None = None, prepared: Prepared | None = None) -> Tensor:
+        self._check_width(x)
         self._check_length(x.shape[1])
-        self._check_mask(x, mask)
+        check_mask(x, mask)
         self._check_prepared(prepared)
         p = self._projected(x).unflatten(1, (-1, self.dim))
         filters: Sequence[Filter] = self._filters(x.shape[1]) if prepared is None else [(held, None) for held in prepared]
@@ -115,10 +116,9 @@ class GatedConv(Mixer):
             return torch.addmm(bias, y[0].mT, weight.mT).unsqueeze(0)
         return F.linear(y.mT, weight, bias)
 
-    def _check_mask(self, x: Tensor, mask: Tensor | None) -> None:
-        if mask is not None and (mask.shape != x.shape[:2] or mask.dtype != torch.bool):
-            found = f"{tuple(mask.shape)} of {mask.dtype}"
-            raise ValueError(f"a mask has one entry a position, {tuple(x.shape[:2])}, True where it is real, got {found}: give (B, T)")
+    def _check_width(self, x: Tensor) -> None:
+        if x.ndim != 3 or x.shape[2] != self.project.in_features:
+            raise ValueError(f"expected (B, T, {self.project.in_features}), the width of the mixer, got {tuple(x.shape)}")
 
     def _check_prepared(self, prepared: Prepared | None) -> None:
         if prepared is None:
@@ -135,10 +135,12 @@ class GatedConv(Mixer):
             )
 
     def _check_length(self, length: int) -> None:
+        if length < 0:
+            raise ValueError(f"a length is 0 or more positions, got {length}")
         if length > self.max_len + 1:  # a context and the start vector before it
             raise ValueError(
                 f"{length} positions exceed the {self.max_len} of the filter: build the model with a larger max_len; "
-                f"filter.base_len={self.max_len} then keeps the filters as they are and continues them, without it they are stretched"
+                f"filter.base_len={self.max_len} then keeps the filters as they are and continues them"
             )
 
 

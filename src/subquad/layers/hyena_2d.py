@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from subquad.layers.gated_conv import Skip
 from subquad.layers.long_filter import ImplicitFilter, ImplicitFilterConfig
-from subquad.layers.mixer import Mixer, MixerConfig
+from subquad.layers.mixer import Mixer, MixerConfig, check_mask
 from subquad.ops.long_conv_2d import long_conv_2d
 from subquad.state import State
 
@@ -79,9 +79,9 @@ class Hyena2d(Mixer):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         rows, columns = self.config.shape
-        if x.shape[1] != rows * columns or (mask is not None and mask.shape != x.shape[:2]):
-            found = x.shape[1] if mask is None else tuple(mask.shape)
-            raise ValueError(f"expected {rows} x {columns} = {rows * columns} positions, and a mask as long, got {found}: set shape")
+        if x.shape[1] != rows * columns:
+            raise ValueError(f"expected {rows} x {columns} = {rows * columns} positions, got {x.shape[1]}: set shape")
+        check_mask(x, mask)
         real = None if mask is None else mask.unsqueeze(1).unflatten(-1, (rows, columns))
         p = self.project(x).mT.unflatten(-1, (rows, columns))
         p = self.short(p if real is None else p.masked_fill(~real, 0))

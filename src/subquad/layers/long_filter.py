@@ -47,6 +47,12 @@ class WindowConfig(Config):
     slow: float = Field(1.5, gt=0)
     shift: float = 0.0
 
+    @model_validator(mode="after")
+    def _in_order(self) -> WindowConfig:
+        if self.fast > self.slow:
+            raise ValueError(f"the fastest decay must be over before the slowest, got fast={self.fast} and slow={self.slow}: swap them")
+        return self
+
 
 class ImplicitFilterConfig(FilterConfig):
     """``features`` of position, an odd number 2 K + 1; the network has ``depth`` linear maps and ``width`` units between them.
@@ -61,7 +67,7 @@ class ImplicitFilterConfig(FilterConfig):
     """
 
     kind: Literal["implicit"] = "implicit"
-    features: int = Field(33, ge=1)
+    features: int = 33
     width: int = Field(64, gt=0)
     depth: int = Field(4, ge=2)
     frequency: float = Field(10.0, gt=0)

@@ -100,6 +100,13 @@ class SegmentedState(State):
     lengths: list[int]
 
 
+def check_mask(x: Tensor, mask: Tensor | None) -> None:
+    """A mask of x (B, T, D), or none. Raises ``ValueError`` for another shape or type than (B, T) of bool."""
+    if mask is not None and (mask.shape != x.shape[:2] or mask.dtype != torch.bool):
+        found = f"{tuple(mask.shape)} of {mask.dtype}"
+        raise ValueError(f"a mask has one entry a position, {tuple(x.shape[:2])}, True where it is real, got {found}: give (B, T)")
+
+
 class Segmented(Mixer):
     """Any mixer, started anew in each segment of P positions. Cost in T: T / P times that of P positions."""
 

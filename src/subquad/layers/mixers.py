@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, SerializeAsAny
 
 from subquad.config import parse, suggest
 from subquad.layers.attention import AttentionConfig
+from subquad.layers.causal_monarch import CausalMonarchConfig
 from subquad.layers.hyena import HyenaConfig
 from subquad.layers.hyena_2d import Hyena2dConfig
 from subquad.layers.linear_attention import LinearAttentionConfig
@@ -22,6 +23,7 @@ MIXERS: dict[str, type[MixerConfig]] = {
     "hyena_2d": Hyena2dConfig,
     "monarch": MonarchConfig,
     "monarch_mixer": MonarchMixerConfig,
+    "causal_monarch": CausalMonarchConfig,
 }
 
 

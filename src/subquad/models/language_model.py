@@ -17,6 +17,7 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from subquad.layers.attention import AttentionConfig
+from subquad.layers.causal_monarch import CausalMonarchConfig
 from subquad.layers.feedforward import FeedForwardConfig
 from subquad.layers.hyena import HyenaConfig
 from subquad.layers.linear_attention import LinearAttentionConfig
@@ -32,7 +33,8 @@ class LanguageModelConfig(ModelConfig):
 
     ``start`` is what the first id is predicted from: a learned vector, or nothing ("none", as in models of other code that begin with an
     id of the text): then its logits are zeros, and a context of ``max_len`` is read by ``max_len`` positions.
-    ``scale_residual`` starts the maps that add to the residual stream smaller by sqrt(2 depth), as GPT-2 does.
+    ``scale_residual`` starts the maps that add to the residual stream smaller by the root of their number, as GPT-2 does: two a block, one
+    where there is no feed-forward.
     """
 
     kind: Literal["language_model"] = "language_model"
@@ -128,10 +130,11 @@ class LanguageModel(CausalModel):
 
     @torch.no_grad()
     def _scale_residual(self) -> None:
+        sublayers = self.config.stack.depth * (1 if self.config.stack.feedforward is None else 2)
         for block in self.stack.blocks:
             for linear in (getattr(block.mixer, "out", None), getattr(block.feedforward, "down", None)):
                 if linear is not None:
-                    linear.weight.mul_((2 * self.config.stack.depth) ** -0.5)
+                    linear.weight.mul_(sublayers**-0.5)
 
     def _logits(self, x: Tensor) -> Tensor:
         return F.linear(x, self.embedding.weight) if self.head is None else self.head(x)
@@ -167,6 +170,25 @@ def hyena_bytes(dim: int, depth: int, max_len: int = 1024) -> LanguageModelConfi
     return LanguageModelConfig(max_len=max_len, stack=StackConfig(dim=dim, depth=depth, mixer=mixer), init_std=0.08)
 
 
+def m2_gpt(dim: int, depth: int, heads: int) -> LanguageModelConfig:
+    """M2-GPT at the sizes of its paper (table 8), whose widths and depths are not known: our reconstruction.
+
+    Hyena's setup on The Pile, with heads that share the filters and no feed-forwards; the width of the Hyena that it was compared with,
+    and as many blocks as its parameters allow.
+    """
+    setup = hyena(dim, depth)
+    assert isinstance(setup.stack.mixer, HyenaConfig)
+    mixer = CausalMonarchConfig(heads=heads, filter=setup.stack.mixer.filter)
+    return setup.model_copy(update={"stack": StackConfig(dim=dim, depth=depth, mixer=mixer, feedforward=None)})
+
+
+def m2_gpt_bytes(dim: int, depth: int, heads: int, max_len: int = 1024) -> LanguageModelConfig:
+    """An M2-GPT on bytes for a CPU. Three of its blocks have the weights of one Hyena block with its feed-forward."""
+    mixer = CausalMonarchConfig(heads=heads, filter=ImplicitFilterConfig(features=9, width=32, frequency=1.0))
+    stack = StackConfig(dim=dim, depth=depth, mixer=mixer, feedforward=None)
+    return LanguageModelConfig(max_len=max_len, stack=stack, init_std=0.08, scale_residual=True)
+
+
 PRESETS: dict[str, LanguageModelConfig] = {
     "transformer-tiny": transformer(64, 2, 2, init_std=0.08),
     "transformer-small": transformer(96, 2, 3, init_std=0.08),
@@ -180,6 +202,10 @@ PRESETS: dict[str, LanguageModelConfig] = {
     "hyena-153m": hyena(864, 18, expand=2),
     "hyena-355m": hyena(1024, 36, expand=2),
     "hyena-1.3b": hyena(2048, 36, expand=2),
+    "m2-gpt-tiny": m2_gpt_bytes(64, 6, heads=4),
+    "m2-gpt-small": m2_gpt_bytes(96, 9, heads=4),
+    "m2-gpt-145m": m2_gpt(864, 33, heads=12),
+    "m2-gpt-360m": m2_gpt(1024, 72, heads=16),
     "transformer-125m": transformer(768, 12, 12, dropout=0.1),  # S1
     "transformer-350m": transformer(1024, 24, 16, dropout=0.1),  # S2
     "transformer-760m": transformer(1536, 24, 16, dropout=0.1),  # S3

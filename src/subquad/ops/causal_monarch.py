@@ -12,7 +12,8 @@ Monarch matrix up to the order of its columns, M = DFT T and
 
 Values at 2 n points determine products of degree up to 2 n - 2, so nothing wraps around and y[t] depends on inputs up to t alone. With ones
 on the diagonals of A and C and zeros below, this is the causal convolution. Shapes: u (B, D, L) with L up to n, k (D, K), a (b, b),
-c (b, h, h). T costs n (b + h) multiplications a channel, its inverse as many; b^2 + b h^2 parameters.
+c (b, h, h). T costs n (b + h) multiplications a channel, its inverse as many; b^2 + b h^2 parameters. T of the first positions is the first
+part of T, so a shorter input needs fewer blocks. Position by position: ``ops/online_monarch.py``.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ def causal_monarch_conv(u: Tensor, k: Tensor, a: Tensor, c: Tensor, *, method: M
     Only what lies below the diagonals of ``a`` and ``c`` is read, so any numbers may stand there. ``method`` is that of the convolution in
     the middle. Raises ``ValueError`` for shapes that do not fit and more than h b positions.
     """
-    _check(u, k, a, c)
-    length, dtype = u.shape[-1], torch.promote_types(u.dtype, torch.float32)
-    with full_precision(u.device):
-        signal, taps = (_to_powers(x[..., :length].to(dtype), a, c) for x in (u, k))
-        return _from_powers(long_conv(signal, taps, method=method), a, c)[..., :length].to(u.dtype)
+    if u.ndim != 3 or k.ndim != 2 or u.shape[1] != k.shape[0]:
+        raise ValueError(f"u must be (B, D, L) and k (D, K), got {tuple(u.shape)} and {tuple(k.shape)}: one filter a channel")
+    length = u.shape[-1]
+    powers = to_powers(F.pad(k, (0, length - k.shape[1])), a, c)
+    return from_powers(long_conv(to_powers(u, a, c), powers, method=method), a, c).to(u.dtype)
 
 
 def causal_monarch_conv_direct(u: Tensor, k: Tensor, a: Tensor, c: Tensor) -> Tensor:
@@ -53,38 +54,43 @@ def causal_monarch_conv_direct(u: Tensor, k: Tensor, a: Tensor, c: Tensor) -> Te
 
 def causal_basis(a: Tensor, c: Tensor) -> Tensor:
     """T written out, (n, n): column j holds the coefficients of polynomial j."""
-    parts = torch.einsum("mj,jpq->pmqj", _unit_lower(a), _unit_lower(c))
+    parts = torch.einsum("mj,jpq->pmqj", unit_lower(a), unit_lower(c))
     return parts.flatten(2).flatten(0, 1)
 
 
-def _to_powers(x: Tensor, a: Tensor, c: Tensor) -> Tensor:
-    """T x, (..., L) -> (..., n)."""
-    b, h = c.shape[:2]
-    digits = F.pad(x, (0, h * b - x.shape[-1])).unflatten(-1, (h, b))  # (..., j1, j0)
-    inner = block_diagonal_multiply(digits.mT.flatten(-2), _unit_lower(c).to(x.dtype)).unflatten(-1, (b, h))
-    return (inner.mT @ _unit_lower(a).to(x.dtype).mT).flatten(-2)
+def to_powers(x: Tensor, a: Tensor, c: Tensor) -> Tensor:
+    """T x, (..., L) -> (..., L) in float32 or better: values along the basis become coefficients of powers."""
+    _check(x, a, c)
+    b, length, dtype = a.shape[0], x.shape[-1], torch.promote_types(x.dtype, torch.float32)
+    h = -(-length // b)
+    with full_precision(x.device):
+        digits = F.pad(x.to(dtype), (0, h * b - length)).unflatten(-1, (h, b))  # (..., j1, j0)
+        inner = block_diagonal_multiply(digits.mT.flatten(-2), unit_lower(c[:, :h, :h]).to(dtype)).unflatten(-1, (b, h))
+        return (inner.mT @ unit_lower(a).to(dtype).mT).flatten(-2)[..., :length]
 
 
-def _from_powers(y: Tensor, a: Tensor, c: Tensor) -> Tensor:
-    """T^-1 y by substitution, (..., L) -> (..., n)."""
-    b, h = c.shape[:2]
-    powers = F.pad(y, (0, h * b - y.shape[-1])).reshape(-1, b)  # (N m1, m0)
-    inner = torch.linalg.solve_triangular(_unit_lower(a).to(y.dtype).mT, powers, upper=True, left=False, unitriangular=True)
-    inner = inner.unflatten(0, (-1, h)).permute(2, 1, 0)  # (j0, m1, N): all right sides of a block at once
-    solved = torch.linalg.solve_triangular(_unit_lower(c).to(y.dtype), inner, upper=False, unitriangular=True)
-    return solved.permute(2, 1, 0).reshape(*y.shape[:-1], h * b)
+def from_powers(y: Tensor, a: Tensor, c: Tensor) -> Tensor:
+    """T^-1 y by substitution, (..., L) -> (..., L) in float32 or better."""
+    _check(y, a, c)
+    b, length, dtype = a.shape[0], y.shape[-1], torch.promote_types(y.dtype, torch.float32)
+    h = -(-length // b)
+    with full_precision(y.device):
+        powers = F.pad(y.to(dtype), (0, h * b - length)).reshape(-1, b)  # (N m1, m0)
+        inner = torch.linalg.solve_triangular(unit_lower(a).to(dtype).mT, powers, upper=True, left=False, unitriangular=True)
+        inner = inner.unflatten(0, (-1, h)).permute(2, 1, 0)  # (j0, m1, N): all right sides of a block at once
+        solved = torch.linalg.solve_triangular(unit_lower(c[:, :h, :h]).to(dtype), inner, upper=False, unitriangular=True)
+        return solved.permute(2, 1, 0).reshape(*y.shape[:-1], h * b)[..., :length]
 
 
-def _unit_lower(x: Tensor) -> Tensor:
+def unit_lower(x: Tensor) -> Tensor:
+    """What lies below the diagonal of (..., n, n), with ones on it."""
     return x.tril(-1) + torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
 
 
-def _check(u: Tensor, k: Tensor, a: Tensor, c: Tensor) -> None:
+def _check(x: Tensor, a: Tensor, c: Tensor) -> None:
     if a.ndim != 2 or c.ndim != 3 or c.shape != (a.shape[0], c.shape[1], c.shape[1]) or a.shape[0] != a.shape[1]:
         raise ValueError(
             f"a must be (b, b) and c (b, h, h), got {tuple(a.shape)} and {tuple(c.shape)}: one square matrix for each of b digits"
         )
-    if u.ndim != 3 or k.ndim != 2 or u.shape[1] != k.shape[0]:
-        raise ValueError(f"u must be (B, D, L) and k (D, K), got {tuple(u.shape)} and {tuple(k.shape)}: one filter a channel")
-    if u.shape[-1] > c.shape[0] * c.shape[1]:
-        raise ValueError(f"{u.shape[-1]} positions exceed the {c.shape[0] * c.shape[1]} = h b of a and c: make them larger")
+    if x.shape[-1] > c.shape[0] * c.shape[1]:
+        raise ValueError(f"{x.shape[-1]} positions exceed the {c.shape[0] * c.shape[1]} = h b of a and c: make them larger")

@@ -13,6 +13,8 @@ def check_filters(u: Tensor | None, k: Tensor, k_reverse: Tensor | None) -> None
     for name, filter_ in (("k", k), ("k_reverse", k_reverse)):
         if filter_ is None:
             continue
+        if filter_.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+            raise ValueError(f"{name} must be of real floating-point numbers, got {filter_.dtype}")
         if filter_.dtype in (torch.float16, torch.bfloat16):
             raise ValueError(f"{name} is in {filter_.dtype}, in which a transform loses its digits: keep filters in float32, u may be half")
         channels = k.shape[0] if u is None or u.ndim != 3 else u.shape[1]

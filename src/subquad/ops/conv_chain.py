@@ -31,9 +31,9 @@ def conv_chain(
     """See the module's docstring. ``short`` (P, D, taps) and ``bias`` (P, D) are the short convolution's.
 
     With ``real`` (B, T), False at padding, what is there counts as zero before and after the short convolution.
-    Raises ``ValueError`` for what ``long_conv`` refuses.
+    Raises ``ValueError`` for shapes and gates that do not fit, and for what ``long_conv`` refuses.
     """
-    check_inputs(p[:, 0], skip.shape[1], None, ())
+    _check(p, short, bias, filters, skip, gates, real)
     held = [filter_ for k, k_reverse in filters if (filter_ := _by_fft(p[:, 0], k, k_reverse)) is not None]
     if p.numel() == 0 or len(held) < len(filters) or len({filter_.size for filter_ in held}) > 1:
         return conv_chain_composed(p, short, bias, filters, skip, gates, real)
@@ -62,12 +62,31 @@ def conv_chain_composed(
     return z
 
 
+def _check(
+    p: Tensor, short: Tensor, bias: Tensor, filters: Sequence[Filter], skip: Tensor, gates: Sequence[int], real: Tensor | None
+) -> None:
+    if p.ndim != 4 or short.ndim != 3 or short.shape[:2] != p.shape[1:3] or bias.shape != p.shape[1:3]:
+        shapes = tuple(p.shape), tuple(short.shape), tuple(bias.shape)
+        raise ValueError("p must be (B, P, D, T), short (P, D, taps) and bias (P, D), got {}, {} and {}".format(*shapes))
+    if not filters or len(gates) not in (len(filters), len(filters) + 1) or sorted(gates) != list(range(p.shape[1] - 1)):
+        raise ValueError(
+            f"each part but the last must gate once, behind a filter each or one before them all: got {p.shape[1]} parts, "
+            f"{len(filters)} filters and gates {list(gates)}"
+        )
+    if skip.shape != (len(filters), p.shape[2]):
+        raise ValueError(f"skip must be (F, D), a number a filter and channel, {(len(filters), p.shape[2])}, got {tuple(skip.shape)}")
+    if real is not None and (real.shape not in ((p.shape[0], p.shape[3]), (1, p.shape[3])) or real.dtype != torch.bool):
+        raise ValueError(f"real must be (B, T) of bool, {(p.shape[0], p.shape[3])}, got {tuple(real.shape)} of {real.dtype}")
+
+
 def _by_fft(u: Tensor, k: Tensor | Spectrum, k_reverse: Tensor | None) -> FFTFilter | None:
     """The filter for transforms, or None where another method is the one to take."""
     if isinstance(k, Spectrum):
         check_spectrum(u, k, k_reverse)
+        check_inputs(u, k.values.shape[0], None, ())
         return None if k.radices else k.fft
     check_filters(u, k, k_reverse)
+    check_inputs(u, k.shape[0], None, ())
     return FFTFilter.of(k, k_reverse, u.shape[-1], 1) if k.shape[1] and fastest(u, k, k_reverse) == "fft" else None
 
 
@@ -118,7 +137,7 @@ class _ConvChain(torch.autograd.Function):
             g = circle[..., : p.shape[-1]]
             chain.start(piece)
             for n in reversed(range(len(skip))):
-                torch.mul(dz, given[n][:, piece], out=dparts[:, chain.order[n]])
+                _multiplied(dz, given[n][:, piece], dparts[:, chain.order[n]])
                 _multiplied(dz, chain.gate(n), g)
                 if n > 0:
                     _multiplied(given[n - 1][:, piece], chain.gate(n - 1), chain.z)
@@ -217,4 +236,4 @@ def _multiplied(x: Tensor, y: Tensor, out: Tensor) -> None:
     if x.dtype == y.dtype == out.dtype:
         torch.mul(x, y, out=out)
     else:
-        out.copy_(x * y)
+        out.copy_(x.to(torch.promote_types(x.dtype, torch.float32)) * y)

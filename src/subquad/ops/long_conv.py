@@ -168,7 +168,7 @@ def check_spectrum(u: Tensor, k: Spectrum, k_reverse: Tensor | None) -> None:
         raise ValueError("a spectrum of filters in float32 would cut u's digits in float64: make it of filters in float64")
     if k_reverse is not None or u.shape[-1] > k.length:
         what = "a reverse filter beside it" if k_reverse is not None else f"{u.shape[-1]} positions"
-        raise ValueError(f"a spectrum made for up to {k.length} positions cannot take {what}: make another with spectrum()")
+        raise ValueError(f"a spectrum made for up to {k.length} positions cannot take {what}: make another, with spectrum() or prepare()")
 
 
 def fastest(u: Tensor, k: Tensor, k_reverse: Tensor | None) -> Method:

@@ -26,6 +26,7 @@ RADIUS = 1 - 1e-6  # of the largest pole: inside the unit circle in float32 as w
 SPARE, ITERATIONS = 8, 2  # vectors beyond those looked for, and products with H after the first
 NOISE = 1e-12  # eigenvalues of H below this part of the largest say nothing of the filter
 CUTOFF = 1e-13  # the same for the least squares in float64; in float32 its epsilon, so that rounded residues still cancel
+MOST_MODES = 256
 FIT_NUMBERS = 1 << 22  # in one table of a fit, which sets how many channels run at once
 
 
@@ -52,10 +53,11 @@ class Modes:
 def fit_modes(k: Tensor, modes: int) -> Modes:
     """The filters ``k`` (D, K) as ``modes`` exponentials each, in k's dtype (float32 for half precision) and on its device.
 
-    ``error`` says how well that went, channel by channel. The fit runs on the CPU. Raises ``ValueError`` without a mode or a tap.
+    ``error`` says how well that went, channel by channel. The fit runs on the CPU. Raises ``ValueError`` without a tap, and for more than
+    ``MOST_MODES`` modes, whose fit would take hours and cost more a step than the exact tiles.
     """
-    if k.ndim != 2 or not k.shape[1] or modes < 1:
-        raise ValueError(f"expected filters (D, K) with a tap and at least one mode, got {tuple(k.shape)} and {modes} modes")
+    if k.ndim != 2 or not k.shape[1] or not 1 <= modes <= MOST_MODES:
+        raise ValueError(f"expected filters (D, K) with a tap and 1 to {MOST_MODES} modes, got {tuple(k.shape)} and {modes} modes")
     dtype = torch.promote_types(k.dtype, torch.float32)
     exact = k.detach().to("cpu", torch.float64)
     fits = [_fit(part, modes, dtype.to_complex()) for part in exact.split(max(1, FIT_NUMBERS // (k.shape[1] * 8 * modes)))]

@@ -13,14 +13,14 @@ of T^2; tiles grow no longer than the filter, so for K < T it is b T + T log^2 K
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from subquad.ops.rows import together
 from subquad.state import State
 
 BASE = 64  # positions of a base tile: the fastest of 16, 32, 64 and 128 on one core, at 256 channels
@@ -102,7 +102,7 @@ def prefill_online_conv(u: Tensor, state: OnlineConvState, lengths: Sequence[int
     if max(ends, default=0) > room:
         raise ValueError(f"the decoding state holds {room} positions and is full: give init_state a larger max_len")
     y = torch.zeros_like(u)
-    for rows, start, count in _together(starts, counts):
+    for rows, start, count in together(starts, counts):
         if count:
             y[rows, :count] = _advance(u[rows, :count], _view(state, rows), start)
     state.lengths = ends
@@ -117,15 +117,6 @@ def online_conv_direct(u: Tensor, k: Tensor) -> Tensor:
         for end in range(1, u.shape[1] + 1)
     ]
     return torch.stack(rows, 1) if rows else torch.zeros_like(u)
-
-
-def _together(starts: Sequence[int], counts: Sequence[int]) -> Iterator[tuple[slice, int, int]]:
-    """Runs of adjacent rows with the same start and count."""
-    first = 0
-    for (start, count), run in groupby(zip(starts, counts, strict=True)):
-        last = first + len(list(run))
-        yield slice(first, last), start, count
-        first = last
 
 
 def _view(state: OnlineConvState, rows: slice) -> OnlineConvState:

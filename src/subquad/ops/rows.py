@@ -6,7 +6,8 @@ commonest case, cost a slice instead of a gather and nothing ever waits for a de
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -43,3 +44,12 @@ def put_rows(x: Tensor, starts: Sequence[int], new: Tensor) -> None:
     rows = torch.arange(x.shape[0], device=x.device).unsqueeze(1).expand_as(index)
     inside = index < size
     x[rows[inside], index[inside]] = new[inside]
+
+
+def together(starts: Sequence[int], counts: Sequence[int]) -> Iterator[tuple[slice, int, int]]:
+    """Runs of adjacent rows with the same start and count, (rows, start, count)."""
+    first = 0
+    for (start, count), run in groupby(zip(starts, counts, strict=True)):
+        last = first + len(list(run))
+        yield slice(first, last), start, count
+        first = last

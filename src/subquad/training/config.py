@@ -62,7 +62,7 @@ class ContrastConfig(Config):
 
 
 class OptimConfig(Config):
-    """AdamW; ``lr`` None is 0.5 / the model's width, ``clip`` None leaves gradients as they are."""
+    """AdamW; ``lr`` None is 0.5 / the model's width, of an encoder at most 1e-3, ``clip`` None leaves gradients as they are."""
 
     lr: float | None = Field(default=None, gt=0)
     betas: tuple[float, float] = (0.9, 0.98)

@@ -15,9 +15,11 @@ from torch import Tensor, nn
 
 from subquad.errors import RunError
 from subquad.layers.mixer import OptimizerHint
+from subquad.models.encoder import Encoder
 from subquad.models.model import AnyModelConfig
 from subquad.training.config import OptimConfig
 
+ENCODER_LR = 1e-3  # with norms after the blocks, larger rates leave small encoders at the frequencies of ids; papers have 5e-4 and 8e-4
 _SLOTS = ("step", "exp_avg", "exp_avg_sq")
 
 
@@ -27,11 +29,12 @@ def default_lr(width: int) -> float:
 
 
 def resolved_lr(config: OptimConfig, model: nn.Module) -> float:
-    """The peak learning rate: as set, or from the model's width."""
+    """The peak learning rate: as set, or from the model's width, of an encoder at most ``ENCODER_LR``."""
     if config.lr is not None:
         return config.lr
     assert isinstance(model.config, AnyModelConfig)
-    return default_lr(model.config.width)
+    lr = default_lr(model.config.width)
+    return min(lr, ENCODER_LR) if any(isinstance(module, Encoder) for module in model.modules()) else lr
 
 
 def hints(model: nn.Module) -> dict[str, OptimizerHint]:
