@@ -39,13 +39,13 @@ PRETRAINING: dict[str, Any] = {
     "data.tokenizer": VOCAB,
     "data.window": WINDOW,
     "data.fractions": [0.95, 0.05, 0.0],
-    "steps": 300,
+    "steps": 250,
     "batch": 16,
     "optim.lr": 1e-3,
-    "eval.every": 100,
-    "save.every": 300,
+    "eval.every": 125,
+    "save.every": 250,
 }
-FINE_TUNING: dict[str, Any] = {**MACHINE, "optim.lr": 1e-3, "eval.every": 20, "save.every": 1000}
+FINE_TUNING: dict[str, Any] = {**MACHINE, "optim.lr": 1e-3, "eval.every": 30, "save.every": 1000}
 LOSSES = {"InfoNCE": "infonce", "orthogonal": "orthogonal"}
 
 
@@ -87,7 +87,7 @@ def cranfield() -> Search:
         pairs(1, 120) + [(title, body) for title, body in bodies if title and body],
         pairs(121, 150),
         (10, 100),
-        {"steps": 100, "batch": 32},
+        {"steps": 60, "batch": 32},
     )
 
 
@@ -108,7 +108,7 @@ def qmsum() -> Search:
         [(query, documents[name]) for query, name in asked["train"]],
         [],  # the last weights are taken: validating on meetings would cost as much as training
         (1, 10),
-        {"steps": 20, "batch": 4, "data.fractions": [1.0, 0.0, 0.0]},
+        {"steps": 10, "batch": 4, "data.fractions": [1.0, 0.0, 0.0]},
     )
 
 

@@ -155,13 +155,14 @@ def test_word_pieces(corpus: Corpus, tmp_path: Path) -> None:
     ("options", "sentence"),
     [
         ({"model.blank": None}, "nothing stands for ids that are hidden"),
-        ({"model.head": "none"}, 'needs an encoder with head="mlm"'),
+        ({"model.head": "scores", "model.outputs": 2}, 'needs an encoder with head="mlm"'),
+        ({"model.head": "none"}, r"book\.txt is no table by its name: .*data\.pairs\.table"),
         ({"data.window": 33}, "a window of 33 ids exceeds the model's context of 32"),
         ({"data.tokenizer": 40}, "at least 64 tokens"),
         ({"data.tokenizer": 100, "model.vocab": 20}, "and the model a vocabulary of 20: set model.vocab="),
         ({"eval.sample_bytes": 3}, "an encoder writes nothing"),
         ({"mask.blank": 0.8, "mask.other": 0.3}, "got blank=0.8 and other=0.3"),
-        ({"data.valid": ["x.tsv"]}, "for a classifier's labelled texts"),
+        ({"data.valid": ["x.tsv"]}, "for tables of labelled texts or pairs"),
     ],
 )
 def test_what_cannot_be_is_refused(corpus: Corpus, tmp_path: Path, options: dict[str, Any], sentence: str) -> None:
