@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 TESTS ?= tests
-BENCHMARKS ?= costs generation training_step trends indexing long_conv hyena_operator hyena_generation long_memory promoters m2_bert monarch
+BENCHMARKS ?= costs generation training_step trends indexing long_conv hyena_operator hyena_generation long_memory promoters m2_bert monarch retrieval
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint format docs bench clean
@@ -42,7 +42,7 @@ clean: ## remove the environment and all that was built
 dev_extras := dev,plot,data,tokens
 demo_extras := plot,data
 docs_extras := docs
-bench_extras := bench,plot,data
+bench_extras := bench,plot,data,tokens
 
 # Some systems ship Python without ensurepip: then pip, which is there, puts itself into the environment.
 $(VENV)/torch.stamp: pyproject.toml constraints.txt

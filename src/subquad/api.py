@@ -46,7 +46,7 @@ from subquad.models import build_model, parse_model, presets
 from subquad.models.classifier import Classifier
 from subquad.models.lengthen import lengthened
 from subquad.models.model import CausalModel, Model
-from subquad.training.beginning import CLASSIFIER, ENCODER, objective_of, start_from
+from subquad.training.beginning import CLASSIFIER, ENCODER, learns_pairs, objective_of, start_from
 from subquad.training.classification import Estimation, Labelling
 from subquad.training.config import TrainConfig, read
 from subquad.training.objectives import Objective, Prediction
@@ -257,7 +257,7 @@ def _source_model(source: str | Path | Mapping[str, Any], config: TrainConfig) -
 
 def _hooks(config: TrainConfig, quiet: bool) -> Hooks:
     flops = None
-    if config.model["kind"] != CLASSIFIER:  # whose texts are of any length, so there is no work per byte
+    if config.model["kind"] != CLASSIFIER and not learns_pairs(config.model):  # whose texts are of any length: no work per byte
         window = config.data.window or int(config.model["max_len"])
         counted = count_flops(config.model, min(window, int(config.model["max_len"])), backward=True)
         flops = counted.total

@@ -19,6 +19,9 @@ Example:
 An encoder, which learns to guess what is hidden:
   subquad train m2-bert-tiny --data books/ --out runs/encoder
 
+One whose vectors find a query's passage, from a table of queries and passages:
+  subquad train m2-bert-tiny --init runs/encoder --data pairs.tsv --out runs/search --set model.head=none
+
 A classifier of texts, on a trained model, from a table of texts and labels; with --set model.target=number it estimates numbers:
   subquad train classifier --init runs/encoder --data reviews.tsv --out runs/reviews
 

@@ -1,10 +1,11 @@
 """Files and bytes: what a run reads, how it is split, and in which order. Knows no model and needs only numpy."""
 
-from subquad.data.batches import Batch, Batches, Numbers
+from subquad.data.batches import Batch, Batches, Numbers, Passages
 from subquad.data.characters import Characters
 from subquad.data.corpus import Corpus, Form, Split
 from subquad.data.labelled import Columns, Example, Labelled, read_labelled, read_table, table_of
 from subquad.data.masking import MaskConfig, Masked, framed, mask_ids
+from subquad.data.pairs import Pair, PairColumns, Pairs, read_pairs
 from subquad.data.scan import ImageShape, patch_scan
 from subquad.data.sources import Document
 from subquad.data.subwords import Reader, Subwords, open_reader, read_subwords, stretches
@@ -29,6 +30,10 @@ __all__ = [
     "MaskConfig",
     "Masked",
     "Numbers",
+    "Pair",
+    "PairColumns",
+    "Pairs",
+    "Passages",
     "Reader",
     "Span",
     "Split",
@@ -45,6 +50,7 @@ __all__ = [
     "parse_task",
     "patch_scan",
     "read_labelled",
+    "read_pairs",
     "read_subwords",
     "read_table",
     "read_tokenizer",

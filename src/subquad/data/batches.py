@@ -22,6 +22,21 @@ Numbers = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
+class Passages:
+    """``ids`` (P, n) of passages, of which row p has ``lengths[p]``; of B queries, the column ``own`` (B,) of each one's passage, and
+    ``known`` (B, P), which answer it."""
+
+    ids: Ids
+    lengths: Integers
+    own: Integers
+    known: Mask
+
+    def of(self, first: int, stop: int) -> Passages:
+        """The same passages for some of the queries."""
+        return replace(self, own=self.own[first:stop], known=self.known[first:stop])
+
+
+@dataclass(frozen=True)
 class MarkSpan:
     """The marks of a span as something to cut windows from."""
 
@@ -44,7 +59,8 @@ class Batch:
     """``ids`` (B, T), of which row b has ``lengths[b]``, and ``marks`` (B, T) where documents have them.
 
     ``labels`` (B,) are the classes of labelled texts, or numbers to estimate, ``span`` the positions that a training step learns, None for
-    all, and ``masked`` what is hidden of the ids to be guessed.
+    all, and ``masked`` what is hidden of the ids to be guessed. Of pairs the rows are queries, and all of them are told from the same
+    ``passages``, which stay whole when rows are taken.
     """
 
     ids: Ids
@@ -53,13 +69,16 @@ class Batch:
     labels: Integers | Numbers | None = None
     span: tuple[int, int] | None = None
     masked: Masked | None = None
+    passages: Passages | None = None
 
     def rows(self, first: int, stop: int) -> Batch:
         """Some of its windows."""
         marks = None if self.marks is None else self.marks[first:stop]
         labels = None if self.labels is None else self.labels[first:stop]
         masked = None if self.masked is None else self.masked.rows(first, stop)
-        return replace(self, ids=self.ids[first:stop], lengths=self.lengths[first:stop], marks=marks, labels=labels, masked=masked)
+        passages = None if self.passages is None else self.passages.of(first, stop)
+        rows = replace(self, ids=self.ids[first:stop], lengths=self.lengths[first:stop], marks=marks, labels=labels)
+        return replace(rows, masked=masked, passages=passages)
 
     @property
     def whole(self) -> tuple[int, int]:

@@ -15,7 +15,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from pydantic import model_validator
@@ -27,6 +27,9 @@ from subquad.data.sources import Document, open_documents
 Table = Literal["tsv", "csv", "jsonl"]
 TABLES: tuple[Table, ...] = ("tsv", "csv", "jsonl")
 _PACKED = (".gz", ".xz", ".bz2")
+_NAMING = "data.columns.text=sentence"
+
+Row: TypeAlias = dict[Any, Any]  # from the names of columns, or their numbers
 
 
 class Columns(Config):
@@ -149,17 +152,35 @@ def read_labelled(
 
 def read_table(document: Document, columns: Columns, labels: bool = True) -> Iterator[Example]:
     """The examples of one file; without ``labels`` they may be missing, the whole column or one of them."""
-    table = columns.table or table_of(document.name)
-    if table is None:
-        raise ValueError(f"{document.name} is no table by its name: expected .tsv, .csv or .jsonl, or say which in data.columns.table")
-    text = document.read().tobytes().decode("utf-8-sig", "surrogateescape")
-    rows = _objects(text, document.name) if table == "jsonl" else _rows(text, table, document.name, columns.numbered)
-    for line, row in rows:
-        where = f"{document.name}, line {line}"
-        parts = [_value(row, column, where) for column in (columns.text, columns.second) if column is not None]
+    for where, row in read_rows(document, columns.table, columns.numbered, "data.columns"):
+        parts = [cell(row, column, where, _NAMING) for column in (columns.text, columns.second) if column is not None]
         missing = not labels and row.get(columns.label) is None
-        label = None if missing else _value(row, columns.label, where)
+        label = None if missing else cell(row, columns.label, where, _NAMING)
         yield Example(columns.joint.join(parts).encode("utf-8", "surrogateescape"), label)
+
+
+def read_rows(document: Document, table: Table | None, numbered: bool, key: str) -> Iterator[tuple[str, Row]]:
+    """The lines of a table, each with the words that say where it stands; ``table`` None goes by the document's name.
+
+    ``ValueError`` for what is no table, which ``key`` could have said, and for a line that cannot be read.
+    """
+    table = table or table_of(document.name)
+    if table is None:
+        raise ValueError(f"{document.name} is no table by its name: expected .tsv, .csv or .jsonl, or say which in {key}.table")
+    text = document.read().tobytes().decode("utf-8-sig", "surrogateescape")
+    rows = _objects(text, document.name) if table == "jsonl" else _rows(text, table, document.name, numbered)
+    return ((f"{document.name}, line {line}", row) for line, row in rows)
+
+
+def cell(row: Row, column: str | int, where: str, naming: str) -> str:
+    """What a line has in a column; ``ValueError`` where that is nothing, with the setting that names another column."""
+    if column not in row:
+        known = ", ".join(map(repr, row))
+        raise ValueError(f"{where}: expected a column {column!r}, got {known}: name yours, as in {naming}")
+    value = row[column]
+    if not isinstance(value, str | int | float):
+        raise ValueError(f"{where}: expected a text or a number in {column!r}, got {json.dumps(value)}")
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _examples(paths: Sequence[str], columns: Columns) -> list[Example]:
@@ -172,7 +193,7 @@ def _examples(paths: Sequence[str], columns: Columns) -> list[Example]:
     return found
 
 
-def _rows(text: str, table: Table, name: str, numbered: bool) -> Iterator[tuple[int, dict[Any, Any]]]:
+def _rows(text: str, table: Table, name: str, numbered: bool) -> Iterator[tuple[int, Row]]:
     """Lines of a table as mappings from column names, or numbers, with their line numbers."""
     head: list[Any] | None = None
     for number, cells in _tabbed(text) if table == "tsv" else _quoted(text, name):
@@ -204,7 +225,7 @@ def _quoted(text: str, name: str) -> list[tuple[int, list[str]]]:
         csv.field_size_limit(limit)
 
 
-def _objects(text: str, name: str) -> Iterator[tuple[int, dict[Any, Any]]]:
+def _objects(text: str, name: str) -> Iterator[tuple[int, Row]]:
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
@@ -213,18 +234,8 @@ def _objects(text: str, name: str) -> Iterator[tuple[int, dict[Any, Any]]]:
         except ValueError as error:
             raise ValueError(f"{name}, line {number}: no valid JSON ({error}); correct it") from None
         if not isinstance(row, dict):
-            raise ValueError(f"{name}, line {number}: expected a JSON object with a text and a label, got {line.strip()[:40]}")
+            raise ValueError(f"{name}, line {number}: expected a JSON object of columns, got {line.strip()[:40]}")
         yield number, row
-
-
-def _value(row: dict[Any, Any], column: str | int, where: str) -> str:
-    if column not in row:
-        known = ", ".join(map(repr, row))
-        raise ValueError(f"{where}: expected a column {column!r}, got {known}: name yours, as in data.columns.text=sentence")
-    value = row[column]
-    if not isinstance(value, str | int | float):
-        raise ValueError(f"{where}: expected a text or a number in {column!r}, got {json.dumps(value)}")
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _is_number(label: str) -> bool:

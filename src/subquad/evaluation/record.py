@@ -16,8 +16,8 @@ import yaml
 from subquad.errors import RunError
 from subquad.ops.agreement import FIGURES, NUMBER_FIGURES
 
-_MEASURES = ("bits_per_byte", "cross_entropy", "squared_error")
-_FIGURES = (*FIGURES, *NUMBER_FIGURES, "masked_accuracy")
+_MEASURES = ("bits_per_byte", "cross_entropy", "squared_error", "pair_loss")
+_FIGURES = (*FIGURES, *NUMBER_FIGURES, "masked_accuracy", "in_batch_accuracy")
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,8 @@ class Record:
         """The name of the loss in its log."""
         if self.config.get("kind") == "classifier" and self.config.get("target") == "number":
             return "squared_error"
+        if self.config.get("kind") == "encoder" and self.config.get("head") == "none":
+            return "pair_loss"
         return "cross_entropy" if self.config.get("kind") in ("classifier", "encoder") else "bits_per_byte"
 
     @property

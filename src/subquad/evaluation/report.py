@@ -136,7 +136,8 @@ def _labels(figures: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def _unit(record: Record) -> str:
-    return {"cross_entropy": "cross entropy (nats)", "squared_error": "squared error"}.get(record.measure, "bits per byte")
+    named = {"cross_entropy": "cross entropy (nats)", "squared_error": "squared error", "pair_loss": "loss of a query"}
+    return named.get(record.measure, "bits per byte")
 
 
 def _inside_chart(inside: Numbers) -> Chart:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import torch
 from torch import nn
 
 from subquad.checkpoint import load, shapes_of
-from subquad.data import Corpus, Labelled, read_labelled
+from subquad.data import Corpus, Labelled, read_labelled, read_pairs
 from subquad.layers.long_filter import ImplicitFilter
 from subquad.models import build_model
 from subquad.models.classifier import Classifier
@@ -16,6 +19,7 @@ from subquad.models.lengthen import lengthened
 from subquad.models.model import Model, causal_model
 from subquad.training.classification import Classification, Estimation
 from subquad.training.config import TrainConfig, differences
+from subquad.training.contrastive import Contrast
 from subquad.training.masked import MaskedPrediction
 from subquad.training.objectives import Objective, Prediction
 
@@ -25,9 +29,11 @@ CLASSIFIER, ENCODER = "classifier", "encoder"
 def objective_of(config: TrainConfig) -> tuple[TrainConfig, Objective]:
     """A freshly initialised model with its data, and the config with the classes that they have."""
     data = config.data
+    if learns_pairs(config.model):
+        return config, _contrast(config)
     if config.model["kind"] != CLASSIFIER:
         if data.valid or data.test:
-            raise ValueError("data.valid and data.test are for a classifier's labelled texts: leave them out, data.fractions splits files")
+            raise ValueError("data.valid and data.test are for tables of labelled texts or pairs: leave them out, data.fractions splits")
         corpus = Corpus.open(data.paths, image=data.image, form=data.format)
         torch.manual_seed(config.seed)
         model = build_model(config.model)
@@ -47,6 +53,24 @@ def objective_of(config: TrainConfig) -> tuple[TrainConfig, Objective]:
     classifier = build_model(config.model)
     assert isinstance(classifier, Classifier)
     return config, Estimation(classifier, texts) if numbers else Classification(classifier, texts)
+
+
+def learns_pairs(model: Mapping[str, Any]) -> bool:
+    """Whether a model of this config is an encoder that gives vectors, which learns from pairs."""
+    return bool(model["kind"] == ENCODER and model["head"] == "none")
+
+
+def _contrast(config: TrainConfig) -> Contrast:
+    data = config.data
+    if data.image is not None or data.format != "raw":
+        raise ValueError('an encoder with head="none" reads tables of queries and passages: leave out data.image and data.format')
+    _demand_no_samples(config, "an encoder")
+    seed = config.seed if data.split_seed is None else data.split_seed
+    pairs = read_pairs(data.paths, data.valid, data.test, data.pairs, data.fractions, seed)
+    torch.manual_seed(config.seed)
+    model = build_model(config.model)
+    assert isinstance(model, Encoder)
+    return Contrast(model, pairs)
 
 
 def _scale(texts: Labelled) -> dict[str, float]:

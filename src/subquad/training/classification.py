@@ -16,12 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from subquad.data import Batch, Example, Ids, Labelled, Numbers, Reader, Subwords, count_bytes
+from subquad.data import Batch, Example, Labelled, Numbers, Reader, Subwords, count_bytes
 from subquad.data.order import Integers, Order
 from subquad.models.classifier import Classifier
 from subquad.ops.agreement import FIGURES, NUMBER_FIGURES, confusion, figures, number_figures
 from subquad.training.config import DataConfig, TrainConfig
 from subquad.training.objectives import Objective, Place, settled_tokenizer
+from subquad.training.texts import padded, text_ids
 
 
 class Texts:
@@ -39,26 +40,11 @@ class Texts:
         window: int | None = None,
     ) -> None:
         self.labels, self.bytes = labels, sum(map(len, texts))
-        self.ids: list[Ids] = []
-        for text in texts:
-            ids = np.frombuffer(text, dtype=np.uint8) if reader is None else reader.encode(text)
-            if window is None and len(ids) > max_len:
-                raise ValueError(
-                    f"a text has {len(ids)} ids and the context is {max_len}: raise model.backbone.max_len, "
-                    f"or cut texts with data.window={max_len}"
-                )
-            if window is not None and len(ids) > window and isinstance(reader, Subwords):
-                ids = reader.encode(text, window)  # with the special tokens at its end
-            self.ids.append(ids[:window])
+        self.ids = [text_ids(text, reader, max_len, window, "model.backbone.max_len") for text in texts]
 
     def batch(self, places: Integers) -> Batch:
         """The texts at these places (B,), padded with 0 to the longest."""
-        rows = [self.ids[place] for place in places.tolist()]
-        lengths = np.array([len(row) for row in rows], dtype=np.int64)
-        ids: Ids = np.zeros((len(rows), int(lengths.max(initial=0))), dtype=np.int32)
-        for row, found in zip(ids, rows, strict=True):
-            row[: len(found)] = found
-        return Batch(ids, lengths, labels=self.labels[places])
+        return Batch(*padded([self.ids[place] for place in places.tolist()]), labels=self.labels[places])
 
 
 class Labelling(Objective):

@@ -13,7 +13,7 @@ import yaml
 from pydantic import Field, model_validator
 
 from subquad.config import Config, parse
-from subquad.data import Columns, Form, ImageShape, MaskConfig
+from subquad.data import Columns, Form, ImageShape, MaskConfig, PairColumns
 from subquad.errors import RunError
 
 
@@ -26,7 +26,8 @@ class DataConfig(Config):
     trained on the training part (byte pairs; for an encoder WordPiece), or "dna" for HyenaDNA's characters.
 
     A classifier reads tables of texts and labels, see ``data/labelled.py``: ``valid`` and ``test`` name those that are held out,
-    ``columns`` says where texts and labels are, and ``window`` cuts longer texts.
+    ``columns`` says where texts and labels are, and ``window`` cuts longer texts. An encoder without a head reads tables of pairs in the
+    same way, see ``data/pairs.py``; ``pairs`` says where queries and passages are.
     """
 
     paths: tuple[str, ...] = ()
@@ -42,6 +43,7 @@ class DataConfig(Config):
     valid: tuple[str, ...] = ()
     test: tuple[str, ...] = ()
     columns: Columns = Columns()
+    pairs: PairColumns = PairColumns()
 
     @model_validator(mode="after")
     def _reads_text(self) -> DataConfig:
@@ -50,6 +52,13 @@ class DataConfig(Config):
         if self.format != "raw" and self.image is not None:
             raise ValueError(f"files are images or {self.format}, not both: leave out format, or image")
         return self
+
+
+class ContrastConfig(Config):
+    """How an encoder learns from pairs, see ``ops/contrast.py``: by InfoNCE at a ``temperature``, or by the orthogonal loss."""
+
+    loss: Literal["infonce", "orthogonal"] = "infonce"
+    temperature: float = Field(default=0.05, gt=0)
 
 
 class OptimConfig(Config):
@@ -105,13 +114,14 @@ class SaveConfig(Config):
 class TrainConfig(Config):
     """Everything that repeats a run.
 
-    ``batch`` counts windows a step, cut into ``accumulate`` equal parts; ``mask`` says what an encoder has to guess; ``init`` is a run
-    whose weights were the start.
+    ``batch`` counts windows a step, cut into ``accumulate`` equal parts; ``mask`` says what an encoder has to guess, ``contrast``
+    how it learns from pairs; ``init`` is a run whose weights were the start.
     """
 
     model: dict[str, Any]
     data: DataConfig = DataConfig()
     mask: MaskConfig = MaskConfig()
+    contrast: ContrastConfig = ContrastConfig()
     optim: OptimConfig = OptimConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     steps: int = Field(default=1000, gt=0)

@@ -1,7 +1,7 @@
 """What a run learns, as a value that the loop is handed: batches by number, a loss in nats, figures on held-out data.
 
-``Prediction`` learns the next byte or token of a corpus; in their own files ``MaskedPrediction`` learns what is hidden of it, and
-``Classification`` and ``Estimation`` the labels of texts.
+``Prediction`` learns the next byte or token of a corpus; in their own files ``MaskedPrediction`` learns what is hidden of it,
+``Classification`` and ``Estimation`` the labels of texts, and ``Contrast`` which passage answers a query.
 B batch, T ids, V vocabulary.
 """
 

@@ -1,0 +1,84 @@
+"""Measures of rankings: worked by hand, against brute force over all orders, ties; rankings by embeddings of whole documents."""
+
+from __future__ import annotations
+
+import math
+import random
+from itertools import permutations
+
+import pytest
+import torch
+
+from subquad import api
+from subquad.evaluation.ranking import by_embedding, by_score, evaluate, ndcg, recall, reciprocal_rank
+from subquad.models.encoder import Encoder
+from tests.training.test_masked import MODEL
+
+
+def test_by_hand() -> None:
+    grades = {"a": 3, "b": 2, "c": 0, "d": 1, "e": -1}
+    ranked = ["x", "b", "c", "a", "e"]
+    found = 2 / math.log2(3) + 3 / math.log2(5)
+    ideal = 3 + 2 / math.log2(3) + 1 / 2
+    assert ndcg(ranked, grades) == pytest.approx(found / ideal, rel=1e-12)
+    assert ndcg(ranked, grades, 3) == pytest.approx(2 / math.log2(3) / ideal, rel=1e-12)
+    assert ndcg(ranked, grades, 2) == pytest.approx(2 / math.log2(3) / (3 + 2 / math.log2(3)), rel=1e-12)
+    assert [recall(ranked, grades, k) for k in (1, 2, 4, 100)] == [0, 1 / 3, 2 / 3, 2 / 3]
+    assert reciprocal_rank(ranked, grades) == 1 / 2 and reciprocal_rank(["x", "c", "e"], grades) == 0
+    assert ndcg(["c"], {"c": 0}) == recall(["c"], {"c": 0}, 1) == 0
+    usual = dict(zip("abcdef", (3, 2, 3, 0, 1, 2), strict=True))
+    assert ndcg("abcdef", usual) == pytest.approx(0.9608, abs=1e-4)
+
+
+def test_the_best_order_has_1_and_no_other_more() -> None:
+    draw = random.Random(0)
+    for _ in range(5):
+        grades = {name: draw.randrange(4) for name in "abcdef"} | {"a": 2}
+        for k in (2, 10):
+            discounted = {
+                order: sum(grades[name] / math.log2(place + 2) for place, name in enumerate(order[:k])) for order in permutations("abcdef")
+            }
+            most = max(discounted.values())
+            for order in draw.sample(list(discounted), 50):
+                assert ndcg(order, grades, k) == pytest.approx(discounted[order] / most, rel=1e-12)
+                relevant = [name for name in order if grades[name] > 0]
+                assert recall(order, grades, k) == sum(name in order[:k] for name in relevant) / len(relevant)
+                assert reciprocal_rank(order, grades) == 1 / (order.index(relevant[0]) + 1)
+
+
+def test_means_are_over_judged_queries() -> None:
+    judgements = {"one": {"a": 1}, "two": {"b": 1, "c": 1}, "none": {"a": 0}, "missing": {"a": 1}}
+    lists = {"one": ["b", "a"], "two": ["b", "a", "c"], "none": ["a"], "unjudged": ["a"]}
+    found = evaluate(lists, judgements, depths=(1, 2))
+    assert list(found) == ["ndcg@10", "recall@1", "recall@2", "mrr"]
+    assert found["recall@1"] == 0.5 / 4 and found["recall@2"] == 1.5 / 4 and found["mrr"] == 1.5 / 4
+    with pytest.raises(ValueError, match="no judged query"):
+        evaluate(lists, {})
+    with pytest.raises(ValueError, match="the list of query 'one' names a document twice"):
+        evaluate({"one": ["a", "a"]}, judgements)
+
+
+def test_equal_scores_are_ordered_by_name_backwards() -> None:
+    scores = torch.tensor([[1.0, 2, 1, 1], [0, 0, 0, 0]])
+    assert by_score(scores, ["b", "a", "d", "c"]) == [["a", "d", "c", "b"], ["d", "c", "b", "a"]]
+    assert by_score(scores, ["b", "a", "d", "c"], 2) == [["a", "d"], ["d", "c"]]
+    with pytest.raises(ValueError, match="a name for each of 4 documents, got 1"):
+        by_score(scores, ["b"])
+
+
+def test_by_embedding() -> None:
+    """Whole documents, of any length, beside others or alone."""
+    torch.manual_seed(0)
+    model = api.build({**MODEL, "max_len": 512})
+    assert isinstance(model, Encoder)
+    model.double().eval()
+    texts = {"short": b"abc", "long": b"xyz" * 160, "same": b"cab"}
+    found = by_embedding(model, {"q": b"abc", "r": b"xyz" * 160}, texts)
+    vectors = {name: model.embed(torch.tensor([list(text)]))[0].detach() for name, text in texts.items()}
+    for query, own in (("q", vectors["short"]), ("r", vectors["long"])):
+        cosines = {name: float(own @ vector / own.norm() / vector.norm()) for name, vector in vectors.items()}
+        assert found[query] == sorted(cosines, key=lambda name: -cosines[name])
+    assert found["q"][0] == "short" and found["r"][0] == "long"
+    assert by_embedding(model, {"q": b"abc"}, texts, 1) == {"q": ["short"]}
+    with pytest.raises(ValueError, match="a text has 600 ids and the context is 512"):
+        by_embedding(model, {"q": b"abc"}, {"d": b"a" * 600})

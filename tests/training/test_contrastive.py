@@ -1,0 +1,133 @@
+"""Learning from pairs: the loss is its formula over embeddings, padding and order change nothing, it is learned, wrong inputs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from subquad import api, checkpoint
+from subquad.cli.train import main
+from subquad.data import Pair, Pairs
+from subquad.models.encoder import Encoder
+from subquad.ops.contrast import infonce, orthogonal
+from subquad.training.config import ContrastConfig, TrainConfig
+from subquad.training.contrastive import Contrast
+from subquad.training.objectives import Place
+from tests.training.logs import read_log
+from tests.training.test_masked import MODEL, STACK
+
+MADE: dict[str, Any] = {**MODEL, "head": "none", "stack": {**STACK, "dropout": 0.0}}
+OPTIONS: dict[str, Any] = {"steps": 60, "batch": 8, "dtype": "float32", "device": "cpu", "optim.lr": 1e-2}
+OPTIONS |= {"eval.every": 30, "save.every": 60, "data.fractions": [0.75, 0.25, 0.0]}
+PLACE = Place(torch.device("cpu"))
+PAIRS = [Pair(b"one", b"first"), Pair(b"two", b"the second"), Pair(b"one", b"1"), Pair(b"uno", b"first"), Pair(b"three", b"3")]
+
+
+def objective(loss: str = "infonce", pairs: list[Pair] = PAIRS) -> Contrast:
+    torch.manual_seed(0)
+    model = api.build(MADE)
+    assert isinstance(model, Encoder)
+    made = Contrast(model.double().eval(), Pairs(pairs, [], [], []))
+    made.set_up(TrainConfig(model=MADE, contrast=ContrastConfig.model_validate({"loss": loss, "temperature": 0.1})))
+    return made
+
+
+def embedded(made: Contrast, texts: list[bytes]) -> torch.Tensor:
+    """Each text alone, without padding."""
+    return F.normalize(torch.cat([made.model.embed(torch.tensor([list(text)])) for text in texts]), dim=1)
+
+
+@pytest.mark.parametrize("loss", ["infonce", "orthogonal"])
+def test_the_loss_is_that_of_texts_alone(loss: str) -> None:
+    """Batches pad; what is learned is the formula over each text's own vector, with every passage once and none wrong that is right."""
+    made = objective(loss)
+    batch = made._train.batch(np.arange(5))
+    passages = [b"first", b"the second", b"1", b"3"]
+    similarity = embedded(made, [pair.query for pair in PAIRS]) @ embedded(made, passages).T
+    own = torch.tensor([0, 1, 2, 0, 3])
+    known = torch.tensor([[1, 0, 1, 0], [0, 1, 0, 0], [1, 0, 1, 0], [1, 0, 0, 0], [0, 0, 0, 1]]).bool()
+    expected = orthogonal(similarity, known) if loss == "orthogonal" else infonce(similarity, own, known, 0.1)
+    torch.testing.assert_close(made.nats(batch, PLACE), expected.sum(), rtol=0, atol=1e-9)
+    assert made.count(batch) == 5 and made.bytes(batch) == 3 + 3 + 3 + 3 + 5 + 5 + 10 + 1 + 1
+    parts = [made.nats(batch.rows(first, first + 2), PLACE) for first in (0, 2, 4)]
+    torch.testing.assert_close(sum(parts), expected.sum(), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("loss", ["infonce", "orthogonal"])
+def test_the_order_of_a_batch_changes_nothing(loss: str) -> None:
+    made = objective(loss)
+    one, other = (made.nats(made._train.batch(np.array(places)), PLACE) for places in ([0, 1, 2, 3, 4], [3, 0, 4, 2, 1]))
+    torch.testing.assert_close(one, other, rtol=0, atol=1e-9)
+
+
+def test_a_negative_is_one_more_passage() -> None:
+    made = objective(pairs=[Pair(b"one", b"first", b"last"), Pair(b"two", b"second", b"first")])
+    batch = made._train.batch(np.arange(2))
+    assert batch.passages is not None and len(batch.passages.ids) == 3
+    assert batch.passages.own.tolist() == [0, 2] and batch.passages.known.tolist() == [[True, False, False], [False, False, True]]
+
+
+def table(path: Path, count: int = 64) -> str:
+    """A query names two letters; its passage is made of them."""
+    draw = np.random.default_rng(0)
+    lines = ["query\tpassage"]
+    for place in range(count):
+        one, other = chr(97 + place // 8), chr(105 + place % 8)
+        lines.append(f"{one} {other}\t{''.join(draw.choice([one, other], 24))}")
+    path.write_text("\n".join(lines) + "\n")
+    return str(path)
+
+
+@pytest.mark.parametrize("loss", ["infonce", "orthogonal"])
+def test_it_learns(tmp_path: Path, loss: str) -> None:
+    """From a masked language model on: queries that were never seen find their passages."""
+    start = api.train(
+        MODEL, table(tmp_path / "text.tsv"), tmp_path / "start", {**OPTIONS, "steps": 1, "data.fractions": [1, 0, 0]}, quiet=True
+    )
+    changes = {"steps": 80, "model.head": "none", "contrast.loss": loss, "contrast.temperature": 0.1}
+    run = api.train(MODEL, table(tmp_path / "pairs.tsv"), tmp_path / "run", OPTIONS | changes, init=start, quiet=True)
+    first, best = read_log(run)[0]["pair_loss"], api.info(run)["best_validation"]
+    assert best["pair_loss"] < 0.6 * first and best["in_batch_accuracy"] > 0.6
+    assert json.loads((run / "data.json").read_text())["parts"]["valid"]["queries"] == 16
+    assert "loss of a query" in (run / "report.html").read_text()
+    model = api.load(run)
+    assert isinstance(model, Encoder) and model.config.head == "none"
+    near = F.normalize(api.embed(model, ["a k", "akakkakakaakakkaakakakak", "hphphhphpphphpphhphphphp"]), dim=1)
+    assert near[0] @ near[1] > near[0] @ near[2]
+    again = api.train(None, None, run, {"steps": 81}, resume=True, quiet=True)
+    assert read_log(again)[-1]["step"] == 81
+    checkpoint.check(again)
+
+
+def test_from_the_command_line(tmp_path: Path) -> None:
+    pairs, out = table(tmp_path / "pairs.tsv", 16), tmp_path / "run"
+    settings = [f"--set={key}" for key in ("model.head=none", "contrast.loss=orthogonal", "model.max_len=1024", "batch=4", "accumulate=2")]
+    main(
+        ["m2-bert-tiny", "--data", pairs, "--out", str(out), "--steps", "2", "--quiet", "--device", "cpu", "--dtype", "float32", *settings]
+    )
+    assert api.info(out)["best_validation"]["in_batch_accuracy"] >= 0
+
+
+def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
+    pairs = table(tmp_path / "pairs.tsv", 16)
+
+    def refused(changes: dict[str, Any], sentence: str, data: str = pairs) -> None:
+        with pytest.raises(ValueError, match=sentence):
+            api.train(MADE, data, tmp_path / "run", OPTIONS | changes, quiet=True)
+
+    refused({"batch": 1}, "a batch of one pair has no passage to be told from: raise batch, or name a column data.pairs.negative")
+    refused({"data.tokenizer": 100}, "pairs train no tokenizer, got data.tokenizer=100")
+    refused({"data.window": 33}, "a window of 33 ids exceeds the context of 32: lower data.window")
+    refused({"data.pairs.passage": "answer"}, "expected a column 'answer', got 'query', 'passage'")
+    refused({"data.format": "fasta"}, "reads tables of queries and passages: leave out data.image and data.format")
+    refused({"eval.sample_bytes": 9}, "an encoder writes nothing")
+    refused({"contrast.temperature": 0}, "contrast.temperature")
+    long = tmp_path / "long.tsv"
+    long.write_text("query\tpassage\na\t" + "b" * 33 + "\n")
+    refused({}, "a text has 33 ids and the context is 32: raise model.max_len, or cut texts with data.window=32", str(long))
