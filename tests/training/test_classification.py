@@ -129,7 +129,7 @@ def test_a_language_model_is_a_start(table: str, tmp_path: Path) -> None:
     [
         ("classifier", {}, "a classifier needs a backbone"),
         ("transformer-tiny", {"model.backbone": "transformer-tiny"}, "model.backbone is for a classifier"),
-        ("transformer-tiny", {"data.valid": ["x.tsv"]}, "for a classifier's labelled texts"),
+        ("transformer-tiny", {"data.valid": ["x.tsv"]}, "for tables of labelled texts or pairs"),
         ("classifier", {"model.backbone": BACKBONE, "eval.sample_bytes": 4}, "a classifier writes nothing"),
         ("classifier", {"model.backbone": BACKBONE, "data.format": "fasta"}, "leave out data.image and data.format"),
         ("classifier", {"model.backbone": {**BACKBONE, "max_len": 8}}, r"a text has \d+ ids and the context is 8: .*data\.window=8"),
