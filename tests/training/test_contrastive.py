@@ -47,7 +47,7 @@ def embedded(made: Contrast, texts: list[bytes]) -> torch.Tensor:
 def test_the_loss_is_that_of_texts_alone(loss: str) -> None:
     """Batches pad; what is learned is the formula over each text's own vector, with every passage once and none wrong that is right."""
     made = objective(loss)
-    batch = made._train.batch(np.arange(5))
+    batch = made._samples.batch(np.arange(5))
     passages = [b"first", b"the second", b"1", b"3"]
     similarity = embedded(made, [pair.query for pair in PAIRS]) @ embedded(made, passages).T
     own = torch.tensor([0, 1, 2, 0, 3])
@@ -62,13 +62,13 @@ def test_the_loss_is_that_of_texts_alone(loss: str) -> None:
 @pytest.mark.parametrize("loss", ["infonce", "orthogonal"])
 def test_the_order_of_a_batch_changes_nothing(loss: str) -> None:
     made = objective(loss)
-    one, other = (made.nats(made._train.batch(np.array(places)), PLACE) for places in ([0, 1, 2, 3, 4], [3, 0, 4, 2, 1]))
+    one, other = (made.nats(made._samples.batch(np.array(places)), PLACE) for places in ([0, 1, 2, 3, 4], [3, 0, 4, 2, 1]))
     torch.testing.assert_close(one, other, rtol=0, atol=1e-9)
 
 
 def test_a_negative_is_one_more_passage() -> None:
     made = objective(pairs=[Pair(b"one", b"first", b"last"), Pair(b"two", b"second", b"first")])
-    batch = made._train.batch(np.arange(2))
+    batch = made._samples.batch(np.arange(2))
     assert batch.passages is not None and len(batch.passages.ids) == 3
     assert batch.passages.own.tolist() == [0, 2] and batch.passages.known.tolist() == [[True, False, False], [False, False, True]]
 

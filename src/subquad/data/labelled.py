@@ -12,7 +12,7 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -46,9 +46,7 @@ class Columns(Config):
 
     @model_validator(mode="after")
     def _alike(self) -> Columns:
-        given = [column for column in (self.text, self.label, self.second) if column is not None]
-        if len({type(column) for column in given}) > 1:
-            raise ValueError("columns must be all names or all numbers: change text, label or second")
+        demand_alike({"text": self.text, "label": self.label, "second": self.second})
         return self
 
     @property
@@ -238,6 +236,18 @@ def _objects(text: str, name: str) -> Iterator[tuple[int, Row]]:
         yield number, row
 
 
+def demand_alike(columns: Mapping[str, str | int | None]) -> None:
+    """Raises ``ValueError`` for columns of which some are named and some numbered."""
+    if len({type(column) for column in columns.values() if column is not None}) > 1:
+        raise ValueError(f"columns must be all names or all numbers: change {', '.join(columns)}")
+
+
+def demand_fractions(fractions: tuple[float, float, float]) -> None:
+    """Raises ``ValueError`` for shares of train, valid and test that cannot be."""
+    if min(fractions) < 0 or fractions[0] == 0 or sum(fractions) > 1 + 1e-6:
+        raise ValueError(f"expected three fractions (train, valid, test) of at most 1 in all, train above 0, got {fractions}")
+
+
 def _is_number(label: str) -> bool:
     try:
         return math.isfinite(float(label))
@@ -247,8 +257,7 @@ def _is_number(label: str) -> bool:
 
 def _drawn(examples: list[Example], fractions: tuple[float, float, float], seed: int, stratified: bool = True) -> dict[str, list[Example]]:
     """Parts in the data's own order, of each class its share to the nearest whole number, at least one in the training part."""
-    if min(fractions) < 0 or fractions[0] == 0 or sum(fractions) > 1 + 1e-6:
-        raise ValueError(f"expected three fractions (train, valid, test) of at most 1 in all, train above 0, got {fractions}")
+    demand_fractions(fractions)
     total = sum(fractions)
     places: dict[str | None, list[int]] = {}
     for place, example in enumerate(examples):

@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import model_validator
 
 from subquad.config import Config
-from subquad.data.labelled import Table, cell, read_rows
+from subquad.data.labelled import Table, cell, demand_alike, demand_fractions, read_rows
 from subquad.data.order import keyed
 from subquad.data.sources import Document, open_documents
 
@@ -35,9 +35,7 @@ class PairColumns(Config):
 
     @model_validator(mode="after")
     def _alike(self) -> PairColumns:
-        given = [column for column in (self.query, self.passage, self.negative) if column is not None]
-        if len({type(column) for column in given}) > 1:
-            raise ValueError("columns must be all names or all numbers: change query, passage or negative")
+        demand_alike({"query": self.query, "passage": self.passage, "negative": self.negative})
         return self
 
 
@@ -120,8 +118,7 @@ def _read(document: Document, columns: PairColumns) -> list[Pair]:
 
 def _drawn(pairs: list[Pair], fractions: tuple[float, float, float], seed: int) -> tuple[list[Pair], list[Pair], list[Pair]]:
     """Parts in the data's own order, each with its share of the queries to the nearest whole number, at least one for training."""
-    if min(fractions) < 0 or fractions[0] == 0 or sum(fractions) > 1 + 1e-6:
-        raise ValueError(f"expected three fractions (train, valid, test) of at most 1 in all, train above 0, got {fractions}")
+    demand_fractions(fractions)
     queries = list(dict.fromkeys(pair.query for pair in pairs))
     order = np.argsort(keyed(seed, np.arange(len(queries))), kind="stable").tolist()
     first = min(round(len(queries) * fractions[1] / sum(fractions)), len(queries) - 1)

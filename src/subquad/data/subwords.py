@@ -16,7 +16,19 @@ import numpy as np
 import numpy.typing as npt
 
 from subquad.data.characters import TYPE, Characters
-from subquad.data.tokenizer import HINT, Codec, TokenSpan, as_text, naming, open_tokenizer, span_text, tokenized, training_texts, type_of
+from subquad.data.tokenizer import (
+    HINT,
+    Codec,
+    TokenSpan,
+    as_text,
+    naming,
+    open_encoder,
+    open_tokenizer,
+    span_text,
+    tokenized,
+    training_texts,
+    type_of,
+)
 from subquad.data.windows import Span, Stretch
 
 if TYPE_CHECKING:
@@ -103,13 +115,7 @@ class Subwords:
 
     @cached_property
     def _encoder(self) -> tokenizers.Tokenizer:
-        try:
-            from tokenizers import Tokenizer as Encoder
-        except ImportError as error:
-            raise ValueError(HINT) from error
-        encoder = Encoder.from_str(self._content.decode())
-        encoder.no_padding()
-        return encoder
+        return open_encoder(self._content)
 
 
 def read_subwords(path: str | Path) -> Subwords | Characters:

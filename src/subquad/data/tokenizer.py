@@ -131,14 +131,19 @@ class Tokenizer:
 
     @cached_property
     def _encoder(self) -> tokenizers.Tokenizer:
-        try:
-            from tokenizers import Tokenizer as Encoder
-        except ImportError as error:
-            raise ValueError(HINT) from error
-        encoder = Encoder.from_str(self._content.decode())
-        encoder.no_padding()
-        encoder.no_truncation()
-        return encoder
+        return open_encoder(self._content)
+
+
+def open_encoder(content: bytes) -> tokenizers.Tokenizer:
+    """The package's tokenizer for the content of a tokenizer.json, without padding or truncation. ``ValueError`` without the package."""
+    try:
+        from tokenizers import Tokenizer as Encoder
+    except ImportError as error:
+        raise ValueError(HINT) from error
+    encoder = Encoder.from_str(content.decode())
+    encoder.no_padding()
+    encoder.no_truncation()
+    return encoder
 
 
 @dataclass(frozen=True, eq=False)

@@ -127,7 +127,10 @@ class _ConvChain(torch.autograd.Function):
         chain = _Chain(p, short, bias, skip, real, ctx.gates, ctx.size, tensors)
         needs_p, needs_short, needs_bias, needs_skip = ctx.needs_input_grad[:4]
         dp = torch.empty_like(p, memory_format=torch.contiguous_format) if needs_p else None
-        dshort, dbias, dskip = torch.empty_like(short), torch.empty_like(bias), torch.empty_like(skip)
+        dshort, dbias, dskip = (
+            torch.empty_like(parameter) if needs else None
+            for parameter, needs in ((short, needs_short), (bias, needs_bias), (skip, needs_skip))
+        )
         needed = zip(tensors, ctx.needs_input_grad[7:], strict=True)
         dtensors = [torch.empty_like(tensor) if tensor is not None and needs else None for tensor, needs in needed]
         circles, buffer = torch.zeros_like(chain.circles), torch.empty_like(chain.buffer)
@@ -151,12 +154,11 @@ class _ConvChain(torch.autograd.Function):
                 torch.mul(dz, chain.parts[:, -1], out=dparts[:, chain.first])
             if chain.padding is not None:
                 dparts.masked_fill_(chain.padding, 0)
-            target = None if dp is None else dp[:, :, piece]
-            short_conv_gradients(dparts, chain.short_input(piece), chain.short[:, piece], target, dshort[:, piece], dbias[:, piece])
+            target, of_short, of_bias = _cut(dp, 2, piece), _cut(dshort, 1, piece), _cut(dbias, 1, piece)
+            short_conv_gradients(dparts, chain.short_input(piece), chain.short[:, piece], target, of_short, of_bias)
             if target is not None and chain.padding is not None:
                 target.masked_fill_(chain.padding, 0)
-        found = (dp, dshort if needs_short else None, dbias if needs_bias else None, dskip if needs_skip else None)
-        return *found, None, None, None, *dtensors
+        return dp, dshort, dbias, dskip, None, None, None, *dtensors
 
 
 class _Chain:
@@ -221,14 +223,20 @@ class _Chain:
         product = torch.fft.rfft(self.circle).mul_(held.spectrum(piece, self.dtype))
         return torch.fft.irfft(product, held.size)[..., : self.z.shape[-1]].addcmul_(self.skip[n, piece], self.z)
 
-    def pulled(self, n: int, piece: slice, circle: Tensor, g: Tensor, dtensors: Sequence[Tensor | None], dskip: Tensor) -> Tensor:
+    def pulled(self, n: int, piece: slice, circle: Tensor, g: Tensor, dtensors: Sequence[Tensor | None], dskip: Tensor | None) -> Tensor:
         """From g, the gradient of filter n's output at the beginning of a circle, to that of its input; on the way its own and the skip."""
         held = self.filters[n]
         turned = torch.fft.rfft(circle)
-        dskip[n, piece] = channel_dots(g, self.z).to(dskip.dtype)
+        if dskip is not None:
+            dskip[n, piece] = channel_dots(g, self.z).to(dskip.dtype)
         held.put_gradients(dtensors[3 * n], dtensors[3 * n + 1], piece, self.circle, turned)
         dz = torch.fft.irfft(turned.mul_(held.spectrum(piece, self.dtype).conj()), held.size)[..., : g.shape[-1]]
         return dz.addcmul_(self.skip[n, piece], g)
+
+
+def _cut(whole: Tensor | None, dim: int, piece: slice) -> Tensor | None:
+    """Some of the channels, which are in that dimension."""
+    return None if whole is None else whole.narrow(dim, piece.start, piece.stop - piece.start)
 
 
 def _multiplied(x: Tensor, y: Tensor, out: Tensor) -> None:

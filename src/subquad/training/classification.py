@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,12 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from subquad.data import Batch, Example, Labelled, Numbers, Reader, Subwords, count_bytes
-from subquad.data.order import Integers, Order
+from subquad.data.order import Integers
 from subquad.models.classifier import Classifier
 from subquad.ops.agreement import FIGURES, NUMBER_FIGURES, confusion, figures, number_figures
-from subquad.training.config import DataConfig, TrainConfig
-from subquad.training.objectives import Objective, Place, settled_tokenizer
-from subquad.training.texts import padded, text_ids
+from subquad.training.config import TrainConfig
+from subquad.training.objectives import Place
+from subquad.training.texts import TableObjective, padded, text_ids
 
 
 class Texts:
@@ -47,10 +45,12 @@ class Texts:
         return Batch(*padded([self.ids[place] for place in places.tolist()]), labels=self.labels[places])
 
 
-class Labelling(Objective):
+class Labelling(TableObjective):
     """Base of the objectives on labelled texts; what differs is the loss and the figures."""
 
+    what = "labelled texts"
     names: tuple[str, ...]
+    data: Labelled
 
     def __init__(self, model: Classifier, data: Labelled) -> None:
         self.model: Classifier = model
@@ -68,33 +68,13 @@ class Labelling(Objective):
     def measured(self, outputs: Tensor, labels: Tensor) -> dict[str, float]:
         """The mean loss and ``names``, by name."""
 
-    @property
-    def fingerprint(self) -> str:
-        return self.data.fingerprint
-
-    def window(self, data: DataConfig) -> int | None:
-        if data.window is not None and data.window > self.model.max_len:
-            raise ValueError(f"a window of {data.window} ids exceeds the context of {self.model.max_len}: lower data.window")
-        return data.window
-
-    def set_up(self, config: TrainConfig, kept: Path | None = None) -> None:
-        asked, window = config.data.tokenizer, self.window(config.data)
-        if isinstance(asked, int):
-            raise ValueError(f"labelled texts train no tokenizer, got data.tokenizer={asked}: name a tokenizer.json, or dna")
-        self.tokenizer = settled_tokenizer(self.model, self.model.vocab, asked, kept, [])
+    def _read(self, config: TrainConfig, window: int | None) -> None:
         held_out = self.data.valid if config.eval.windows else []
-        self._train, self._valid = (
+        self._samples, self._valid = (
             Texts([one.text for one in part], self.labels(part), self.tokenizer, self.model.max_len, window)
             for part in (self.data.train, held_out)
         )
-        self._bytes_an_id = self._train.bytes / max(sum(map(len, self._train.ids)), 1)
-        self._order = Order(len(self.data.train), config.seed)
-
-    def record(self) -> dict[str, Any]:
-        return self.data.record()
-
-    def batch(self, first: int, count: int) -> Batch:
-        return self._train.batch(self._order.at(np.arange(first, first + count))[1])
+        self._bytes_an_id = self._samples.bytes / max(sum(map(len, self._samples.ids)), 1)
 
     @property
     def figures(self) -> tuple[str, ...]:
@@ -104,16 +84,10 @@ class Labelling(Objective):
         assert batch.labels is not None
         return self.summed(self._outputs(batch, place), torch.from_numpy(batch.labels).to(place.device))
 
-    def count(self, batch: Batch) -> int:
-        return len(batch.ids)
-
     def bytes(self, batch: Batch) -> int:
         if isinstance(self.tokenizer, Subwords):  # which does not say what bytes an id stands for: the mean of the training part
             return round(int(batch.lengths.sum()) * self._bytes_an_id)
         return count_bytes(batch.ids, batch.lengths, (0, batch.ids.shape[1]), self.tokenizer)
-
-    def loss(self, nats: float, batch: Batch) -> float:
-        return nats / len(batch.ids)
 
     def validate(self, size: int, place: Place) -> dict[str, float] | None:
         number = len(self._valid.ids)

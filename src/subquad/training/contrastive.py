@@ -7,8 +7,6 @@ read once, and one that the table, in whatever part, gives to the same query is 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,12 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from subquad.data import Batch, Ids, Pair, Pairs, Passages, Subwords, count_bytes
-from subquad.data.order import Integers, Order
+from subquad.data.order import Integers
 from subquad.models.encoder import Encoder
 from subquad.ops.contrast import contenders, infonce, orthogonal
-from subquad.training.config import DataConfig, TrainConfig
-from subquad.training.objectives import Objective, Place, settled_tokenizer
-from subquad.training.texts import padded, text_ids
+from subquad.training.config import TrainConfig
+from subquad.training.objectives import Place
+from subquad.training.texts import TableObjective, padded, text_ids
 
 
 class PairedTexts:
@@ -40,14 +38,15 @@ class PairedTexts:
         return Batch(*padded([self._ids[pair.query] for pair in pairs]), passages=passages)
 
 
-class Contrast(Objective):
+class Contrast(TableObjective):
     """Queries told their passages, measured by the mean loss of a query and, in batches of the same size as in training, by the share of
     queries whose own passage is nearer than all others.
 
     Raises ``ValueError`` for an encoder with a head, whose output is no vector of the text.
     """
 
-    measure, unit = "pair_loss", "a query"
+    measure, unit, what = "pair_loss", "a query", "pairs"
+    data: Pairs
 
     def __init__(self, model: Encoder, data: Pairs) -> None:
         if model.config.head != "none":
@@ -55,36 +54,16 @@ class Contrast(Objective):
         self.model: Encoder = model
         self.data = data
 
-    @property
-    def fingerprint(self) -> str:
-        return self.data.fingerprint
-
-    def window(self, data: DataConfig) -> int | None:
-        if data.window is not None and data.window > self.model.max_len:
-            raise ValueError(f"a window of {data.window} ids exceeds the context of {self.model.max_len}: lower data.window")
-        return data.window
-
-    def set_up(self, config: TrainConfig, kept: Path | None = None) -> None:
-        asked, window = config.data.tokenizer, self.window(config.data)
-        if isinstance(asked, int):
-            raise ValueError(f"pairs train no tokenizer, got data.tokenizer={asked}: name a tokenizer.json, or dna")
+    def _read(self, config: TrainConfig, window: int | None) -> None:
         if config.batch < 2 and config.data.pairs.negative is None:
             raise ValueError("a batch of one pair has no passage to be told from: raise batch, or name a column data.pairs.negative")
-        self.tokenizer = settled_tokenizer(self.model, self.model.vocab, asked, kept, [])
         self._contrast, self._batch = config.contrast, config.batch
         train, valid = self.data.train, self.data.valid if config.eval.windows else []
         known = {(pair.query, pair.passage) for part in (train, self.data.valid, self.data.test) for pair in part}
         texts = dict.fromkeys(text for pair in (*train, *valid) for text in pair if text is not None)
         ids = {text: text_ids(text, self.tokenizer, self.model.max_len, window, "model.max_len") for text in texts}
         self._bytes_an_id = sum(map(len, ids)) / max(sum(map(len, ids.values())), 1)
-        self._train, self._valid = (PairedTexts(part, ids, known) for part in (train, valid))
-        self._order = Order(len(train), config.seed)
-
-    def record(self) -> dict[str, Any]:
-        return self.data.record()
-
-    def batch(self, first: int, count: int) -> Batch:
-        return self._train.batch(self._order.at(np.arange(first, first + count))[1])
+        self._samples, self._valid = (PairedTexts(part, ids, known) for part in (train, valid))
 
     @property
     def figures(self) -> tuple[str, ...]:
@@ -94,9 +73,6 @@ class Contrast(Objective):
         """The summed loss: for InfoNCE the cross entropy of the own passages, for the orthogonal loss the squared errors' means."""
         return self._loss(*self.similarities(batch, place))
 
-    def count(self, batch: Batch) -> int:
-        return len(batch.ids)
-
     def bytes(self, batch: Batch) -> int:
         """Of a tokenizer whose ids do not give the text back, by the mean of all texts."""
         assert batch.passages is not None
@@ -104,9 +80,6 @@ class Contrast(Objective):
         if isinstance(self.tokenizer, Subwords):
             return round(sum(int(lengths.sum()) for _, lengths in texts) * self._bytes_an_id)
         return sum(count_bytes(ids, lengths, (0, ids.shape[1]), self.tokenizer) for ids, lengths in texts)
-
-    def loss(self, nats: float, batch: Batch) -> float:
-        return nats / len(batch.ids)
 
     def validate(self, size: int, place: Place) -> dict[str, float] | None:
         """Whole batches, whatever ``size``: the figures depend on how many passages there are to choose from."""

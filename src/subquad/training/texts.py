@@ -1,13 +1,65 @@
-"""Whole texts as rows of ids: read, measured against the context, padded to one length."""
+"""Whole texts as rows of ids: read, measured against the context, padded to one length; and what objectives on tables of them share."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from subquad.data import Ids, Reader, Subwords
-from subquad.data.order import Integers
+from subquad.data import Batch, Ids, Labelled, Pairs, Reader, Subwords
+from subquad.data.order import Integers, Order
+from subquad.training.config import DataConfig, TrainConfig
+from subquad.training.objectives import Objective, settled_tokenizer
+
+
+class Samples(Protocol):
+    """Samples by place."""
+
+    def batch(self, places: Integers) -> Batch: ...
+
+
+class TableObjective(Objective):
+    """Base of the objectives on tables of whole texts, whose samples are lines. ``what`` names these."""
+
+    what: ClassVar[str]
+    data: Labelled | Pairs
+    _samples: Samples
+
+    @property
+    def fingerprint(self) -> str:
+        return self.data.fingerprint
+
+    def record(self) -> dict[str, Any]:
+        return self.data.record()
+
+    def window(self, data: DataConfig) -> int | None:
+        if data.window is not None and data.window > self.model.max_len:
+            raise ValueError(f"a window of {data.window} ids exceeds the context of {self.model.max_len}: lower data.window")
+        return data.window
+
+    def set_up(self, config: TrainConfig, kept: Path | None = None) -> None:
+        asked = config.data.tokenizer
+        if isinstance(asked, int):
+            raise ValueError(f"{self.what} train no tokenizer, got data.tokenizer={asked}: name a tokenizer.json, or dna")
+        self.tokenizer = settled_tokenizer(self.model, self.model.vocab, asked, kept, [])
+        self._read(config, self.window(config.data))
+        self._order = Order(len(self.data.train), config.seed)
+
+    @abstractmethod
+    def _read(self, config: TrainConfig, window: int | None) -> None:
+        """Sets ``_samples``, those of the training part, and what validates, with ``tokenizer``."""
+
+    def batch(self, first: int, count: int) -> Batch:
+        return self._samples.batch(self._order.at(np.arange(first, first + count))[1])
+
+    def count(self, batch: Batch) -> int:
+        return len(batch.ids)
+
+    def loss(self, nats: float, batch: Batch) -> float:
+        return nats / len(batch.ids)
 
 
 def text_ids(text: bytes, reader: Reader | None, max_len: int, window: int | None, key: str) -> Ids:
