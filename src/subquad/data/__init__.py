@@ -8,7 +8,7 @@ from subquad.data.masking import MaskConfig, Masked, framed, mask_ids
 from subquad.data.pairs import Pair, PairColumns, Pairs, read_pairs
 from subquad.data.scan import ImageShape, patch_scan
 from subquad.data.sources import Document
-from subquad.data.subwords import Reader, Subwords, open_reader, read_subwords, stretches
+from subquad.data.subwords import Reader, Subwords, open_reader, read_subwords, stretches, text_ids
 from subquad.data.synthetic import TASKS, Task, is_task, parse_task, task_path
 from subquad.data.tokenizer import Codec, Tokenizer, count_bytes, open_tokenizer, read_tokenizer, span_text, tokenized
 from subquad.data.windows import Ids, Span, Windows
@@ -38,6 +38,7 @@ __all__ = [
     "Span",
     "Split",
     "Subwords",
+    "text_ids",
     "Task",
     "Tokenizer",
     "Windows",

@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,7 @@ from subquad.data.tokenizer import (
     training_texts,
     type_of,
 )
-from subquad.data.windows import Span, Stretch
+from subquad.data.windows import Ids, Span, Stretch
 
 if TYPE_CHECKING:
     import tokenizers
@@ -136,6 +136,20 @@ def open_reader(asked: str | int, spans: Sequence[Span]) -> Reader:
     if isinstance(asked, int):
         return Subwords.train(spans, asked)
     return open_tokenizer(asked, spans) if asked == "dna" else read_subwords(asked)
+
+
+class TextReader(Protocol):
+    """What turns text into ids."""
+
+    def encode(self, data: bytes) -> npt.NDArray[np.integer[Any]]: ...
+
+
+def text_ids(text: bytes, reader: TextReader | None, limit: int | None = None) -> Ids:
+    """The ids of a whole text, (n,), its bytes without a reader; with ``limit`` at most so many, of its beginning."""
+    ids: Ids = np.frombuffer(text, dtype=np.uint8) if reader is None else reader.encode(text)
+    if limit is None or len(ids) <= limit:
+        return ids
+    return reader.encode(text, limit) if isinstance(reader, Subwords) else ids[:limit]  # a subword reader keeps its special tokens
 
 
 def stretches(spans: Sequence[Span], reader: Reader | None) -> Sequence[Stretch]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from subquad.inference.contract import evaluating
-from subquad.inference.texts import batches, text_ids
+from subquad.inference.texts import batches, model_ids
 from subquad.models.classifier import Classifier
 from subquad.ops.agreement import confusion, figures, number_figures
 
@@ -62,7 +62,7 @@ def _classifier(model: nn.Module) -> Classifier:
 
 def _outputs(classifier: Classifier, texts: Sequence[bytes | str], cut: bool) -> list[Tensor]:
     """Of each text its logits (C,) or its number (), in double precision on the CPU."""
-    rows = [text_ids(classifier, text, cut) for text in texts]
+    rows = [model_ids(classifier, text, cut) for text in texts]
     found: list[Tensor] = [torch.empty(0)] * len(rows)
     modules, device = list(classifier.modules()), classifier.head.weight.device
     for places, ids, lengths in batches(rows):

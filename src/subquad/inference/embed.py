@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from subquad.inference.contract import evaluating
-from subquad.inference.texts import batches, text_ids
+from subquad.inference.texts import batches, model_ids
 from subquad.models.encoder import Encoder
 
 
@@ -24,7 +24,7 @@ def embed(model: nn.Module, texts: Sequence[bytes | str], *, cut: bool = False) 
     """
     if not isinstance(model, Encoder):
         raise ValueError(f"an encoder is needed to embed texts, got {type(model).__name__}: convert or train one, such as m2-bert-80m")
-    rows = [text_ids(model, text, cut) for text in texts]
+    rows = [model_ids(model, text, cut) for text in texts]
     if empty := [place for place, row in enumerate(rows) if not len(row)]:
         raise ValueError(f"text {empty[0]} is empty, so it has no embedding: leave it out")
     weight = model.embedding.weight

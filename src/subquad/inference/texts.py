@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from subquad.data.subwords import Subwords
+from subquad.data.subwords import text_ids
 from subquad.inference.contract import BYTES
 from subquad.models.model import Model
 
@@ -19,7 +19,7 @@ BATCH_IDS = 1 << 14
 Row = npt.NDArray[np.integer[Any]]
 
 
-def text_ids(model: Model, text: bytes | str, cut: bool) -> Row:
+def model_ids(model: Model, text: bytes | str, cut: bool) -> Row:
     """The ids of a text; a ``str`` is read as UTF-8.
 
     Raises ``ValueError`` for a text that exceeds the context, which ``cut`` cuts instead, and for a token model without its tokenizer.
@@ -30,12 +30,10 @@ def text_ids(model: Model, text: bytes | str, cut: bool) -> Row:
     tokenizer = model.tokenizer
     if tokenizer is None and model.vocab != BYTES:
         raise ValueError(f"this model has {model.vocab} ids, so it needs its tokenizer (tokenizer.json in the run folder)")
-    ids: Row = np.frombuffer(data, dtype=np.uint8) if tokenizer is None else tokenizer.encode(data)
+    ids = text_ids(data, tokenizer)
     if len(ids) > model.max_len and not cut:
         raise ValueError(f"a text has {len(ids)} ids and the context is {model.max_len}: shorten it, or cut texts (cut=True, --cut)")
-    if len(ids) > model.max_len and isinstance(tokenizer, Subwords):
-        ids = tokenizer.encode(data, model.max_len)  # with the special tokens at its end
-    return ids[: model.max_len]
+    return ids if len(ids) <= model.max_len else text_ids(data, tokenizer, model.max_len)
 
 
 def batches(rows: Sequence[Row], length: int = 0) -> Iterator[tuple[list[int], Tensor, list[int]]]:

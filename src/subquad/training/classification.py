@@ -20,7 +20,7 @@ from subquad.models.classifier import Classifier
 from subquad.ops.agreement import FIGURES, NUMBER_FIGURES, confusion, figures, number_figures
 from subquad.training.config import TrainConfig
 from subquad.training.objectives import Place
-from subquad.training.texts import TableObjective, padded, text_ids
+from subquad.training.texts import TableObjective, padded, whole_ids
 
 
 class Texts:
@@ -38,7 +38,7 @@ class Texts:
         window: int | None = None,
     ) -> None:
         self.labels, self.bytes = labels, sum(map(len, texts))
-        self.ids = [text_ids(text, reader, max_len, window, "model.backbone.max_len") for text in texts]
+        self.ids = [whole_ids(text, reader, max_len, window, "model.backbone.max_len") for text in texts]
 
     def batch(self, places: Integers) -> Batch:
         """The texts at these places (B,), padded with 0 to the longest."""

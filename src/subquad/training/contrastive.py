@@ -19,7 +19,7 @@ from subquad.models.encoder import Encoder
 from subquad.ops.contrast import contenders, infonce, orthogonal
 from subquad.training.config import TrainConfig
 from subquad.training.objectives import Place
-from subquad.training.texts import TableObjective, padded, text_ids
+from subquad.training.texts import TableObjective, padded, whole_ids
 
 
 class PairedTexts:
@@ -61,7 +61,7 @@ class Contrast(TableObjective):
         train, valid = self.data.train, self.data.valid if config.eval.windows else []
         known = {(pair.query, pair.passage) for part in (train, self.data.valid, self.data.test) for pair in part}
         texts = dict.fromkeys(text for pair in (*train, *valid) for text in pair if text is not None)
-        ids = {text: text_ids(text, self.tokenizer, self.model.max_len, window, "model.max_len") for text in texts}
+        ids = {text: whole_ids(text, self.tokenizer, self.model.max_len, window, "model.max_len") for text in texts}
         self._bytes_an_id = sum(map(len, ids)) / max(sum(map(len, ids.values())), 1)
         self._samples, self._valid = (PairedTexts(part, ids, known) for part in (train, valid))
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from subquad.data import Batch, Ids, Labelled, Pairs, Reader, Subwords
+from subquad.data import Batch, Ids, Labelled, Pairs, Reader, text_ids
 from subquad.data.order import Integers, Order
 from subquad.training.config import DataConfig, TrainConfig
 from subquad.training.objectives import Objective, settled_tokenizer
@@ -62,17 +62,15 @@ class TableObjective(Objective):
         return nats / len(batch.ids)
 
 
-def text_ids(text: bytes, reader: Reader | None, max_len: int, window: int | None, key: str) -> Ids:
+def whole_ids(text: bytes, reader: Reader | None, max_len: int, window: int | None, key: str) -> Ids:
     """The ids of a text, (n,), of one of more than ``window`` ids the first ones.
 
     Raises ``ValueError`` for a text of more than ``max_len`` ids without a window; ``key`` is the setting that makes the context longer.
     """
-    ids: Ids = np.frombuffer(text, dtype=np.uint8) if reader is None else reader.encode(text)
-    if window is None and len(ids) > max_len:
+    ids = text_ids(text, reader, window)
+    if len(ids) > max_len:
         raise ValueError(f"a text has {len(ids)} ids and the context is {max_len}: raise {key}, or cut texts with data.window={max_len}")
-    if window is not None and len(ids) > window and isinstance(reader, Subwords):
-        ids = reader.encode(text, window)  # with the special tokens at its end
-    return ids[:window]
+    return ids
 
 
 def padded(rows: Sequence[Ids]) -> tuple[Ids, Integers]:
