@@ -26,7 +26,7 @@ from subquad.layers.long_filter import ImplicitFilterConfig
 
 DIM, HEADS = 256, 4
 LENGTHS = (1024, 2048, 4096, 8192, 16_384, 32_768, 65_536)
-LONG = 32_768  # from here on a CPU takes many seconds for attention, which is then run once, not warmed up
+LONG = 16_384  # from here on a CPU takes many seconds for attention, which is then run once, not warmed up
 
 
 class CausalAttention(nn.Module):
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--lengths", type=int, nargs="*", default=LENGTHS)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--repeat", type=int, default=15)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)

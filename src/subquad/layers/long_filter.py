@@ -193,7 +193,7 @@ class ImplicitFilter(LongFilter):
         with full_precision(features.device):
             taps = self._network(features.mT)
             if self.config.window is not None:
-                taps = taps * self._window(time)
+                taps = taps.mul_(self._window(time))  # in its place: no derivative needs the product before
             return taps / taps.abs().sum(0, keepdim=True) if self.config.normalized else taps
 
     def _network(self, x: Tensor) -> Tensor:
@@ -209,8 +209,8 @@ class ImplicitFilter(LongFilter):
 
     def _window(self, time: Tensor) -> Tensor:
         assert self.config.window is not None and self.rates is not None
-        decay = torch.exp(-self.rates.to(time.dtype).abs().unsqueeze(1) * time)
-        return decay + self.config.window.shift if self.config.window.shift else decay
+        decay = torch.outer(-self.rates.to(time.dtype).abs(), time).exp_()
+        return decay.add_(self.config.window.shift) if self.config.window.shift else decay
 
 
 class TwoSidedFilter(ImplicitFilter):
