@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -61,7 +62,7 @@ def full_row(rows: int, length: int, repeat: int, channels: int = CHANNELS, dtyp
     """Filters as long as the input."""
     u, k = torch.randn(rows, channels, length).to(dtype), torch.randn(channels, length, dtype=torch.promote_types(dtype, torch.float32))
     tried = [name for name in METHODS if name == "fft" or length <= (DIRECT if name == "direct" else DFT)]
-    calls: dict[str, Callable[[], object]] = {name: (lambda name=name: long_conv(u, k, method=name)) for name in tried}  # type: ignore[misc]
+    calls: dict[str, Callable[[], object]] = {name: partial(long_conv, u, k, method=name) for name in tried}
     times = {name: median(taken) for name, taken in interleaved(calls, repeat).items()}
     return [str(rows), f"{length:,}", *(marked(times, name) for name in METHODS)]
 
