@@ -30,6 +30,7 @@ ORDER = (
     "recall",
     "hyena-shakespeare",
     "m2-gpt",
+    "m2-bert",
 )
 PICTURES = RESULTS.parent / "pictures"
 

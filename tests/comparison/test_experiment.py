@@ -45,7 +45,7 @@ def test_a_file_that_is_no_experiment_is_refused(tmp_path: Path, content: str) -
 
 
 def test_every_shipped_experiment_can_be_read() -> None:
-    assert len(SHIPPED) == 9
+    assert len(SHIPPED) == 10
     for path in SHIPPED:
         experiment = read_experiment(path)
         assert "cannot" in experiment.about, "each says what it can and cannot show"
@@ -55,12 +55,12 @@ def test_every_shipped_experiment_can_be_read() -> None:
 def test_paths_are_filled_in_and_a_missing_folder_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = DataSpec(paths=("{data}/a/*.txt", "{stdlib}/ast.py"))
     monkeypatch.setenv("SUBQUAD_DATA", str(tmp_path))
-    first, second = found_paths(spec)
+    first, second = found_paths(spec.paths)
     assert first == f"{tmp_path}/a/*.txt"
     assert Path(second).is_file()
     monkeypatch.setenv("SUBQUAD_DATA", str(tmp_path / "none"))
     with pytest.raises(RunError, match="set SUBQUAD_DATA, or give files with --data"):
-        found_paths(spec)
+        found_paths(spec.paths)
 
 
 def test_other_data_and_the_quick_version_keep_the_grid(experiment: Experiment) -> None:

@@ -7,24 +7,28 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from subquad.comparison.experiment import SPLIT_SEED, Budget, DataSpec, Experiment, ModelSpec
+from subquad.comparison.experiment import SPLIT_SEED, Budget, DataSpec, Experiment, Labels, ModelSpec, found_paths
 from subquad.comparison.results import Role
 from subquad.config import override, parse
 from subquad.evaluation.flops import count_flops, skeleton
 from subquad.models import parse_model
+from subquad.models.encoder import Encoder
 from subquad.models.model import causal_model
-from subquad.training.config import TrainConfig
-from subquad.training.optim import default_lr
+from subquad.training.beginning import CLASSIFIER, ENCODER
+from subquad.training.config import OptimConfig, TrainConfig
+from subquad.training.optim import resolved_lr
 
 Values = dict[str, Any]
 
 VALIDATED = 32_768  # ids of each validation
+_OF_MACHINE = ("device", "dtype", "threads", "compile")  # what labels take over of a model's options
 _SETTLED = ("model", "steps", "seed", "init")
 _OF_DATA = ("data.paths", "data.split", "data.fractions", "data.split_seed", "data.tokenizer")
+_OF_LABELS = (*_OF_DATA, "data.window", "data.columns", "data.valid", "data.test")
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,10 @@ class Resolved:
 
 @dataclass(frozen=True)
 class Cell:
-    """One run to do. ``options`` are those of train.yaml; ``budget`` is met by the number of steps, in ``options`` unless in seconds."""
+    """One run to do. ``options`` are those of train.yaml; ``budget`` is met by the number of steps, in ``options`` unless in seconds.
+
+    ``begin`` is the name of the cell whose weights are the start, empty for none.
+    """
 
     model: str
     data: str
@@ -56,6 +63,7 @@ class Cell:
     spec: DataSpec
     budget: Budget
     resolved: Resolved
+    begin: str = ""
 
     @property
     def name(self) -> str:
@@ -84,8 +92,7 @@ def _resolved(name: str, spec: ModelSpec, experiment: Experiment, others: Mappin
     try:
         config = model_config(spec)
         options = flat(experiment.train) | flat(spec.train)
-        if own := [key for key in options if key.split(".")[0] in _SETTLED or key in _OF_DATA]:
-            raise ValueError(f"the training option {own[0]!r} is settled by the experiment: use set, seeds, budget, lr or data")
+        _demand_unsettled(options, _OF_DATA, "use set, seeds, budget, lr or data")
         if spec.solve is None:
             return _costed(config, options, spec.note)
         target = others[spec.solve.like].training_flops_per_byte
@@ -115,6 +122,11 @@ def model_config(spec: ModelSpec) -> Values:
     return parse_model(override(base, changes)).model_dump(mode="json")
 
 
+def _demand_unsettled(options: Mapping[str, Any], of_data: Sequence[str], remedy: str) -> None:
+    if own := [key for key in options if key.split(".")[0] in _SETTLED or key.startswith(tuple(of_data))]:
+        raise ValueError(f"the training option {own[0]!r} is settled by the experiment: {remedy}")
+
+
 def flat(options: Mapping[str, Any], prefix: str = "") -> Values:
     """Options by dotted name, however they are nested."""
     found: Values = {}
@@ -125,11 +137,18 @@ def flat(options: Mapping[str, Any], prefix: str = "") -> Values:
 
 def _costed(config: Values, options: Values, note: str) -> Resolved:
     train = parse(TrainConfig, override(TrainConfig(model=config).model_dump(mode="json"), options))
-    model = causal_model(skeleton(config), "a comparison")
-    length = min(train.data.window or model.config.max_len, model.config.max_len)  # one window may be asked for of models of all contexts
-    spans = model.training_spans(length)
-    learned = sum(end - first for first, end in spans) / len(spans) * train.batch
-    forward, training = (count_flops(config, length, backward=backward).total for backward in (False, True))
+    model = skeleton(config)
+    length = min(train.data.window or model.max_len, model.max_len)  # one window may be asked for of models of all contexts
+    counted = [count_flops(config, length, backward=backward) for backward in (False, True)]
+    if isinstance(model, Encoder):
+        if model.config.head != "mlm":
+            raise ValueError(f'a comparison trains encoders that guess what is hidden, got head={model.config.head!r}: set head to "mlm"')
+        learned = float(length * train.batch)
+        forward, training = (one.total - (1 - train.mask.train) * one.logits for one in counted)  # logits of what is asked for alone
+    else:
+        spans = causal_model(model, "a comparison").training_spans(length)
+        learned = sum(end - first for first, end in spans) / len(spans) * train.batch
+        forward, training = (one.total for one in counted)
     settled = {"batch": train.batch} | ({"data.window": length} if train.data.window else {})
     return Resolved(config, options | settled, learned, forward, training, note)
 
@@ -160,27 +179,38 @@ def rate_cells(experiment: Experiment, models: Mapping[str, Resolved]) -> list[C
 
 
 def final_cells(experiment: Experiment, models: Mapping[str, Resolved], rates: Mapping[str, float]) -> list[Cell]:
-    """The cells of the table, all texts with the first seed before the second; ``rates`` are those chosen."""
+    """The cells of the table, all texts with the first seed before the second, labels behind their texts; ``rates`` are those chosen."""
     budget = experiment.budget
     if budget is None:
         return []
-    return [
-        _cell(experiment, models[name], name, data, seed, learning_rate(experiment, name, models[name], rates), "final", budget)
-        for seed in experiment.seeds
-        for data, spec in experiment.data.items()
-        for name in spec.only or experiment.models
-    ]
+    cells = []
+    for seed in experiment.seeds:
+        for data, spec in experiment.data.items():
+            for name in spec.only or experiment.models:
+                if spec.labels:
+                    cells.append(_label_cell(models[name], name, data, seed, spec, spec.labels))
+                else:
+                    lr = learning_rate(experiment, name, models[name], rates)
+                    cells.append(_cell(experiment, models[name], name, data, seed, lr, "final", budget))
+    _demand_one_measure(cells)
+    return cells
 
 
 def learning_rate(experiment: Experiment, name: str, model: Resolved, rates: Mapping[str, float]) -> float:
     """As the model fixes it, as chosen, as the experiment's options say, or from the width."""
     fixed = experiment.models[name].lr or rates.get(name) or model.options.get("optim.lr")
-    return float(fixed) if fixed else default_lr(parse_model(model.config).width)
+    return float(fixed) if fixed else _default_lr(model)
+
+
+def _default_lr(model: Resolved) -> float:
+    return resolved_lr(OptimConfig(), skeleton(model.config))
 
 
 def _cell(experiment: Experiment, model: Resolved, name: str, data: str, seed: int, lr: float, role: Role, budget: Budget) -> Cell:
     spec, tokens = experiment.data[data], experiment.models[name].tokens
     split = {"data.split": spec.split, "data.fractions": list(spec.fractions), "data.split_seed": SPLIT_SEED}
+    if (spec.synthetic or spec.task) and model.config["kind"] == ENCODER:
+        raise ValueError(f"data.{data} asks what comes next, and {name} guesses what is hidden: name other models in data.{data}.only")
     if task := spec.synthetic:
         model = fitted(model, task.size)
         split |= {"eval.windows": model.options.get("eval.windows", task.examples)}  # all of them: an answer is one of a few hundred
@@ -192,20 +222,53 @@ def _cell(experiment: Experiment, model: Resolved, name: str, data: str, seed: i
     return Cell(name, data, seed, lr, role, model.config, options, spec, budget, model)
 
 
+def _label_cell(model: Resolved, name: str, data: str, seed: int, spec: DataSpec, labels: Labels) -> Cell:
+    """A classifier on the model's backbone."""
+    own = flat(labels.train)
+    try:
+        _demand_unsettled(own, _OF_LABELS, "use labels.steps, columns, test and set, seeds or data")
+        classifier = parse_model({"kind": CLASSIFIER, "backbone": model.config}).model_dump(mode="json")
+        config = parse_model(override(classifier, labels.set)).model_dump(mode="json")
+        lr = float(own.get("optim.lr") or _default_lr(model))
+        machine = {key: value for key, value in model.options.items() if key in _OF_MACHINE}
+        columns = {f"data.columns.{key}": value for key, value in labels.columns.model_dump(mode="json").items()}
+        split = {"data.fractions": list(spec.fractions), "data.split_seed": SPLIT_SEED, "data.test": found_paths(labels.test)}
+        options = machine | own | columns | split | {"seed": seed, "optim.lr": lr}
+        parse(TrainConfig, override(TrainConfig(model=config).model_dump(mode="json"), options))
+    except ValueError as error:
+        raise ValueError(f"data.{data}, models.{name}: {error}") from None
+    begin = f"{labels.begin}/{name}-seed{seed}" if labels.begin else ""
+    options = with_rhythm(options, labels.steps)
+    return Cell(name, data, seed, lr, "final", config, options, spec, Budget(steps=labels.steps), model, begin)
+
+
+def _demand_one_measure(cells: Sequence[Cell]) -> None:
+    """Raises ``ValueError`` for a text on which some guess what comes next and some what is hidden."""
+    measured: dict[str, Cell] = {}
+    for cell in cells:
+        first = measured.setdefault(cell.data, cell)
+        if not cell.spec.labels and (first.config["kind"] == ENCODER) != (cell.config["kind"] == ENCODER):
+            raise ValueError(
+                f"{first.model} and {cell.model} differ in what they guess on {cell.data}, what comes next or what is hidden, which cannot "
+                f"be compared: name models of one sort in data.{cell.data}.only"
+            )
+
+
 def steps_for(budget: Budget, model: Resolved) -> int:
-    """Steps that spend a budget of FLOPs or bytes, at least one."""
+    """Steps that spend a budget of FLOPs or bytes, at least one, or those that it names."""
+    if budget.steps:
+        return max(1, round(budget.steps))
     spent = model.ids_a_step if budget.bytes else model.ids_a_step * model.training_flops_per_byte
     return max(1, round((budget.bytes or budget.flops or 0) / spent))
 
 
 def with_steps(options: Mapping[str, Any], steps: int, model: Resolved) -> Values:
-    """Options with that many steps: ten validations, of as many bytes for every model, and a checkpoint every fifth of the run, unless
-    the experiment says otherwise."""
+    """Options with that many steps, and validations of as many bytes for every model, unless the experiment says otherwise."""
     window = int(options.get("data.window") or model.config["max_len"])
-    rhythm = {
-        "eval.every": max(1, steps // 10),
-        "eval.windows": max(1, VALIDATED // window),
-        "save.every": max(1, steps // 5),
-        "save.keep": 1,
-    }
+    return {"eval.windows": max(1, VALIDATED // window)} | with_rhythm(options, steps)
+
+
+def with_rhythm(options: Mapping[str, Any], steps: int) -> Values:
+    """Options with that many steps, ten validations, and a checkpoint every fifth of the run, unless the experiment says otherwise."""
+    rhythm = {"eval.every": max(1, steps // 10), "save.every": max(1, steps // 5), "save.keep": 1}
     return rhythm | dict(options) | {"steps": steps}

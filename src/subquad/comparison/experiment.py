@@ -17,17 +17,19 @@ import yaml
 from pydantic import BeforeValidator, Field, model_validator
 
 from subquad.config import Config, parse, suggest
-from subquad.data import Task, is_task, parse_task, task_path
+from subquad.data import Columns, Task, is_task, parse_task, task_path
 from subquad.errors import RunError
 
 Way = Literal["basic", "sliding", "strided", "both"]
 QUICK_WINDOW = 64
 QUICK_EXAMPLES = 40
+QUICK_STEPS = 2
 SPLIT_SEED = 0  # of every cell, whatever its seed: all are scored on the same bytes
 _NAME = r"^[\w][\w .+-]*$"  # of models and texts, which are also names of folders
 
 Name = Annotated[str, Field(pattern=_NAME)]
-Paths = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value), Field(min_length=1)]
+AnyPaths = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
+Paths = Annotated[AnyPaths, Field(min_length=1)]
 
 
 class Solve(Config):
@@ -62,13 +64,30 @@ class ModelSpec(Config):
         return self
 
 
+class Labels(Config):
+    """How a model learns the labels of a table: as a classifier, in ``steps`` steps, from the weights of its run on the text ``begin``, or
+    from fresh ones.
+
+    ``columns`` are those of the table; ``test`` names tables that are held out, without which the test part is a fraction; ``set`` holds
+    fields of the classifier by dotted name, such as ``dropout``, and ``train`` options of train.yaml.
+    """
+
+    steps: int = Field(gt=0)
+    begin: str = ""
+    columns: Columns = Columns()
+    test: AnyPaths = ()
+    set: dict[str, Any] = {}
+    train: dict[str, Any] = {}
+
+
 class DataSpec(Config):
     """Files, how they are split (train, valid, test), and about how many bytes of the test part are scored: as many of its largest
     documents as it takes, an equal piece of each, which holds several windows where the document does.
 
     ``task`` "reverse" makes lines "word=drow" of the words in the files, and asks for the answers of held-out words. A path such as
     ``synthetic:recall,length=256`` makes a task of its own, judged by all answers of its test part; each model's context is then as long
-    as an example. ``only`` names the models that train on it, all without.
+    as an example. With ``labels`` the files are tables of labelled texts, and a model becomes a classifier. ``only`` names the models that
+    train on it, all without.
     """
 
     paths: Paths
@@ -76,6 +95,7 @@ class DataSpec(Config):
     fractions: tuple[float, float, float] = (0.9, 0.02, 0.08)
     score_bytes: int = Field(65_536, gt=0)
     task: Literal["reverse"] | None = None
+    labels: Labels | None = None
     only: tuple[str, ...] = ()
 
     @property
@@ -87,6 +107,8 @@ class DataSpec(Config):
     def _knows_its_task(self) -> DataSpec:
         if self.synthetic and (len(self.paths) > 1 or self.task):
             raise ValueError(f"a synthetic task is all of its data, got {list(self.paths)}: name it alone, without 'task'")
+        if self.labels and (self.synthetic or self.task):
+            raise ValueError("labels are those of a table of texts, and a task has answers of its own: leave one of them out")
         return self
 
     @model_validator(mode="after")
@@ -97,16 +119,17 @@ class DataSpec(Config):
 
 
 class Budget(Config):
-    """What every cell may spend: training FLOPs, seconds of training, or training bytes."""
+    """What every cell may spend: training FLOPs, seconds of training, training bytes, or steps. Labels have their own steps."""
 
     flops: float | None = Field(None, gt=0, allow_inf_nan=False)
     seconds: float | None = Field(None, gt=0, allow_inf_nan=False)
     bytes: float | None = Field(None, gt=0, allow_inf_nan=False)
+    steps: float | None = Field(None, gt=0, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _one(self) -> Budget:
-        if sum(value is not None for value in (self.flops, self.seconds, self.bytes)) != 1:
-            raise ValueError("a budget is flops, seconds or bytes: give exactly one of them")
+        if sum(value is not None for _, value in self) != 1:
+            raise ValueError("a budget is flops, seconds, bytes or steps: give exactly one of them")
         return self
 
     def share(self, part: float) -> Budget:
@@ -115,7 +138,8 @@ class Budget(Config):
 
     def __str__(self) -> str:
         name, value = next((name, value) for name, value in self if value is not None)
-        return f"{value:.3g} {'training FLOPs' if name == 'flops' else name} a cell"
+        amount = f"{value:,.0f}" if name == "steps" else f"{value:.3g}"
+        return f"{amount} {'training FLOPs' if name == 'flops' else name} a cell"
 
 
 class Rates(Config):
@@ -196,19 +220,36 @@ class Experiment(Config):
             raise ValueError("score must hold 'basic', which the table is made of")
         if self.rates and self.rates.data not in self.data:
             raise ValueError(f"rates.data names no text, {self.rates.data!r}: {suggest(self.rates.data, self.data)}")
+        if self.rates and self.data[self.rates.data].labels:
+            raise ValueError(f"rates.data names labels, {self.rates.data!r}: name a text, and give labels their own train.optim.lr")
         for name, spec in self.data.items():
             if len(set(spec.only)) < len(spec.only):
                 raise ValueError(f"data.{name}.only holds a model twice: {list(spec.only)}")
             if wrong := [model for model in spec.only if model not in self.models]:
                 raise ValueError(f"data.{name}.only names no model, {wrong[0]!r}: {suggest(wrong[0], self.models)}")
+            self._demand_begin(name, spec)
         for name, model in self.models.items():
             if model.tokens and any(spec.synthetic for spec in self.data.values()):
                 raise ValueError(f"models.{name} reads tokens, and a synthetic task is made of bytes: leave out tokens")
             if model.solve and model.solve.like not in self.models:
                 raise ValueError(f"models.{name}.solve.like names no model, {model.solve.like!r}: {suggest(model.solve.like, self.models)}")
             if model.tokens and self.budget and self.budget.bytes:
-                raise ValueError(f"models.{name} reads tokens, whose bytes cannot be budgeted: use a budget of flops or seconds")
+                raise ValueError(f"models.{name} reads tokens, whose bytes cannot be budgeted: use a budget of flops, seconds or steps")
         return self
+
+    def _demand_begin(self, name: str, spec: DataSpec) -> None:
+        """Raises ``ValueError`` where a classifier would begin from a run that there is not."""
+        if spec.labels is None:
+            return
+        models, begin = spec.only or tuple(self.models), spec.labels.begin
+        texts = {text: one for text, one in self.data.items() if one.labels is None}
+        if begin and begin not in texts:
+            raise ValueError(f"data.{name}.labels.begin names no text, {begin!r}: {suggest(begin, texts)}")
+        trained = (texts[begin].only or tuple(self.models)) if begin else ()
+        if begin and (missing := [model for model in models if model not in trained]):
+            raise ValueError(f"data.{name}.labels.begin: {missing[0]} does not train on {begin}: add it there, or leave it out here")
+        if not begin and (reading := [model for model in models if self.models[model].tokens]):
+            raise ValueError(f"models.{reading[0]} reads tokens, which labels alone do not train: name a text in data.{name}.labels.begin")
 
 
 def read_experiment(path: str | Path) -> Experiment:
@@ -233,11 +274,9 @@ def quick_version(experiment: Experiment) -> Experiment:
         "title": f"{experiment.title} (quick: shows that it runs, its figures mean nothing)",
         "data": data,
         "seeds": experiment.seeds[:1],
-        "budget": Budget(bytes=quick.bytes) if experiment.budget else None,
+        "budget": _quick_budget(experiment),
         "train": experiment.train | {"batch": 1, "data.window": QUICK_WINDOW, "eval.windows": 2, "schedule.warmup": 2} | quick.train,
     }
-    if any(model.tokens for model in experiment.models.values()):
-        changes["budget"] = Budget(flops=quick.bytes * 1e6)
     if experiment.rates:
         changes["rates"] = experiment.rates.model_copy(update={"among": experiment.rates.among[:2], "share": 0.5})
     if experiment.costs:
@@ -245,27 +284,40 @@ def quick_version(experiment: Experiment) -> Experiment:
     return experiment.model_copy(update=changes)
 
 
+def _quick_budget(experiment: Experiment) -> Budget | None:
+    if experiment.budget is None or experiment.budget.steps:
+        return experiment.budget and Budget(steps=QUICK_STEPS)
+    tokens = any(model.tokens for model in experiment.models.values())
+    return Budget(flops=experiment.quick.bytes * 1e6) if tokens else Budget(bytes=experiment.quick.bytes)
+
+
 def _quick_data(spec: DataSpec, score_bytes: int) -> DataSpec:
     task = spec.synthetic
     paths = (task_path(task.model_copy(update={"examples": QUICK_EXAMPLES})),) if task else spec.paths
-    return spec.model_copy(update={"score_bytes": score_bytes, "paths": paths})
+    labels = spec.labels and spec.labels.model_copy(update={"steps": QUICK_STEPS})
+    return spec.model_copy(update={"score_bytes": score_bytes, "paths": paths, "labels": labels})
 
 
 def with_data(experiment: Experiment, paths: Mapping[str, Sequence[str]]) -> Experiment:
-    """The experiment on other files: name of a text -> its paths. Raises ``ValueError`` for a name it does not have."""
+    """The experiment on other files: name of a text -> its paths, of which a fraction is the test part of labels too.
+
+    Raises ``ValueError`` for a name it does not have.
+    """
     data = dict(experiment.data)
     for name, files in paths.items():
         if name not in data:
             raise ValueError(f"the experiment has no text {name!r}: {suggest(name, data)}")
-        data[name] = data[name].model_copy(update={"paths": tuple(files)})
+        labels = data[name].labels
+        other = {"paths": tuple(files), "labels": labels and labels.model_copy(update={"test": ()})}
+        data[name] = data[name].model_copy(update=other)
     return experiment.model_copy(update={"data": data})
 
 
-def found_paths(spec: DataSpec) -> list[str]:
-    """The paths of a text with ``{data}`` and ``{stdlib}`` filled in. Raises ``RunError`` where that folder is missing."""
+def found_paths(paths: Sequence[str]) -> list[str]:
+    """Paths with ``{data}`` and ``{stdlib}`` filled in. Raises ``RunError`` where that folder is missing."""
     places = {"{data}": os.environ.get("SUBQUAD_DATA", "../shared/data"), "{stdlib}": sysconfig.get_paths()["stdlib"]}
     found = []
-    for path in spec.paths:
+    for path in paths:
         for name, place in places.items():
             if path.startswith(name) and not Path(place).is_dir():
                 raise RunError(f"{path} needs the folder {place}, which is missing: set SUBQUAD_DATA, or give files with --data NAME=PATH")

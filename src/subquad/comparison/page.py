@@ -12,16 +12,20 @@ from subquad.comparison.pictures import cost_chart, inside_chart, learning_curve
 from subquad.comparison.results import Outcome, Published, Results
 from subquad.comparison.tables import (
     COSTS,
+    FIGURES,
     NONE,
+    OTHERS,
     Place,
     Table,
     answer_note,
     answer_places,
     answer_table,
     cost_table,
+    figure_table,
     length_table,
     main_note,
     main_table,
+    main_title,
     places,
     seeds,
     verdict_lines,
@@ -49,7 +53,8 @@ def write_page(results: Results, folder: Path) -> Path:
     parts = [
         _about(results),
         section("Answers right", _marked(results, results.tasks, answer_places(results)), note=answer_note(results)),
-        section("Bits per byte", _marked(results, results.data, places(results)), note=main_note(results)),
+        section(main_title(results), _marked(results, results.data, places(results)), note=main_note(results)),
+        section(OTHERS, _plain(figure_table(results)), note=FIGURES if figure_table(results)[1] else ""),
         section("Verdicts", _listed(verdicts[1:]), note=verdicts[0] if verdicts else ""),
         section("Ways of scoring", _plain(ways_table(results)), note=ways_note(results) if ways_table(results)[1] else ""),
         section("Costs", _plain(cost_table(results)), note=COSTS),
@@ -122,7 +127,7 @@ def _cost(results: Results, chart: Chart | None) -> list[str]:
 def _published(results: Results) -> str:
     if not results.published:
         return ""
-    words, ours = ("answers right", answer_table(results)) if results.tasks else ("bits per byte", main_table(results))
+    words, ours = ("answers right", answer_table(results)) if results.tasks else (main_title(results).lower(), main_table(results))
     cards = [f"<h3>Here, {words}</h3>{_plain(ours)}"] if ours[1] else []
     return "".join([*cards, *map(_printed, results.published)])
 
@@ -189,7 +194,7 @@ def _cells(results: Results) -> list[str]:
 
 
 def _cell(outcome: Outcome, config: bool) -> str:
-    bits = ", ".join(f"{value:.3f} {way}" for way, value in outcome.bits.items())
+    bits = ", ".join(f"{value:.3f} {way}" for way, value in outcome.bits.items()) + (f" ({outcome.unit})" if outcome.bits else "")
     right = "" if outcome.accuracy is None else f"{outcome.accuracy:.1%} of the answers right"
     status = f"diverged at step {outcome.step}" if outcome.status == "diverged" else outcome.status
     role = "chooses the learning rate" if outcome.role == "rate" else ""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from statistics import mean
 
-from subquad.comparison.results import Outcome, Results
+from subquad.comparison.results import CurvePoint, Outcome, Results
 from subquad.evaluation.charts import Chart, Series
 from subquad.evaluation.report import time_unit
 
@@ -17,15 +17,16 @@ RIGHT = "answers right (%)"
 def learning_curves(results: Results) -> dict[str, list[tuple[str, Chart]]]:
     """For each text that has validation curves, two charts with their names as files: by training FLOPs and by time.
 
-    A curve is that of the model's first seed. Points far above the lowest one are cut off. On a synthetic task it is of right answers.
+    A curve is that of the model's first seed. Points far above the lowest one are cut off. Of tasks and labels it is of right answers, of
+    labels by training bytes, since nobody counts FLOPs there.
     """
     found: dict[str, list[tuple[str, Chart]]] = {}
     names = file_names(results.data)
     for data in results.data:
         curves = [(hue, model, outcome) for hue, model in enumerate(results.models) if (outcome := _first_curve(results, model, data))]
         if curves:
-            charts = _curves(data, curves, time=False), _curves(data, curves, time=True)
-            found[data] = list(zip((f"curve_{names[data]}_by_flops", f"curve_{names[data]}_by_time"), charts, strict=True))
+            axes = ("bytes" if any(outcome.labelled for _, _, outcome in curves) else "flops", "time")
+            found[data] = [(f"curve_{names[data]}_by_{axis}", _curves(data, curves, axis)) for axis in axes]
     return found
 
 
@@ -77,19 +78,20 @@ def file_names(names: Sequence[str]) -> dict[str, str]:
 
 
 def _context(results: Results, model: str) -> float:
-    return next(float(outcome.config.get("max_len", 100)) for outcome in results.outcomes if outcome.model == model)
+    return next(float(outcome.config.get("max_len", 100)) for outcome in results.outcomes if outcome.model == model and outcome.by_position)
 
 
 Curve = tuple[int, str, Outcome]
-Point = tuple[float, float, int, float]
+_AXES = {"flops": (0, "training FLOPs"), "time": (1, "training time"), "bytes": (2, "training bytes")}
 
 
 def _first_curve(results: Results, model: str, data: str) -> Outcome | None:
     return next((outcome for outcome in results.finals(model, data) if outcome.curve), None)
 
 
-def _curves(data: str, curves: Sequence[Curve], time: bool) -> Chart:
-    unit, size = time_unit(max(point[1] for _, _, outcome in curves for point in outcome.curve)) if time else ("", 1.0)
+def _curves(data: str, curves: Sequence[Curve], axis: str) -> Chart:
+    place, words = _AXES[axis]
+    unit, size = time_unit(max(point[1] for _, _, outcome in curves for point in outcome.curve)) if axis == "time" else ("", 1.0)
     # The first steps fall from 8 bits and would flatten all that follows.
     top = 1.6 * min(point[3] for _, _, outcome in curves for point in outcome.curve)
     answers = any(outcome.accuracies for _, _, outcome in curves)
@@ -98,12 +100,13 @@ def _curves(data: str, curves: Sequence[Curve], time: bool) -> Chart:
         points = outcome.curve if answers else _from_below(outcome.curve, top)
         heights = [100 * share for share in outcome.accuracies] if answers else [point[3] for point in points]
         name = f"{model} (diverged)" if outcome.status == "diverged" else model
-        series.append(Series(name, [point[time] / size for point in points][: len(heights)], heights, "marked", hue))
-    title, label = f"{data}: validation by training {'time' if time else 'FLOPs'}", f"training time ({unit})" if time else "training FLOPs"
-    return Chart(title, label, RIGHT if answers else BITS, tuple(series), log_x=True, y_top=105.0 if answers else top)
+        series.append(Series(name, [(point[place] or 0) / size for point in points][: len(heights)], heights, "marked", hue))
+    title, label = f"{data}: validation by {words}", f"{words} ({unit})" if unit else words
+    unit_of_bits = curves[0][2].unit
+    return Chart(title, label, RIGHT if answers else unit_of_bits, tuple(series), log_x=True, y_top=105.0 if answers else top)
 
 
-def _from_below(curve: Sequence[Point], top: float) -> Sequence[Point]:
+def _from_below(curve: Sequence[CurvePoint], top: float) -> Sequence[CurvePoint]:
     """The points from the last one before the curve comes below ``top``, so that the axis begins where something is seen."""
     first = next((index for index, point in enumerate(curve) if point[3] <= top), len(curve))
     return curve[max(first - 1, 0) :]

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from statistics import mean
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 Status = Literal["done", "diverged", "failed", "waiting"]
 Role = Literal["rate", "final"]
+CurvePoint: TypeAlias = tuple[float | None, float, int, float]
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,9 @@ class Outcome:
     patch and ``by_position`` the means over equal parts of the context, both of the basic way, ``inside`` empty without patches. FLOPs
     per byte are of a forward pass and of a training step; ``curve`` holds (training FLOPs, seconds, bytes, validation bits per byte).
     On a synthetic task ``bits`` are those of an answer, ``accuracy`` is the share of the test part's answers that are right, or, of a
-    cell that chooses a rate, of the best validation's, and ``accuracies`` are those of the points of ``curve``.
+    cell that chooses a rate, of the best validation's, and ``accuracies`` are those of the points of ``curve``. Of labels both are of a
+    label, and nobody counts FLOPs; an encoder's bits on a text are those of a hidden id. ``figures`` are others of the test part, by name,
+    and ``ids_per_second`` are read in one whole window.
     ``state_bytes`` is a decoding state of the whole context, ``peak_bytes`` the most that a training step allocates, and ``serial_steps``
     the layer calls in a row that one more byte takes on average.
     """
@@ -39,6 +42,7 @@ class Outcome:
     inside: list[float] = field(default_factory=list)
     by_position: list[float] = field(default_factory=list)
     accuracy: float | None = None
+    figures: dict[str, float] = field(default_factory=dict)
     scored_bytes: int | None = None
     parameters: int | None = None
     flops_per_byte: float | None = None
@@ -49,11 +53,24 @@ class Outcome:
     state_bytes: int | None = None
     peak_bytes: int | None = None
     serial_steps: float | None = None
-    curve: list[tuple[float, float, int, float]] = field(default_factory=list)
+    ids_per_second: float | None = None
+    curve: list[CurvePoint] = field(default_factory=list)
     accuracies: list[float] = field(default_factory=list)
     probes: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     command: str = ""
+
+    @property
+    def labelled(self) -> bool:
+        """Whether it is of labels."""
+        return self.config.get("kind") == "classifier"
+
+    @property
+    def unit(self) -> str:
+        """What ``bits`` are of."""
+        if self.labelled or self.accuracy is not None:
+            return "bits of an answer"
+        return "bits of a hidden id" if self.config.get("kind") == "encoder" else "bits per byte"
 
 
 @dataclass(frozen=True)

@@ -67,14 +67,17 @@ def compare(
     models = resolve(experiment)
     for spec in experiment.data.values():
         if not spec.synthetic:
-            check_paths(found_paths(spec))
+            check_paths(found_paths([*spec.paths, *(spec.labels.test if spec.labels else ())]))
     final_cells(experiment, models, {})  # whatever cannot be is told before anything runs
     costs = cost_curves(experiment.costs) if experiment.costs else ()
     with _claimed(out, experiment, resume):
         grid = _Grid(experiment, models, out, jobs, Watch(quiet))
         try:
             rates = grid.choose(rate_cells(experiment, models))
-            grid.run(final_cells(experiment, models, rates))
+            finals = final_cells(experiment, models, rates)
+            grid.expect(finals)
+            for begun in (False, True):  # those that begin from other cells come after these
+                grid.run([cell for cell in finals if bool(cell.begin) == begun])
         except KeyboardInterrupt:
             grid.watch.tell(f"stopped, and all that was trained is saved: go on with the same command and --resume (in {out})")
             raise
@@ -153,9 +156,13 @@ class _Grid:
                 self.notes.append(f"{name}: learning rate {chosen[name]:g} by validation ({found})")
         return chosen
 
+    def expect(self, cells: Sequence[Cell]) -> None:
+        """Puts cells into the results, in their order, before they run."""
+        self.known |= {cell.name: waiting(cell) for cell in cells}
+
     def run(self, cells: Sequence[Cell]) -> list[Outcome]:
         """Runs those that are not finished; outcomes in the order of the cells."""
-        self.known |= {cell.name: waiting(cell) for cell in cells}
+        self.expect(cells)
         left: list[Cell] = []
         for cell in cells:
             outcome = read_outcome(self.folder(cell))

@@ -16,16 +16,19 @@ from subquad.evaluation.page import counted, duration
 Table = tuple[list[str], list[list[str]]]
 
 NONE = "–"
-BITS = "Bits per byte on the test part, fewer is better; the best of each column is marked."
-BITS_OF_ANSWERS = "Of synthetic tasks, bits of an answer."
-RIGHT = "Answers of the test part that are right, the likeliest byte taken at each; more is better, the best of each column is marked."
+BITS = "On the test part, fewer is better; the best of each column is marked."
+BITS_OF_ANSWERS = "Of tasks and labels, bits of an answer."
+BITS_OF_HIDDEN = "Of encoders, bits of a hidden id."
+RIGHT = "Answers of the test part that are right, the likeliest taken at each; more is better, the best of each column is marked."
+FIGURES = "On the test part, means over seeds: of labels as GLUE takes them, of text the share of hidden ids that an encoder guesses right."
 SPREAD = "Mean over seeds ± half of the largest less the smallest."
 RULE = "Only gaps wider than the spread over seeds (the largest less the smallest, of either model) count as ahead or behind."
 ONE_SEED = "With one seed no verdict is given, only the numbers: a gap may be no wider than the next seed would move it."
+OTHERS = "Other figures"
 COSTS = "Training bytes and time are means over a model's cells; memory and serial steps are measured on the trained model."
 _WAYS = {"basic": "windows side by side", "sliding": "windows that overlap by half", "strided": "two passes half a patch apart"}
 _MOST_HINT = 120
-_NO_SCALARS = ("bits", "inside", "by_position", "curve", "accuracies", "probes", "config")
+_NO_SCALARS = ("bits", "figures", "inside", "by_position", "curve", "accuracies", "probes", "config")
 
 
 @dataclass(frozen=True)
@@ -53,12 +56,12 @@ def places(results: Results) -> list[list[Place]]:
 
 
 def answer_places(results: Results) -> list[list[Place]]:
-    """The table of right answers: a row for each model, a place for each synthetic task."""
+    """The table of right answers: a row for each model, a place for each task or table of labels."""
     return _places(results, results.tasks, _RIGHT_FIGURE)
 
 
 def answer_table(results: Results) -> Table:
-    """Models by synthetic tasks: the share of right answers with the spread over seeds. No rows without tasks."""
+    """Models by tasks and labels: the share of right answers with the spread over seeds. No rows without any."""
     if not results.tasks:
         return [], []
     named = zip(results.models, answer_places(results), strict=True)
@@ -78,7 +81,29 @@ def main_table(results: Results) -> Table:
 
 def main_note(results: Results) -> str:
     """How to read the main table."""
-    return " ".join([BITS, *([BITS_OF_ANSWERS] if results.tasks else []), *([SPREAD] if seeds(results) > 1 else [])])
+    units = {outcome.unit for outcome in results.outcomes if outcome.role == "final"}
+    kinds = [note for unit, note in (("bits of an answer", BITS_OF_ANSWERS), ("bits of a hidden id", BITS_OF_HIDDEN)) if unit in units]
+    return " ".join([BITS, *kinds, *([SPREAD] if seeds(results) > 1 else [])])
+
+
+def main_title(results: Results) -> str:
+    """What the main table is of."""
+    units = {outcome.unit for outcome in results.outcomes if outcome.role == "final"}
+    return "Bits" if units and "bits per byte" not in units else "Bits per byte"
+
+
+def figure_table(results: Results) -> Table:
+    """Models by whatever else is known of the test part, a column for each text and figure. No rows without any."""
+    columns = [
+        (data, name)
+        for data in results.data
+        for name in dict.fromkeys(name for model in results.models for outcome in results.finals(model, data) for name in outcome.figures)
+    ]
+    rows = []
+    for model in results.models if columns else ():
+        found = [[cell.figures[name] for cell in results.finals(model, data) if name in cell.figures] for data, name in columns]
+        rows.append([model, *(f"{mean(values):.3f}" if values else NONE for values in found)])
+    return (["Model", *(f"{data}: {name.replace('_', ' ')}" for data, name in columns)], rows) if rows else ([], [])
 
 
 def ways_table(results: Results) -> Table:
@@ -111,10 +136,13 @@ def cost_table(results: Results) -> Table:
         ("Training time", lambda cells: _figure(cells, "training_seconds", duration)),
         ("Decoding state", lambda cells: _figure(cells, "state_bytes", lambda value: counted(value, "B"))),
         ("Peak memory of a training step", lambda cells: _figure(cells, "peak_bytes", lambda value: counted(value, "B"))),
+        ("Reading, ids a second", lambda cells: _figure(cells, "ids_per_second", counted)),
         ("Serial steps a byte", lambda cells: _figure(cells, "serial_steps", lambda value: f"{value:.3g}")),
         ("Learning rate", lambda cells: ", ".join(dict.fromkeys(f"{cell.lr:g}" for cell in cells)) or NONE),
     ]
-    cells = {model: [o for o in results.outcomes if o.role == "final" and o.model == model] for model in results.models}
+    finals = [outcome for outcome in results.outcomes if outcome.role == "final"]
+    finals = [outcome for outcome in finals if not outcome.labelled] or finals  # fine-tuning is no part of what a model costs
+    cells = {model: [outcome for outcome in finals if outcome.model == model] for model in results.models}
     known = {model: found for model, found in cells.items() if found}
     shown = [(name, value) for name, value in columns if any(value(found) != NONE for found in known.values())]
     return ["Model", *(name for name, _ in shown)], [[model, *(value(found) for _, value in shown)] for model, found in known.items()]
@@ -164,14 +192,16 @@ def shared_texts(results: Results) -> list[str]:
 def csv_text(results: Results) -> str:
     """Every scalar of every cell, one line a cell, as RFC 4180 has it."""
     ways = list(dict.fromkeys(way for outcome in results.outcomes for way in outcome.bits))
+    figures = list(dict.fromkeys(name for outcome in results.outcomes for name in outcome.figures))
     scalars = [field.name for field in fields(Outcome) if field.name not in _NO_SCALARS]
     at = scalars.index("error") + 1
     buffer = io.StringIO()
     writer = csv.writer(buffer)
-    writer.writerow([*scalars[:at], *(f"bits_{way}" for way in ways), *scalars[at:]])
+    writer.writerow([*scalars[:at], *(f"bits_{way}" for way in ways), *figures, *scalars[at:]])
     for outcome in results.outcomes:
         before, after = [[getattr(outcome, name) for name in part] for part in (scalars[:at], scalars[at:])]
-        writer.writerow([*before, *(outcome.bits.get(way) for way in ways), *after])
+        named = [*(outcome.bits.get(way) for way in ways), *(outcome.figures.get(name) for name in figures)]
+        writer.writerow([*before, *named, *after])
     return buffer.getvalue().encode("utf-8", "backslashreplace").decode("utf-8")
 
 
@@ -183,7 +213,7 @@ def markdown(results: Results) -> str:
         lines = [list(map(_marked_down, header)), ["---"] + ["---:"] * (len(header) - 1), *shown]
         table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
         parts += [f"## {title}", table, _marked_down(note)]
-        if title == _MAIN and (verdicts := verdict_lines(results)):
+        if title == main_title(results) and (verdicts := verdict_lines(results)):
             parts.append("\n".join(f"- {_marked_down(line)}" for line in verdicts))
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -197,12 +227,9 @@ def plain(results: Results) -> str:
         lines = _aligned([[cell + "  " * (j in starred) for j, cell in enumerate(header)], *shown])
         lines = lines if best else min(lines, _aligned(list(zip(header, *rows, strict=True))), key=lambda found: max(map(len, found)))
         parts.append("\n".join(line for line in (title, *lines, visible(note, "")) if line))
-        if title == _MAIN and (verdicts := verdict_lines(results)):
+        if title == main_title(results) and (verdicts := verdict_lines(results)):
             parts.append("\n".join(visible(line, "") for line in verdicts))
     return "\n\n".join(parts)
-
-
-_MAIN = "Bits per byte"
 
 
 def _sections(results: Results) -> list[tuple[str, Table, str, set[tuple[int, int]]]]:
@@ -213,7 +240,8 @@ def _sections(results: Results) -> list[tuple[str, Table, str, set[tuple[int, in
     )
     found: list[tuple[str, Table, str, set[tuple[int, int]]]] = [
         ("Answers right", answer_table(results), answer_note(results), right),
-        (_MAIN, main_table(results), main_note(results), best),
+        (main_title(results), main_table(results), main_note(results), best),
+        (OTHERS, figure_table(results), FIGURES, set()),
         ("Ways of scoring", ways_table(results), ways_note(results) if ways_table(results)[1] else "", set()),
         ("Costs", cost_table(results), COSTS, set()),
         ("Cost by length", length_table(results), "", set()),
@@ -305,7 +333,7 @@ def _gaps(results: Results, subject: str, other: str) -> str:
     gaps = [f"{data} {mean(mine) - mean(theirs):+.3f}" for data, mine, theirs in both if mine and theirs]
     asked = [(data, results.accuracy(subject, data), results.accuracy(other, data)) for data in results.tasks]
     right = [f"{data} {100 * (mean(mine) - mean(theirs)):+.1f}" for data, mine, theirs in asked if mine and theirs]
-    kinds = [(words, found) for words, found in (("bits per byte", gaps), ("answers right in percent", right)) if found]
+    kinds = [(words, found) for words, found in ((main_title(results).lower(), gaps), ("answers right in percent", right)) if found]
     words = "; ".join(f"{words}: {', '.join(found)}" for words, found in kinds)
     return f"{subject} less {other}, {words}." if kinds else ""
 

@@ -59,17 +59,13 @@ class MaskedPrediction(Objective):
         self._demand_blank()
         self._frame = self.tokenizer.frame if isinstance(self.tokenizer, Subwords) else ([], [])
         self._config, self._seed = config.mask, config.seed
-        inner = window - sum(map(len, self._frame))
-        if inner < 1:
+        self._inner = window - sum(map(len, self._frame))
+        if self._inner < 1:
             raise ValueError(f"a window of {window} ids is all special tokens: raise data.window")
-        self._train = Windows(stretches(self.split.train, self.tokenizer), inner, config.seed, data.pack, data.shift)
+        self._train = Windows(stretches(self.split.train, self.tokenizer), self._inner, config.seed, data.pack, data.shift)
         self._bytes_an_id = _size(self.split.train) / self._train.bytes
-        self._valid: Batch | None = None
-        if self.split.valid and config.eval.windows:
-            held_out = Windows(stretches(self.split.valid, self.tokenizer), inner, config.seed, data.pack, False)
-            ids, lengths = zip(*held_out.in_order(config.eval.windows), strict=True)
-            numbers = np.arange(len(ids))
-            self._valid = self._masked(np.stack(ids), np.array(lengths), numbers, config.mask.valid, _VALID_SEED)
+        windows = config.eval.windows
+        self._valid = self._held_out(self.split.valid, windows, data.pack) if self.split.valid and windows else None
 
     def _demand_blank(self) -> None:
         blank = self.tokenizer.blank if isinstance(self.tokenizer, Subwords) else None
@@ -81,6 +77,12 @@ class MaskedPrediction(Objective):
         rows, sizes, free = framed(ids, lengths, *self._frame)
         vocab = 256 if self.tokenizer is None else self.tokenizer.vocab
         return Batch(rows, sizes, masked=mask_ids(rows, free, numbers, share, self._config, vocab, seed))
+
+    def _held_out(self, spans: list[Span], windows: int, pack: bool) -> Batch:
+        """That many windows of held-out text, with always the same ids hidden."""
+        cut = Windows(stretches(spans, self.tokenizer), self._inner, _VALID_SEED, pack, False)
+        ids, lengths = zip(*cut.in_order(windows), strict=True)
+        return self._masked(np.stack(ids), np.array(lengths), np.arange(len(ids)), self._config.valid, _VALID_SEED)
 
     @property
     def figures(self) -> tuple[str, ...]:
@@ -109,14 +111,22 @@ class MaskedPrediction(Objective):
         return nats / self.count(batch)
 
     def validate(self, size: int, place: Place) -> dict[str, float] | None:
-        if self._valid is None:
-            return None
+        return None if self._valid is None else self._judged(self._valid, size, place)
+
+    @torch.inference_mode()
+    def judge(self, spans: list[Span], bytes_: int, size: int, place: Place) -> tuple[dict[str, float], int]:
+        """What ``validate`` gives, of about ``bytes_`` bytes of other held-out text, and how many they are; ``size`` windows at once."""
+        batch = self._held_out(spans, max(1, round(bytes_ / self._bytes_an_id / self._inner)), pack=False)
+        self.model.eval()
+        return self._judged(batch, size, place), self.bytes(batch)
+
+    def _judged(self, held_out: Batch, size: int, place: Place) -> dict[str, float]:
         nats, right = 0.0, 0
-        for first in range(0, len(self._valid.ids), size):
-            logits, asked = self._logits(self._valid.rows(first, first + size), place)
+        for first in range(0, len(held_out.ids), size):
+            logits, asked = self._logits(held_out.rows(first, first + size), place)
             nats += F.cross_entropy(logits, asked, reduction="sum").item()
             right += int((logits.argmax(1) == asked).sum())
-        number = self.count(self._valid)
+        number = self.count(held_out)
         return {self.measure: nats / number, "masked_accuracy": right / number}
 
     def _logits(self, batch: Batch, place: Place) -> tuple[Tensor, Tensor]:
