@@ -68,8 +68,8 @@ def main() -> None:
         slower = rates[torch.float32] / rates[torch.bfloat16]
         body += f"\n\nbfloat16 is not measured: this machine has no instructions for it, and is {slower:.0f} times slower in it."
     if arguments.peer is not None:
-        body += "\n\nThe official M2-BERT is the code of HazyResearch/m2 with its convolution in plain PyTorch. It has as many parameters as "
-        body += "ours (checked at each length), and fails in bfloat16 on a CPU."
+        body += "\n\nThe official M2-BERT is the code of HazyResearch/m2 with its convolution in plain PyTorch. It has as many parameters "
+        body += "as ours (checked at each length), and fails in bfloat16 on a CPU."
     command = "make bench BENCHMARKS=m2_bert" if arguments.peer is None else "python -m benchmarks.m2_bert --peer m2/bert"
     record("m2-bert-latency", "M2-BERT's latency", command, body)
 
