@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from subquad import from_official
 from subquad.evaluation.flops import count_parameters
-from subquad.interop.m2_bert import OfficialEncoder, as_encoder
+from subquad.interop.m2_bert import OfficialBert, as_model
 from subquad.interop.official import official_module
 from subquad.layers.block_diagonal import BlockDiagonalLinear
 from subquad.layers.monarch_mixer import MonarchMixer
@@ -30,9 +30,9 @@ def kind_of(name: str) -> str:
     return next(kind for prefix, kind in kinds.items() if name.startswith(prefix))
 
 
-def bert(golden: Golden) -> OfficialEncoder:
+def bert(golden: Golden) -> OfficialBert:
     module = from_official(kind_of(golden.name), golden.config, golden.state)
-    assert isinstance(module, OfficialEncoder) and not module.training
+    assert isinstance(module, OfficialBert) and not module.training
     return module
 
 
@@ -40,7 +40,7 @@ def inputs(golden: Golden) -> list[Tensor | None]:
     return [golden.tensors.get(f"in.{name}") for name in ("input_ids", "attention_mask", "token_type_ids")]
 
 
-def layers(module: OfficialEncoder) -> dict[str, nn.Module]:
+def layers(module: OfficialBert) -> dict[str, nn.Module]:
     """Parts whose outputs cases hold, by the names that they have there."""
     blocks = module.encoder.stack.blocks
     parts: dict[str, nn.Module] = {f"layer{index}": block for index, block in enumerate(blocks)}
@@ -108,7 +108,7 @@ def test_mixer(name: str) -> None:
 def test_masked_language_model(name: str) -> None:
     golden = Golden(name)
     module, keys = official_module(kind_of(name), golden.config, golden.state)
-    assert isinstance(module, OfficialEncoder)
+    assert isinstance(module, OfficialBert)
     ids, mask, types = inputs(golden)
     with watched(layers(module)) as seen:
         logits = module(ids, mask, types)
@@ -164,10 +164,10 @@ def test_weights_go_back_as_they_came(name: str) -> None:
 def test_full_size_models_load_on_the_meta_device(size: str) -> None:
     about = full_size(f"m2-bert-{size}-mlm")
     module = from_official("m2-bert", about["config"], about["state"])
-    assert isinstance(module, OfficialEncoder)
+    assert isinstance(module, OfficialBert)
     assert count_parameters(module) == about["parameters"]
     assert all(tensor.is_meta for tensor in module.state_dict().values())
-    assert as_encoder(module).config == PRESETS[f"m2-bert-{size}"]
+    assert as_model(module).config == PRESETS[f"m2-bert-{size}"]
 
 
 @pytest.mark.parametrize("length", ["2k", "8k", "32k"])
@@ -186,7 +186,7 @@ def test_an_encoder_of_ours_keeps_padding_out(name: str) -> None:
     golden = Golden(name)
     ids, mask, types = inputs(golden)
     assert ids is not None and mask is not None and not mask.all()
-    official, ours = bert(golden), as_encoder(bert(golden))
+    official, ours = bert(golden), as_model(bert(golden))
     assert isinstance(ours.config, EncoderConfig) and ours.config.padding == "masked"
     whole = torch.ones_like(mask)
     torch.testing.assert_close(ours(ids, whole, types), official(ids, whole, types), rtol=0, atol=1e-5)

@@ -88,6 +88,24 @@ def test_a_backbone_without_a_start_has_a_vector_for_each_id(ids: Tensor) -> Non
         model(ids, LENGTHS)
 
 
+@torch.no_grad()
+def test_an_encoder_that_reads_padding_reads_as_much_for_every_text(ids: Tensor) -> None:
+    """With official padding a text is filled up to the context, whatever stands beside it; that changes what comes out."""
+    mixer = MonarchMixerConfig(two_sided=True, filter=ImplicitFilterConfig(features=3, width=8))
+    answers = []
+    for padding in ("official", "masked"):
+        torch.manual_seed(0)
+        backbone = EncoderConfig(max_len=20, init_std=0.5, stack=StackConfig(dim=16, depth=2, mixer=mixer), padding=padding)
+        model = ClassifierConfig(backbone=backbone, classes=("a", "b")).build().double().eval()
+        together = model(ids[:, :12], [7, 2, 12, 1])
+        for row, length in enumerate([7, 2, 12, 1]):
+            torch.testing.assert_close(model(ids[row : row + 1, :length])[0], together[row], rtol=0, atol=1e-9)
+        with pytest.raises(ValueError, match="21 ids exceed the context of 20"):
+            model(torch.zeros(1, 21, dtype=torch.int64))
+        answers.append(together)
+    assert (answers[0] - answers[1]).abs().min() > 1e-6
+
+
 def test_more_than_the_context_is_refused(model: Classifier) -> None:
     assert (model.vocab, model.max_len) == (256, 20)
     with pytest.raises(ValueError, match="21 ids exceed the context of 20"):

@@ -81,11 +81,11 @@ def test_the_heads_are_their_formulas(ids: Tensor) -> None:
     h = masked.hidden(ids)
     logits = masked.head.norm(F.gelu(masked.head.dense(h))) @ masked.embedding.weight.T + masked.head.bias
     torch.testing.assert_close(masked(ids), logits, rtol=0, atol=1e-12)
-    scores = encoder(head="scores", outputs=3, pooling={"over": "mean", "dense": True})
-    assert scores.pooler is not None and isinstance(scores.head, torch.nn.Linear)
-    pooled = torch.tanh(scores.pooler(scores.hidden(ids).mean(1)))
-    torch.testing.assert_close(scores(ids), scores.head(pooled), rtol=0, atol=1e-12)
-    torch.testing.assert_close(scores.embed(ids), pooled, rtol=0, atol=1e-12)
+    dense = encoder(head="none", pooling={"over": "mean", "dense": True})
+    assert dense.pooler is not None and dense.head is None
+    pooled = torch.tanh(dense.pooler(dense.hidden(ids).mean(1)))
+    torch.testing.assert_close(dense(ids), pooled, rtol=0, atol=1e-12)
+    torch.testing.assert_close(dense.embed(ids), pooled, rtol=0, atol=1e-12)
     normalized = encoder(head="none", pooling={"normalized": True})(ids)
     torch.testing.assert_close(normalized.norm(dim=1), torch.ones(3, dtype=torch.float64))
 
@@ -166,8 +166,6 @@ def test_wrong_inputs(ids: Tensor) -> None:
         encoder(types=0)(ids, None, ids)
     with pytest.raises(ValueError, match="nothing stands for blanks"):
         model(ids, blanks=ids > 3)
-    with pytest.raises(ValueError, match="outputs is for head="):
-        encoder(outputs=3)
     with pytest.raises(ValueError, match="blank must be one of the 256 ids"):
         encoder(blank=256)
     with pytest.raises(ValueError, match="4 blocks do not divide the widths 10 and 40"):

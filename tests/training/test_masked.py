@@ -155,7 +155,6 @@ def test_word_pieces(corpus: Corpus, tmp_path: Path) -> None:
     ("options", "sentence"),
     [
         ({"model.blank": None}, "nothing stands for ids that are hidden"),
-        ({"model.head": "scores", "model.outputs": 2}, 'needs an encoder with head="mlm"'),
         ({"model.head": "none"}, r"book\.txt is no table by its name: .*data\.pairs\.table"),
         ({"data.window": 33}, "a window of 33 ids exceeds the model's context of 32"),
         ({"data.tokenizer": 40}, "at least 64 tokens"),

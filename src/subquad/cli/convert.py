@@ -10,7 +10,7 @@ from tyro.conf import Positional, arg
 
 from subquad.cli.arguments import TEXT, option, parse_arguments
 
-ABOUT = """Makes a run folder of an official checkpoint: the model in it generates, scores or embeds as one trained here.
+ABOUT = """Makes a run folder of an official checkpoint: the model in it generates, scores, embeds or classifies as one trained here.
 
 Kinds: hyena-lm (HazyResearch/safari), hyena-dna (HazyResearch/hyena-dna), m2-bert and m2-bert-embedding (HazyResearch/m2).
 

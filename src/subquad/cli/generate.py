@@ -50,13 +50,14 @@ def main(arguments: Sequence[str]) -> None:
 
     from subquad import api
 
-    stops = [os.fsencode(text) for text in request.stop] or None
+    options = {"stop": [os.fsencode(text) for text in request.stop] or None, "utf8": request.utf8, **given(request, OPTIONS)}
     model = api.load(run, request.device)
+    pieces = api.stream(model, prompt, **options)  # refuses wrong options at the call, before the work of distilling
     if request.modes is not None:
         model, errors = api.distil(model, request.modes)
+        pieces = api.stream(model, prompt, **options)
         worst = max(float(error.max()) for error in errors.values())
         print(f"filters distilled to {request.modes} modes: relative error of {worst:.1e} at most", file=sys.stderr)
-    pieces = api.stream(model, prompt, stop=stops, utf8=request.utf8, **given(request, OPTIONS))
     if request.out in (None, "-"):
         _write(sys.stdout.buffer, pieces)
         if sys.stdout.isatty():

@@ -17,8 +17,8 @@ import yaml
 from subquad import checkpoint
 from subquad.data import open_tokenizer, read_subwords
 from subquad.errors import RunError
+from subquad.interop.m2_bert import encoder_in, set_padding
 from subquad.interop.official import KINDS, from_official, kind_of
-from subquad.models.encoder import Encoder
 from subquad.training.state import check_out
 
 SAFE, PICKLED = (".safetensors",), (".pt", ".pth", ".ckpt", ".bin")
@@ -50,9 +50,9 @@ def convert(
     options = _config(config if config is not None else weights.parent / checkpoint.CONFIG, config is None)
     model = official.model(from_official(kind, options, read_state(weights)))
     if padding != "masked":
-        if padding != "official" or not isinstance(model, Encoder):
+        if padding != "official" or encoder_in(model) is None:
             raise ValueError(f'padding is "masked", or "official" for an encoder, got {padding!r} for {kind}: leave it out')
-        model.config = model.config.model_copy(update={"padding": padding})
+        set_padding(model, padding)
     tokenizer = official.tokenizer if tokenizer is None else tokenizer
     if tokenizer is not None:
         model.tokenizer = open_tokenizer(str(tokenizer), []) if model.lossless else read_subwords(tokenizer)

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from subquad.config import Config, parse
@@ -24,6 +24,7 @@ from subquad.interop.keys import Constant, Key, Keys, State, weight_and_bias
 from subquad.interop.options import read_options
 from subquad.layers.block_diagonal import BlockDiagonalLinear
 from subquad.layers.monarch_mixer import MonarchMixer, MonarchMixerConfig
+from subquad.models.classifier import Classifier, ClassifierConfig
 from subquad.models.encoder import Encoder, EncoderConfig
 
 Plan = tuple[Callable[[], nn.Module], Keys]
@@ -40,11 +41,13 @@ _FIXED = {
     "use_learnable_monarch": False,
     "sequence_token_planting": False,
 }
-# For training, for fused kernels that compute the same, for attention that is not there, for loading, or read by nobody.
+# For training, for fused kernels that compute the same, for attention that is not there, for loading, notes of transformers, or read by
+# nobody.
 _IGNORED = (
     *("long_conv_kernel_learning_rate", "hyena_wd", "hyena_filter_dropout", "attention_probs_dropout_prob", "initializer_range"),
-    *("use_flash_fft", "num_attention_heads", "alibi_starting_size", "pretrained_checkpoint", "precision", "problem_type"),
-    *("expand_positional_embeddings", "position_embedding_type", "use_cache", "classifier_dropout", "model_type"),
+    *("use_flash_fft", "num_attention_heads", "alibi_starting_size", "pretrained_checkpoint", "precision", "label2id"),
+    *("expand_positional_embeddings", "position_embedding_type", "use_cache", "model_type"),
+    *("architectures", "auto_map", "torch_dtype", "dtype", "transformers_version", "_name_or_path"),
 )
 _MIXER_IGNORED = ("hyena_kernel_lr", "hyena_wd", "hyena_filter_dropout", "use_flash_fft", "use_flashfftconv", "dropout")
 
@@ -94,7 +97,10 @@ class BertOptions(FilterOptions):
     use_glu_mlp: bool = True
     use_monarch_mlp: bool = False
     monarch_mlp_nblocks: int = Field(4, gt=0)
-    num_labels: int = Field(2, gt=0)
+    num_labels: int | None = Field(None, gt=0)
+    id2label: dict[int, str] | None = None
+    problem_type: Literal["regression", "single_label_classification", "multi_label_classification"] | None = None
+    classifier_dropout: float | None = Field(None, ge=0, lt=1)
     pool_all: bool = False
     use_cls_token: bool = False
     gather_sentence_embeddings: bool = False
@@ -105,18 +111,46 @@ class BertOptions(FilterOptions):
         """The rows of the embedding: a multiple of 8."""
         return self.effective_vocab_size or self.vocab_size + -self.vocab_size % 8
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the classes, their numbers where there are none."""
+        names = self.id2label or {}
+        return tuple(names.get(label, str(label)) for label in range(self.num_labels or len(names) or 2))
 
-class OfficialEncoder(nn.Module):
-    """ids (B, T) -> MLM logits (B, T, V), class scores (B, labels) or embeddings (B, D); only the mean over positions heeds the mask."""
+    @property
+    def one_answer(self) -> bool:
+        """Whether a text has one class or one number, not several."""
+        several = {"multi_label_classification": True, "regression": len(self.labels) > 1}
+        return not several.get(str(self.problem_type), False)
 
-    def __init__(self, config: EncoderConfig) -> None:
+    @model_validator(mode="after")
+    def _agree(self) -> BertOptions:
+        if self.id2label is not None and sorted(self.id2label) != list(range(len(self.labels))):
+            raise ValueError(f"id2label must name the labels 0 to {len(self.labels) - 1}, got {sorted(self.id2label)}")
+        return self
+
+
+class OfficialBert(nn.Module):
+    """ids (B, T) -> MLM logits (B, T, V), class scores (B, labels) or embeddings (B, D); only the mean over positions heeds the mask.
+
+    ``one_answer`` says that the scores are of classes that exclude each other, or of one number.
+    """
+
+    def __init__(self, config: EncoderConfig | ClassifierConfig, one_answer: bool = True) -> None:
         super().__init__()
-        self.encoder = config.build()
+        self.model = config.build()
+        self.one_answer = one_answer
         self.encoder.embedding.padding_idx = 0  # the row of [PAD] takes no gradient as an input
+
+    @property
+    def encoder(self) -> Encoder:
+        encoder = encoder_in(self.model)
+        assert encoder is not None
+        return encoder
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None) -> Tensor:
         y: Tensor = self.encoder(input_ids, attention_mask, token_type_ids)
-        return y
+        return self.model.head(self.model.dropout(y)) if isinstance(self.model, Classifier) else y
 
 
 def block_diagonal_linear(config: Mapping[str, Any], state: State) -> Plan:
@@ -144,7 +178,7 @@ def bert(config: Mapping[str, Any], state: State) -> Plan:
 def bert_embedding(config: Mapping[str, Any], state: State) -> Plan:
     """The retrieval models: ``BertForSequenceClassification``, of which the vector before the classifier is the embedding."""
     options = read_options(BertOptions, config, _FIXED, _IGNORED)
-    dim, labels = options.hidden_size, options.num_labels
+    dim, labels = options.hidden_size, len(options.labels)
     unused = {"classifier.weight": (labels, dim), "classifier.bias": (labels,)}
     values, keys = _encoder(options, state)
     keys += Keys([], [Constant(name, torch.empty(shape, device="meta")) for name, shape in unused.items()], optional=unused)
@@ -153,13 +187,32 @@ def bert_embedding(config: Mapping[str, Any], state: State) -> Plan:
     return _plan({**values, "head": "none", "pooling": pooling}, keys)
 
 
-def as_encoder(module: nn.Module) -> Encoder:
-    """The model of ours inside, whose mixers keep padding out."""
-    assert isinstance(module, OfficialEncoder)
-    model = module.encoder
-    model.embedding.padding_idx = None
-    model.config = model.config.model_copy(update={"padding": "masked"})
-    return model
+def as_model(module: nn.Module) -> Encoder | Classifier:
+    """The model of ours inside, whose mixers keep padding out.
+
+    Raises ``ValueError`` for a head of several labels or numbers a text, of which a classifier gives one.
+    """
+    assert isinstance(module, OfficialBert)
+    if not module.one_answer:
+        raise ValueError("this head gives a text several labels or numbers, and a run gives one: use subquad.from_official in Python")
+    module.encoder.embedding.padding_idx = None
+    set_padding(module.model, "masked")
+    return module.model
+
+
+def encoder_in(model: nn.Module) -> Encoder | None:
+    """A model that is an encoder, or the encoder that a classifier reads with; None for others."""
+    inner = model.backbone if isinstance(model, Classifier) else model
+    return inner if isinstance(inner, Encoder) else None
+
+
+def set_padding(model: nn.Module, padding: Literal["masked", "official"]) -> None:
+    """Says in the configs of an encoder, or of a classifier with one, whether padding may change results."""
+    encoder = encoder_in(model)
+    assert encoder is not None
+    encoder.config = encoder.config.model_copy(update={"padding": padding})
+    if isinstance(model, Classifier):
+        model.config = model.config.model_copy(update={"backbone": encoder.config})
 
 
 def _masked_lm(options: BertOptions, state: State) -> Plan:
@@ -177,12 +230,17 @@ def _masked_lm(options: BertOptions, state: State) -> Plan:
 
 def _classifier(options: BertOptions, state: State) -> Plan:
     values, keys = _encoder(options, state)
-    keys += _pooler_keys(options) + Keys(weight_and_bias("classifier", "head"))
-    return _plan({**values, "head": "scores", "outputs": options.num_labels, "pooling": _pooling(options)}, keys)
+    keys = (keys + _pooler_keys(options)).under("", "backbone.") + Keys(weight_and_bias("classifier", "head"))
+    config = {
+        "backbone": {**values, "kind": "encoder", "head": "none", "pooling": _pooling(options)},
+        "dropout": options.hidden_dropout_prob if options.classifier_dropout is None else options.classifier_dropout,
+        **({"target": "number"} if len(options.labels) == 1 else {"classes": options.labels}),
+    }
+    return partial(OfficialBert, parse(ClassifierConfig, config), options.one_answer), keys.under("", "model.")
 
 
 def _plan(values: Mapping[str, Any], keys: Keys) -> Plan:
-    return partial(OfficialEncoder, parse(EncoderConfig, values)), keys.under("", "encoder.")
+    return partial(OfficialBert, parse(EncoderConfig, values)), keys.under("", "model.")
 
 
 def _pooling(options: BertOptions) -> dict[str, Any]:

@@ -37,8 +37,8 @@ KINDS = {
     "block-diagonal-linear": Kind(m2_bert.block_diagonal_linear),
     "monarch-linear": Kind(monarch.linear),
     "m2-mixer": Kind(m2_bert.mixer),
-    "m2-bert": Kind(m2_bert.bert, m2_bert.as_encoder),
-    "m2-bert-embedding": Kind(m2_bert.bert_embedding, m2_bert.as_encoder),
+    "m2-bert": Kind(m2_bert.bert, m2_bert.as_model),
+    "m2-bert-embedding": Kind(m2_bert.bert_embedding, m2_bert.as_model),
 }
 
 

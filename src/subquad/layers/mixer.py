@@ -42,7 +42,10 @@ class Mixer(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(B, T, D) -> (B, T, D). ``mask`` (B, T) is True at real positions; the others neither give nor get anything."""
+        """(B, T, D) -> (B, T, D). ``mask`` (B, T) is True at real positions; the others neither give nor get anything.
+
+        Raises ``ValueError`` as ``check_mask`` does.
+        """
 
     def prepare(self, length: int) -> Prepared | None:
         """What depends on the weights and a length alone, for those mixers whose ``forward`` then takes it as ``prepared``."""
@@ -115,6 +118,7 @@ class Segmented(Mixer):
         self.mixer, self.segment = mixer, segment
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        check_mask(x, mask)
         batch, length, dim = x.shape
         fill = -length % self.segment
         parts = F.pad(x, (0, 0, 0, fill)).reshape(-1, self.segment, dim)

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from subquad.layers.mixer import Mixer, MixerConfig
+from subquad.layers.mixer import Mixer, MixerConfig, check_mask
 from subquad.ops.monarch import monarch_multiply
 from subquad.state import State
 
@@ -49,8 +49,7 @@ class Monarch(Mixer):
         self.norm = nn.LayerNorm(dim) if config.channels else None
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        if mask is not None and mask.shape != x.shape[:2]:
-            raise ValueError(f"a mask has one entry a position, {tuple(x.shape[:2])}, got {tuple(mask.shape)}: give (B, T)")
+        check_mask(x, mask)
         real = None if mask is None else mask.unsqueeze(-1)
         y = self.sequence((x if real is None else x * real).mT).mT
         if self.channels is not None and self.norm is not None:

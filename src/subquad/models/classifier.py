@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
@@ -52,8 +53,7 @@ class ClassifierConfig(AnyModelConfig):
     @field_validator("backbone")
     @classmethod
     def _headless(cls, backbone: LanguageModelConfig | EncoderConfig) -> LanguageModelConfig | EncoderConfig:
-        headless = {"head": "none", "outputs": 0}
-        return backbone.model_copy(update=headless) if isinstance(backbone, EncoderConfig) else backbone
+        return backbone.model_copy(update={"head": "none"}) if isinstance(backbone, EncoderConfig) else backbone
 
     @model_validator(mode="after")
     def _fits(self) -> ClassifierConfig:
@@ -106,6 +106,8 @@ class Classifier(Model):
         counts = torch.tensor([ids.shape[1]] * len(ids) if lengths is None else list(lengths), device=ids.device)
         if isinstance(self.backbone, Encoder):
             self._demand_ids(counts, "an encoder reads it")
+            if self.backbone.config.padding == "official":  # which reads its padding: each text is filled up to the context
+                ids = _filled(ids, counts, self.max_len)
             inside = torch.arange(ids.shape[1], device=ids.device) < counts[:, None]
             pooled = self.backbone.embed(ids, None if bool(inside.all()) else inside)
         else:
@@ -129,3 +131,9 @@ class Classifier(Model):
     def _demand_ids(counts: Tensor, where: str) -> None:
         if len(counts) and int(counts.min()) < 1:
             raise ValueError(f"an empty text has no class where {where}: leave it out")
+
+
+def _filled(ids: Tensor, counts: Tensor, length: int) -> Tensor:
+    """(B, n) -> (B, length) with 0 behind the first ``counts[b]`` ids of row b; as long as it is where n exceeds ``length``."""
+    ids = F.pad(ids, (0, max(0, length - ids.shape[1])))
+    return ids.masked_fill(torch.arange(ids.shape[1], device=ids.device) >= counts[:, None], 0)

@@ -1,10 +1,10 @@
 """An encoder of whole texts, two-sided: BERT with attention, M2-BERT with Monarch mixers (arXiv 2310.12109).
 
     x = norm(E[id] + P[position] + S[type]),   h = stack(x)  (T, D)
-    head "mlm":     logits[t] = E norm(gelu(W h[t])) + b, what stands at t;   "scores":  W pooled(h) + b;   "none":  pooled(h)
+    head "mlm":   logits[t] = E norm(gelu(W h[t])) + b, what stands at t;        head "none":   pooled(h)
 
-``pooled`` is the mean over a text's positions or the first one, and whatever ``pooling`` adds. B batch, T ids, D width, V vocabulary.
-Cost in T: that of the stack's mixer.
+``pooled`` is the mean over a text's positions or the first one, and whatever ``pooling`` adds; classes and numbers are read from it by a
+``Classifier``. B batch, T ids, D width, V vocabulary. Cost in T: that of the stack's mixer.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ class PoolingConfig(Config):
 class EncoderConfig(ModelConfig):
     """``positions`` are learned vectors; ``types`` is the number of kinds of segments that ids may belong to, 0 for none.
 
-    ``head`` is what comes out: "mlm", the logits of what stands at each position; "scores", ``outputs`` numbers a text, of classes or of a
-    regression; "none", an embedding. ``padding="official"`` keeps the mask from the mixers, as the official M2-BERT does, so that padding
-    changes results. ``blank`` is what stands for an id that is to be guessed: an id of the vocabulary, or a "learned" vector.
+    ``head`` is what comes out: "mlm", the logits of what stands at each position; "none", an embedding. ``padding="official"`` keeps the
+    mask from the mixers, as the official M2-BERT does, so that padding changes results. ``blank`` is what stands for an id that is to be
+    guessed: an id of the vocabulary, or a "learned" vector.
     """
 
     kind: Literal["encoder"] = "encoder"
@@ -51,16 +51,13 @@ class EncoderConfig(ModelConfig):
     stack: StackConfig
     positions: Literal["learned", "none"] = "learned"
     types: int = Field(0, ge=0)
-    head: Literal["mlm", "scores", "none"] = "mlm"
-    outputs: int = Field(0, ge=0)
+    head: Literal["mlm", "none"] = "mlm"
     pooling: PoolingConfig = PoolingConfig()
     padding: Literal["masked", "official"] = "masked"
     blank: int | Literal["learned"] | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> EncoderConfig:
-        if (self.head == "scores") != (self.outputs > 0):
-            raise ValueError(f'outputs is for head="scores", which needs 1 or more, got head={self.head!r} and outputs={self.outputs}')
         if isinstance(self.blank, int) and not 0 <= self.blank < self.vocab:
             raise ValueError(f'blank must be one of the {self.vocab} ids, 0 to {self.vocab - 1}, or "learned", got {self.blank}')
         return self
@@ -91,11 +88,7 @@ class Encoder(Model):
         self.dropout = nn.Dropout(config.stack.dropout)
         self.stack = Stack(config.stack, config.max_len)
         self.pooler = nn.Linear(dim, dim) if config.pooling.dense and config.head != "mlm" else None
-        self.head: MaskedHead | nn.Linear | None = None
-        if config.head == "mlm":
-            self.head = MaskedHead(dim, config.vocab, config.stack.norm_eps)
-        elif config.head == "scores":
-            self.head = nn.Linear(dim, config.outputs)
+        self.head = MaskedHead(dim, config.vocab, config.stack.norm_eps) if config.head == "mlm" else None
         init_weights(self, config.init_std)
 
     @property
@@ -114,21 +107,18 @@ class Encoder(Model):
         blanks: Tensor | None = None,
         prepared: Sequence[Prepared | None] | None = None,
     ) -> Tensor:
-        """ids (B, T) -> logits (B, T, V), scores (B, outputs) or embeddings (B, D), as the head says.
+        """ids (B, T) -> logits (B, T, V) or embeddings (B, D), as the head says.
 
         ``mask`` (B, T) is True, or 1, at a text's own positions; padding changes nothing elsewhere. ``token_types`` (B, T) are those of the
         ids, 0 without; ``blanks`` (B, T) is True where an id is not to be read but guessed; ``prepared`` as ``prepare`` made it.
         Raises ``ValueError`` when T exceeds max_len, and for shapes that differ.
         """
         h = self.hidden(ids, mask, token_types, blanks, prepared)
-        if isinstance(self.head, MaskedHead):
-            return self.head(h, self.embedding.weight)
-        pooled = self._pooled(h, mask)
-        return pooled if self.head is None else self.head(self.dropout(pooled))
+        return self._pooled(h, mask) if self.head is None else self.head(h, self.embedding.weight)
 
     def guesses(self, ids: Tensor, asked: Tensor, mask: Tensor | None = None, blanks: Tensor | None = None) -> Tensor:
         """Logits (N, V) at the positions that are ``asked`` for, (B, T), in their order: ``forward(...)[asked]`` without all others."""
-        if not isinstance(self.head, MaskedHead):
+        if self.head is None:
             raise ValueError(f'guesses need head="mlm", got {self.config.head!r}: build the encoder with that head')
         return self.head(self.hidden(ids, mask, None, blanks)[asked], self.embedding.weight)
 

@@ -108,7 +108,7 @@ def _with_head_of(there: Encoder, here: Encoder) -> Encoder:
     """The encoder without its head where the other has none; a pooler that it lacks begins as the other's."""
     if here.config.head != "none" or there.config.head == "none":
         return there
-    bare = there.config.model_copy(update={"head": "none", "outputs": 0, "pooling": here.config.pooling}).build()
+    bare = there.config.model_copy(update={"head": "none", "pooling": here.config.pooling}).build()
     fresh = {name: tensor for name, tensor in here.state_dict().items() if name.startswith("pooler.")}
     kept = {name: tensor for name, tensor in there.state_dict().items() if not name.startswith("head.")}
     bare.load_state_dict(fresh | kept if bare.pooler is not None else kept)
