@@ -1,4 +1,5 @@
-"""Every shipped experiment in its quick version: all of its models, on a few kilobytes of bundled text in place of its files."""
+"""Every shipped experiment in its quick version: all of its models, on a few kilobytes of bundled text in place of its files, and on a
+made table in place of its labels."""
 
 from __future__ import annotations
 
@@ -19,7 +20,10 @@ def test_runs_whole(path: Path, tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_bytes((ROOT / "examples/data/tinyshakespeare.txt").read_bytes()[:60_000])
     experiment = read_experiment(path)
-    experiment = quick_version(with_data(experiment, {name: [str(text)] for name, spec in experiment.data.items() if not spec.synthetic}))
+    table = tmp_path / "table.tsv"
+    table.write_text("\n".join("\t".join([str(n % 3)] * 3 + [f"a text of number {n}"]) for n in range(600)))
+    files = {name: [str(table if spec.labels else text)] for name, spec in experiment.data.items() if not spec.synthetic}
+    experiment = quick_version(with_data(experiment, files))
     experiment = experiment.model_copy(update={"data": dict(list(experiment.data.items())[:2])})
     threads = torch.get_num_threads()
     results = compare(experiment, tmp_path / "out", jobs=0, quiet=True)
