@@ -2,7 +2,7 @@
 
     make bench BENCHMARKS=retrieval
 
-About twenty minutes on one core. The encoder learns from pairs: of every document's own text two crops at random, which belong together,
+About 18 minutes of one core. The encoder learns from pairs: of every document's own text two crops at random, which belong together,
 and of the training queries with crops of what answers them. It ranks whole documents. The sets are those of SUBQUAD_DATA
 (retrieval/cranfield, retrieval/qmsum). --small is a quick check that everything runs, and records nothing.
 """
@@ -266,7 +266,8 @@ def main() -> None:
         f"Its word pieces come from {PRETRAINING['steps']} steps of masked language modelling on all documents ({taken:.0f} s), "
         '"untrained" is what these leave; then it learns from pairs of crops, each set by itself. It reads documents whole, meetings of '
         "up to 147,000 characters too. BM25 is bm25s without stemming; the last row is their reciprocal rank fusion. No test query or "
-        "judgement was trained on or used to choose the recipe, which was tuned on Cranfield. Seconds are of one processor.\n\n" + "\n\n".join(tables)
+        "judgement was trained on or used to choose the recipe, which was tuned on Cranfield. "
+        "Seconds are of one processor.\n\n" + "\n\n".join(tables)
     )
     if not small:
         record("retrieval", "Retrieval", "make bench BENCHMARKS=retrieval", body)
