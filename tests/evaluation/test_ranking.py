@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from subquad import api
-from subquad.evaluation.ranking import by_embedding, by_score, evaluate, ndcg, recall, reciprocal_rank
+from subquad.evaluation.ranking import by_embedding, by_score, evaluate, fused, ndcg, recall, reciprocal_rank
 from subquad.models.encoder import Encoder
 from tests.training.test_masked import MODEL
 
@@ -64,6 +64,19 @@ def test_equal_scores_are_ordered_by_name_backwards() -> None:
     assert by_score(scores, ["b", "a", "d", "c"], 2) == [["a", "d"], ["d", "c"]]
     with pytest.raises(ValueError, match="a name for each of 4 documents, got 1"):
         by_score(scores, ["b"])
+
+
+def test_fused_lists() -> None:
+    """Sums of reciprocal ranks, by hand; one list is itself; what is in one list alone has its rank's share; ties as anywhere."""
+    assert fused([["a", "b", "c"], ["c", "b", "d"]]) == ["c", "b", "a", "d"]  # c: 1/63 + 1/61, b: 2/62, a: 1/61, d: 1/63
+    assert fused([["a", "b", "c"], ["c", "b", "d"]], 1) == ["c", "b", "a", "d"]  # c: 1/4 + 1/2, b: 2/3, a: 1/2, d: 1/4
+    assert fused([["a", "b", "e"], ["c", "b", "d"]], 0) == ["c", "b", "a", "e", "d"]  # c, b and a: 1, e and d: 1/3
+    assert fused([["a", "b"], ["b", "a"]]) == ["b", "a"]
+    ranked = list("hdagx")
+    assert fused([ranked]) == fused([ranked, ranked]) == ranked and fused([]) == fused([[], []]) == []
+    assert fused([["a", "b", "c"], ["c", "b", "a"], ["b"]]) == ["b", "c", "a"]
+    with pytest.raises(ValueError, match="0 or more, got -1"):
+        fused([["a"]], -1)
 
 
 def test_by_embedding() -> None:

@@ -3,6 +3,8 @@
     DCG@k = sum over ranks r <= k of grade_r / log2(r + 1),   nDCG@k = DCG@k / DCG@k of the best order of all judged documents
     recall@k = relevant documents at ranks <= k / relevant documents,   MRR = mean of 1 / rank of the first relevant one
 
+    fused score of a document = sum over lists of 1 / (60 + its rank there)     (reciprocal rank fusion, SIGIR 2009)
+
 A document is relevant with a grade of 1 or more; one without a judgement has grade 0, and a grade below 0 counts as 0. Equal scores are
 ordered by name, the last in the alphabet first. Each text is one vector, however long it is.
 """
@@ -78,6 +80,20 @@ def by_embedding(
     """
     asked, found = (F.normalize(embed(model, list(texts.values()), cut=cut), dim=1) for texts in (queries, documents))
     return dict(zip(queries, by_score(asked @ found.mT, list(documents), k), strict=True))
+
+
+def fused(lists: Sequence[Sequence[str]], constant: int = 60) -> list[str]:
+    """One list of all that is in any of several, by reciprocal rank fusion: scores of any scale, and lists of any length, go together.
+
+    A larger ``constant`` counts the first ranks for less. Raises ``ValueError`` for a negative one.
+    """
+    if constant < 0:
+        raise ValueError(f"the constant is added to ranks from 1 on, so 0 or more, got {constant}: the usual one is 60")
+    scores: dict[str, float] = {}
+    for ranked in lists:
+        for rank, name in enumerate(ranked, 1):
+            scores[name] = scores.get(name, 0.0) + 1 / (constant + rank)
+    return sorted(sorted(scores, reverse=True), key=scores.__getitem__, reverse=True)
 
 
 def _dcg(grades: Sequence[int]) -> float:
