@@ -181,7 +181,7 @@ def fine_tuned(search: Search, start: Path, folder: Path, loss: str, changes: di
     known = api.load(start)
     assert isinstance(known, Encoder)
     model = {**known.config.model_dump(mode="json"), "head": "none"}
-    options = {**FINE_TUNING, **search.options, "contrast.loss": loss, "data.tokenizer": str(start / "tokenizer.json"), **changes}
+    options = {**FINE_TUNING, **search.options, "contrast.loss": loss, **changes}
     pairs = written(folder / "train.jsonl", search.own + search.labelled)
     return api.load(api.train(model, pairs, folder / loss, options, init=start, quiet=True, report=False))
 

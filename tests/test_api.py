@@ -57,16 +57,15 @@ def test_starting_from_another_run(data: str, tmp_path: Path) -> None:
         api.train(MODEL, data, tmp_path / "other", {"model.patch_size": 8}, init=first, quiet=True)
 
 
-def test_starting_from_a_token_run_needs_its_tokenizer(data: str, tmp_path: Path) -> None:
+def test_starting_from_a_token_run_takes_its_tokenizer(data: str, tmp_path: Path) -> None:
     tokens = {**OPTIONS, "steps": 1, "data.tokenizer": 270, "model.vocab": 270}
     model = {**MODEL, "vocab": 270}
     first = api.train(model, data, tmp_path / "first", tokens, quiet=True)
-    again = {**tokens, "data.tokenizer": str(first / "tokenizer.json")}
-    fine = api.train(model, data, tmp_path / "fine", again, init=first, quiet=True)
-    assert (fine / "tokenizer.json").read_bytes() == (first / "tokenizer.json").read_bytes()
-    for other in (None, 260):
-        with pytest.raises(ValueError, match=r"give that run's, as data\.tokenizer=RUN/tokenizer\.json"):
-            api.train(model, data, tmp_path / "other", {**tokens, "data.tokenizer": other}, init=first, quiet=True)
+    for name, asked in (("named", str(first / "tokenizer.json")), ("taken", None)):
+        fine = api.train(model, data, tmp_path / name, {**tokens, "data.tokenizer": asked}, init=first, quiet=True)
+        assert (fine / "tokenizer.json").read_bytes() == (first / "tokenizer.json").read_bytes()
+    with pytest.raises(ValueError, match=r"go with another tokenizer: give that run's, as data\.tokenizer=RUN/tokenizer\.json"):
+        api.train(model, data, tmp_path / "other", {**tokens, "data.tokenizer": 260}, init=first, quiet=True)
     assert not (tmp_path / "other").exists()
 
 

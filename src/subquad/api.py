@@ -111,7 +111,8 @@ def train(
     ``preset_or_config``: a preset's name, a train.yaml, or a mapping (of a train.yaml, or of a model alone); "classifier" is a classifier
     whose backbone is the model of ``init``, or what the option ``model.backbone`` says; with ``model.target="number"`` it estimates.
     ``data``: files, folders, globs, archives; None keeps the config's. ``options``: keys of train.yaml, nested or dotted. ``init`` starts
-    from another run's weights. ``resume`` goes on with the run in ``out``, whose train.yaml is then the config: the model may be None.
+    from another run's weights, and takes its tokenizer. ``resume`` goes on with the run in ``out``, whose train.yaml is then the config, so
+    that the model may be None.
     ``report=False`` leaves out report.html. Raises ``ValueError`` for wrong input, ``RunError`` when the run fails.
     """
     if resume:
@@ -201,38 +202,38 @@ def _train_config(
     source: str | Path | Mapping[str, Any], data: Sequence[str] | str | None, options: Mapping[str, Any], init: str | Path | None
 ) -> TrainConfig:
     values, options = _source(source), dict(options)
-    values["model"], tokenizer = _with_backbone(values["model"], options.pop("model.backbone", None), init)
+    values["model"] = _with_backbone(values["model"], options.pop("model.backbone", None), init)
     values["model"] = _model_config(values["model"], {})
     known = parse(TrainConfig, values).model_dump(mode="json")
     known = override(known, options)
-    known["data"]["tokenizer"] = known["data"]["tokenizer"] or tokenizer
     known["model"] = _model_config(known["model"], {})
     if data is not None:
         known["data"]["paths"] = [data] if isinstance(data, str) else [str(path) for path in data]
     if init is not None:
         known["init"] = str(init)
+        if known["data"]["tokenizer"] is None and Path(init, TOKENIZER).is_file():
+            known["data"]["tokenizer"] = str(Path(init, TOKENIZER))
     return parse(TrainConfig, known)
 
 
 def _with_backbone(
     model: str | Mapping[str, Any], named: str | Mapping[str, Any] | None, init: str | Path | None
-) -> tuple[str | Mapping[str, Any], str | None]:
-    """The config of a model, and where it is a classifier whose backbone comes from ``init``, the path of that run's tokenizer.json."""
+) -> str | Mapping[str, Any]:
+    """The config of a model, of a classifier with the backbone that is named, its own, or that of ``init``."""
     values: str | Mapping[str, Any] = {"kind": CLASSIFIER} if model == CLASSIFIER else model
     if isinstance(values, str) or values.get("kind") != CLASSIFIER:
         if named is not None:
             raise ValueError(f"model.backbone is for a classifier: name {CLASSIFIER!r} as the model, or leave it out")
-        return values, None
+        return values
     backbone = named if named is not None else values.get("backbone")
     if backbone is not None:
-        return {**values, "backbone": parse_model(backbone).model_dump(mode="json")}, None
+        return {**values, "backbone": parse_model(backbone).model_dump(mode="json")}
     if init is None:
         raise ValueError("a classifier needs a backbone: start from a run with --init RUN, or name one in model.backbone=transformer-tiny")
     start = load(init)
     assert isinstance(start, Model)
     config = start.config.model_dump(mode="json")
-    tokenizer = None if start.tokenizer is None else str(Path(init, TOKENIZER))
-    return {**values, "backbone": config["backbone"] if isinstance(start, Classifier) else config}, tokenizer
+    return {**values, "backbone": config["backbone"] if isinstance(start, Classifier) else config}
 
 
 def _source(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
@@ -249,7 +250,7 @@ def _source(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
 
 def _source_model(source: str | Path | Mapping[str, Any], config: TrainConfig) -> dict[str, Any]:
     """The model that is named for a run that is resumed, with what the run found of its labels where it names none."""
-    model, _ = _with_backbone(_source(source)["model"], None, config.init)
+    model = _with_backbone(_source(source)["model"], None, config.init)
     values = _model_config(model, {})
     found = {name: config.model.get(name) for name in ("classes", "center", "scale")}
     return values if values.get("classes", True) else values | found

@@ -17,7 +17,7 @@ from subquad.comparison.cells import final_cells, rate_cells, resolve
 from subquad.comparison.experiment import DataSpec, Experiment, quick_version
 from subquad.comparison.page import write_page
 from subquad.comparison.pictures import learning_curves
-from subquad.comparison.results import Outcome, Results, results_from, verdict
+from subquad.comparison.results import CurvePoint, Outcome, Results, results_from, verdict
 from subquad.comparison.runner import compare
 from subquad.comparison.tables import answer_table, csv_text, main_note, main_table, markdown, plain, verdict_lines
 from subquad.config import parse
@@ -38,7 +38,7 @@ def asked(values: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[str, 
 
 
 def cell(model: str, data: str, seed: int, accuracy: float | None, bits: float) -> Outcome:
-    curve = [(1e6, 1.0, 1000, 3.0), (2e6, 2.0, 2000, bits)]
+    curve: list[CurvePoint] = [(1e6, 1.0, 1000, 3.0), (2e6, 2.0, 2000, bits)]
     shares = [] if accuracy is None else [accuracy / 2, accuracy]
     outcome = Outcome(f"{data}/{model}-seed{seed}", model, data, seed, 0.01, "final", "done", bits={"basic": bits}, curve=curve)
     return replace(outcome, accuracy=accuracy, accuracies=shares)

@@ -116,3 +116,24 @@ def test_what_cannot_be_is_refused(start: Path, tmp_path: Path) -> None:
     long.write_text("text\tlabel\n" + "ab\tx\n" * 20 + "a" * 33 + "\ty\n" * 20)
     with pytest.raises(ValueError, match="a text has 33 ids and the context is 32: raise model.backbone.max_len"):
         api.train("classifier", str(long), tmp_path / "run", OPTIONS, init=start, quiet=True)
+
+
+def test_a_start_brings_its_tokenizer(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("some words of a text, and more words\n" * 200)
+    values = MODEL | {"vocab": 300, "blank": "learned"}
+    tokens = {"steps": 1, "dtype": "float32", "device": "cpu", "data.tokenizer": 300}
+    start = api.train(values, str(tmp_path / "text.txt"), tmp_path / "tokens", tokens, quiet=True, report=False)
+    table = made(tmp_path / "table.tsv", 40, 20, number=False)
+    pairs = tmp_path / "pairs.tsv"
+    pairs.write_text("query\tpassage\n" + "".join(f"word {n}\ta text of words {n}\n" for n in range(20)))
+    named = {"kind": "classifier", "backbone": values}
+    cases: list[tuple[str | dict[str, Any], str, dict[str, Any]]] = [
+        ("classifier", table, {}),
+        (named, table, {}),
+        (values, str(tmp_path / "text.txt"), {}),
+        (values, str(pairs), {"model.head": "none"}),
+    ]
+    for number, (model, data, changes) in enumerate(cases):
+        options = {"steps": 1, "batch": 4, "dtype": "float32", "device": "cpu"} | changes
+        run = api.train(model, data, tmp_path / str(number), options, init=start, quiet=True, report=False)
+        assert (run / "tokenizer.json").read_bytes() == (start / "tokenizer.json").read_bytes()

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from subquad import api
-from subquad.checkpoint import TOKENIZER, as_json, write_atomically
+from subquad.checkpoint import as_json, write_atomically
 from subquad.comparison.cells import Cell, with_steps
 from subquad.comparison.experiment import Way, found_paths
 from subquad.comparison.judging import judge
@@ -94,8 +94,6 @@ def _outcome(cell: Cell, folder: Path, ways: Sequence[Way], probes: Sequence[str
         shutil.rmtree(run)  # broken off before its first checkpoint, perhaps while its files were being made
     resume = run.is_dir()
     options = {} if resume else cell.options if cell.budget.seconds is None else timed_options(cell)
-    if init and not resume and (init / TOKENIZER).is_file():
-        options = {**options, "data.tokenizer": str(init / TOKENIZER)}
     try:
         start = None if resume else init
         api.train(None if resume else cell.config, paths, run, options, init=start, resume=resume, quiet=True, report=False)
