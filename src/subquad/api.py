@@ -14,7 +14,7 @@ from torch import nn
 
 from subquad.checkpoint import TOKENIZER, TRAIN, load, save, seal
 from subquad.config import override, parse
-from subquad.data import Columns, Example, read_table, span_text, table_of
+from subquad.data import Columns, Example, class_of, read_table, span_text, table_of
 from subquad.data.sources import open_documents
 from subquad.errors import RunError
 from subquad.evaluation.flops import count_flops, count_parameters, skeleton
@@ -144,11 +144,13 @@ def read_texts(paths: Sequence[str], run: str | Path | None = None, columns: Map
     """Texts to classify, each with its label where there is one, and a name that says where it came from.
 
     A .tsv, .csv or .jsonl gives a text for each line, in the columns that ``run`` was trained on, changed by ``columns`` (names and
-    numbers as ``data.columns`` takes them); with a ``table`` among these every path is one. Any other file, and - for stdin, is one text.
+    numbers as ``data.columns`` takes them); with a ``table`` among these every path is one. Any other file, and - for stdin, is one text;
+    its label is the name of the folder it lies in, below a path, where ``run`` was trained on that class.
     Raises ``ValueError`` for a path or line that cannot be read.
     """
-    trained = read(run).data.columns if run is not None and Path(run, TRAIN).is_file() else Columns()
-    asked = parse(Columns, override(trained.model_dump(mode="json") | {"table": None}, columns or {}))
+    config = read(run) if run is not None and Path(run, TRAIN).is_file() else None
+    columns_then, classes = (config.data.columns, config.model.get("classes", ())) if config else (Columns(), ())
+    asked = parse(Columns, override(columns_then.model_dump(mode="json") | {"table": None}, columns or {}))
     found = []
     for path in paths:
         for document in open_documents([path])[0]:
@@ -156,7 +158,8 @@ def read_texts(paths: Sequence[str], run: str | Path | None = None, columns: Map
                 examples = read_table(document, asked, labels=False)
                 found += [(f"{document.name}:{number}", example) for number, example in enumerate(examples, 1)]
             else:
-                found.append((document.name, Example(document.read().tobytes(), None)))
+                label = class_of(document.name)
+                found.append((document.name, Example(document.read().tobytes(), label if label in classes else None)))
     return found
 
 

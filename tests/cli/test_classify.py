@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -62,6 +63,23 @@ def test_columns_by_number_as_a_list_of_lines(folder: Path, capsys: pytest.Captu
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines[0] == ["text", "label", "probability", "true"] and [line[3] for line in lines[1:3]] == ["0", "1"]
     assert [line[0] for line in lines[4:]] == ["accuracy", "f1", "matthews"]
+
+
+def test_folders_of_classes_train_and_are_compared(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("train/neg/0.txt", "train/neg/1.txt", "train/pos/0.txt", "train/pos/1.txt", "train/README", "other/new/0.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    archive = shutil.make_archive(str(tmp_path / "held"), "zip", tmp_path / "train")
+    arguments = ["--data", str(tmp_path / "train"), "--set", f"data.valid=[{archive}]", "--out", str(tmp_path / "run"), "--quiet"]
+    assert main(["train", str(folder / "config.yaml"), *arguments]) == 0
+    assert main(["classify", str(tmp_path / "run"), archive, str(tmp_path / "other"), "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    found = {one["text"]: one.get("true") for one in answer["texts"]}
+    assert found == {"held.zip/README": None, "new/0.txt": None} | {
+        f"held.zip/{label}/{number}.txt": label for label in ("neg", "pos") for number in range(2)
+    }
+    right = [one["label"] == one["true"] for one in answer["texts"] if "true" in one]
+    assert answer["figures"]["accuracy"] == pytest.approx(sum(right) / 4)
 
 
 def test_a_text_from_stdin(folder: Path) -> None:

@@ -16,6 +16,7 @@ from subquad.data import Characters
 from subquad.models.classifier import Classifier
 from subquad.models.language_model import LanguageModel
 from subquad.training.beginning import objective_of
+from subquad.training.classification import Texts
 from subquad.training.config import read
 from subquad.training.trainer import Trainer
 from tests.training.logs import read_log
@@ -106,6 +107,14 @@ def test_accumulation_changes_nothing_but_rounding(table: str, tmp_path: Path) -
     runs = [trained(table, tmp_path / str(parts), {**still, "accumulate": parts}) for parts in (1, 4)]
     one, other = ([record["cross_entropy"] for record in read_log(run) if record["kind"] == "train"] for run in runs)
     assert one == pytest.approx(other, abs=1e-5)
+
+
+def test_a_batch_has_its_shortest_texts_first() -> None:
+    texts = Texts([b"abc", b"a", b"", b"ab", b"d"], np.arange(5), None, max_len=4)
+    batch = texts.batch(np.array([3, 4, 0, 1]))
+    assert batch.labels is not None
+    assert batch.labels.tolist() == [4, 1, 3, 0] and batch.lengths.tolist() == [1, 1, 2, 3]
+    assert [bytes(row[:length].tolist()) for row, length in zip(batch.ids, batch.lengths, strict=True)] == [b"d", b"a", b"ab", b"abc"]
 
 
 def test_a_language_model_is_a_start(table: str, tmp_path: Path) -> None:

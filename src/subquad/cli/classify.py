@@ -22,7 +22,7 @@ One text:
   echo -n "a stirring , funny film" | subquad classify runs/reviews -
 
 A .tsv, .csv or .jsonl is a table with a text in each line, in the columns that the run was trained on, and perhaps labels. Any other file,
-and stdin, is one text."""
+and stdin, is one text; below a folder or archive, one that lies in a folder called as a class of the run has that label."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,9 @@ class Classify:
     """The arguments of ``subquad classify``."""
 
     run: Annotated[Positional[str], option("the run folder of a classifier, or a Hugging Face repo id", "RUN")]
-    files: Annotated[Positional[tuple[str, ...]], option("tables, or files of one text each; - is stdin", "FILE...")]
+    files: Annotated[
+        Positional[tuple[str, ...]], option("tables, files of one text each, or folders and archives of these; - is stdin", "FILE...")
+    ]
     text: Annotated[str | None, TEXT, option("the column of the text: a name, or a number from 0 on without a line of names")] = None
     label: Annotated[str | None, TEXT, option("the column of the label")] = None
     table: Annotated[str | None, TEXT, option("tsv, csv or jsonl: what all files, and stdin, are whatever their names", "KIND")] = None

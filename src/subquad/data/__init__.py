@@ -3,6 +3,7 @@
 from subquad.data.batches import Batch, Batches, Numbers, Passages
 from subquad.data.characters import Characters
 from subquad.data.corpus import Corpus, Form, Split
+from subquad.data.folders import class_of
 from subquad.data.labelled import Columns, Example, Labelled, read_labelled, read_table, table_of
 from subquad.data.masking import MaskConfig, Masked, framed, mask_ids
 from subquad.data.pairs import Pair, PairColumns, Pairs, read_pairs
@@ -42,6 +43,7 @@ __all__ = [
     "Task",
     "Tokenizer",
     "Windows",
+    "class_of",
     "count_bytes",
     "framed",
     "is_task",

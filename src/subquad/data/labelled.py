@@ -1,4 +1,4 @@
-"""Labelled texts: tables (TSV, CSV, JSONL) of a text and its label, split into train, valid and test.
+"""Labelled texts: tables (TSV, CSV, JSONL) of a text and its label, or folders of classes, split into train, valid and test.
 
 A table's columns are named by its first line, or by number, from 0 on, where it has no such line. Bytes that are no UTF-8 stay what they
 are. A split by fractions is stratified: each class gives its share to every part, drawn by the seed and the place in the data. Labels may
@@ -21,6 +21,7 @@ import numpy as np
 from pydantic import model_validator
 
 from subquad.config import Config
+from subquad.data.folders import in_folders
 from subquad.data.order import keyed
 from subquad.data.sources import Document, open_documents
 
@@ -123,11 +124,12 @@ def read_labelled(
     classes: Sequence[str] = (),
     numbers: bool = False,
 ) -> Labelled:
-    """Reads tables; what is in ``valid`` and ``test`` is held out, and otherwise the fractions of ``paths``, without chosen parts.
+    """Reads tables, or folders of classes; what is in ``valid`` and ``test`` is held out, and otherwise the fractions of ``paths``,
+    without chosen parts.
 
     With files for ``valid`` and none for ``test`` all of ``paths`` is for training. ``numbers`` says that labels are numbers.
     ``ValueError`` names a file and line that cannot be read, a missing column, an empty file, and a label that is none of the classes, or
-    no number.
+    no number; a single class, and files that are neither tables nor in folders.
     """
     columns = columns or Columns()
     whole, held_out = _examples(paths, columns), {"valid": _examples(valid, columns), "test": _examples(test, columns)}
@@ -145,6 +147,11 @@ def read_labelled(
             raise ValueError(f"a text of the {name} part has the label {stray!r}, expected one of {known}: correct it or set model.classes")
     if not parts["train"]:
         raise ValueError(f"no text of {len(whole)} is left for training: give more data, or another split in data.fractions")
+    if len(found) == 1 and not classes:
+        raise ValueError(
+            f"all {len(parts['train'])} texts for training have the label {found[0]!r}, expected two classes or more: give texts of others "
+            "too, or name all of them in model.classes"
+        )
     return Labelled(parts["train"], parts["valid"], parts["test"], found, [str(path) for path in (*paths, *valid, *test)])
 
 
@@ -183,6 +190,11 @@ def cell(row: Row, column: str | int, where: str, naming: str) -> str:
 
 def _examples(paths: Sequence[str], columns: Columns) -> list[Example]:
     documents = open_documents(paths)[0] if paths else []
+    others = [] if columns.table else [document for document in documents if table_of(document.name) is None]
+    if len(others) == len(documents):
+        return [Example(document.read().tobytes(), label) for document, label in in_folders(others)]
+    if others:
+        raise ValueError(f"{others[0].name} is no table by its name, and beside it are tables: give tables or folders of classes, not both")
     found = []
     for document in documents:
         found += (examples := list(read_table(document, columns)))

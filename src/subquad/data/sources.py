@@ -233,8 +233,7 @@ def _documents(path: str, name: str, size: int | None, spool: Spool) -> Iterator
         return
     if size and not os.access(path, os.R_OK):
         raise ValueError(f"cannot read {path!r} (permission denied): expected files that may be read")
-    stem, suffix = os.path.splitext(path.lower())
-    stem, suffix = os.path.splitext(stem + _SHORT.get(suffix, suffix))
+    suffix = _ends(path)[1]
     if not size:
         yield Document(name, 0, File(path))
     elif suffix == ".tar":
@@ -242,10 +241,21 @@ def _documents(path: str, name: str, size: int | None, spool: Spool) -> Iterator
     elif suffix == ".zip":
         yield from _zip(path, name, spool)
     elif suffix in _UNPACKERS:
-        compressed_tar = stem.endswith(".tar")
-        yield from (_tar_unpacked if compressed_tar else _unpacked)(path, name, _UNPACKERS[suffix], spool)
+        yield from (_tar_unpacked if is_archive(path) else _unpacked)(path, name, _UNPACKERS[suffix], spool)
     else:
         yield Document(name, size, File(path))
+
+
+def is_archive(name: str) -> bool:
+    """Whether a file of this name is unpacked into documents named after it, ``name/member``."""
+    stem, suffix = _ends(name)
+    return suffix in (".tar", ".zip") or (suffix in _UNPACKERS and stem.endswith(".tar"))
+
+
+def _ends(name: str) -> tuple[str, str]:
+    """A name in lower case and its last suffix, short forms of two spelt out."""
+    stem, suffix = os.path.splitext(name.lower())
+    return os.path.splitext(stem + _SHORT.get(suffix, suffix))
 
 
 def _unpacked(path: str, name: str, unpacker: Unpacker, spool: Spool) -> Iterator[Document]:
@@ -286,7 +296,10 @@ def _stream(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
 
 def _zip(path: str, name: str, spool: Spool) -> Iterator[Document]:
     with _unpacking(path), zipfile.ZipFile(path) as archive:
-        for member in archive.infolist():
+        members = archive.infolist()
+        if sum(member.file_size for member in members) > shutil.disk_usage(tempfile.gettempdir()).free:
+            raise OSError(errno.ENOSPC, "no room")  # a small file may unpack to any size: not a byte of it is written
+        for member in members:
             inner = _member(member.filename)
             if not member.is_dir() and inner is not None:
                 with archive.open(member) as stream:

@@ -1,7 +1,8 @@
 """Learning the labels of texts: classes by cross entropy, numbers by squared error, with GLUE's figures on held-out texts.
 
 Texts of a batch are padded on the right to the longest, which changes no result. Their order is a keyed permutation of their numbers in
-each epoch, as with windows. B batch, T ids, C classes.
+each epoch, as with windows; a batch has its shortest first, so that the parts it is accumulated in are of nearly one length, and short
+where that is. B batch, T ids, C classes.
 """
 
 from __future__ import annotations
@@ -39,9 +40,15 @@ class Texts:
     ) -> None:
         self.labels, self.bytes = labels, sum(map(len, texts))
         self.ids = [whole_ids(text, reader, max_len, window, "model.backbone.max_len") for text in texts]
+        self.lengths = np.array([len(ids) for ids in self.ids], dtype=np.int64)
+
+    def by_length(self, places: Integers) -> Integers:
+        """The places (B,) in the order of their texts' lengths, shortest first, and as given where these are equal."""
+        return places[np.argsort(self.lengths[places], kind="stable")]
 
     def batch(self, places: Integers) -> Batch:
-        """The texts at these places (B,), padded with 0 to the longest."""
+        """The texts at these places (B,) by length, padded with 0 to the longest."""
+        places = self.by_length(places)
         return Batch(*padded([self.ids[place] for place in places.tolist()]), labels=self.labels[places])
 
 
@@ -93,12 +100,12 @@ class Labelling(TableObjective):
         number = len(self._valid.ids)
         if not number:
             return None
-        starts = range(0, number, size)
-        outputs = [self._outputs(self._valid.batch(np.arange(first, min(first + size, number))), place) for first in starts]
-        return self.measured(torch.cat(outputs).cpu(), torch.from_numpy(self._valid.labels))
+        places = self._valid.by_length(np.arange(number))
+        outputs = [self._outputs(self._valid.batch(places[first : first + size]), place) for first in range(0, number, size)]
+        return self.measured(torch.cat(outputs).cpu(), torch.from_numpy(self._valid.labels[places]))
 
     def _outputs(self, batch: Batch, place: Place) -> Tensor:
-        ids = torch.from_numpy(batch.ids).to(place.device).long()
+        ids = torch.from_numpy(batch.ids[:, : batch.lengths.max()]).to(place.device).long()
         with place.autocast():
             outputs: Tensor = self.model(ids, batch.lengths.tolist())
         return outputs.to(torch.promote_types(outputs.dtype, torch.float32))
