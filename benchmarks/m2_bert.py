@@ -1,4 +1,4 @@
-"""Latency of M2-BERT (80M) as an encoder against BERT-base of Hugging Face and, with --peer, the official M2-BERT (the paper's Table 6).
+"""Latency of M2-BERT (80M) as an encoder against BERT-base of Hugging Face (the paper's Table 6) or, with --peer, the official M2-BERT.
 
     make bench BENCHMARKS=m2_bert
     python -m benchmarks.m2_bert --peer PATH/m2/bert       # the folder bert of a copy of HazyResearch/m2; wants opt_einsum and einops
@@ -14,7 +14,7 @@ import contextlib
 import importlib
 import io
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -55,23 +55,25 @@ def main() -> None:
     torch.manual_seed(0)
     with torch.inference_mode():
         rates = {dtype: matmul_rate(dtype) for dtype in (torch.float32, torch.bfloat16)}
-        types = [torch.float32, *([torch.bfloat16] if rates[torch.bfloat16] > rates[torch.float32] else [])]
+        faster = arguments.peer is None and rates[torch.bfloat16] > rates[torch.float32]
+        types = [torch.float32, *([torch.bfloat16] if faster else [])]
         rows = {
             dtype: {length: measured(length, dtype, arguments.repeat, arguments.peer) for length in arguments.lengths} for dtype in types
         }
-    body = (
-        f"Seconds, medians of {arguments.repeat} runs in turns "
-        f"(2 from {FEW:,} on, and of eager attention one; one of each from {ONCE:,} on, not warmed up); ratios to the prepared one.\n\n"
-        + "\n\n".join(f"### {str(dtype).removeprefix('torch.')}\n\n{block(times)}" for dtype, times in rows.items())
+    turns = (
+        f"(2 from {FEW:,} on, and of eager attention one; one of each from {ONCE:,} on, not warmed up)" if arguments.peer is None else ""
     )
-    if torch.bfloat16 not in rows:
-        slower = rates[torch.float32] / rates[torch.bfloat16]
-        body += f"\n\nbfloat16 is not measured: this machine has no instructions for it, and is {slower:.0f} times slower in it."
+    body = f"Seconds, medians of {arguments.repeat} runs in turns {turns}".rstrip() + "; ratios to the prepared one.\n\n"
+    body += "\n\n".join(f"### {str(dtype).removeprefix('torch.')}\n\n{block(times)}" for dtype, times in rows.items())
     if arguments.peer is not None:
         body += "\n\nThe official M2-BERT is the code of HazyResearch/m2 with its convolution in plain PyTorch. It has as many parameters "
         body += "as ours (checked at each length), and fails in bfloat16 on a CPU."
-    command = "make bench BENCHMARKS=m2_bert" if arguments.peer is None else "python -m benchmarks.m2_bert --peer m2/bert"
-    record("m2-bert-latency", "M2-BERT's latency", command, body)
+        record("m2-bert-official", "M2-BERT's latency against the official code", "python -m benchmarks.m2_bert --peer m2/bert", body)
+        return
+    if torch.bfloat16 not in rows:
+        slower = rates[torch.float32] / rates[torch.bfloat16]
+        body += f"\n\nbfloat16 is not measured: this machine has no instructions for it, and is {slower:.0f} times slower in it."
+    record("m2-bert-latency", "M2-BERT's latency", "make bench BENCHMARKS=m2_bert", body)
 
 
 def m2_bert(length: int) -> Encoder:
@@ -125,19 +127,22 @@ def measured(length: int, dtype: torch.dtype, repeat: int, peer: Path | None) ->
     """Median seconds of every contender at one length."""
     ours, ids = m2_bert(length), torch.randint(30_000, (1, length))
     held = ours.prepare(length)
-    calls: dict[str, Callable[[], object]] = {
-        "prepared": partial(called, ours.hidden, dtype, ids, prepared=held),
-        "whole": partial(called, ours.hidden, dtype, ids),
-    }
-    if peer is not None and dtype == torch.float32:
+    calls: dict[str, Callable[[], object]] = {"prepared": partial(called, ours.hidden, dtype, ids, prepared=held)}
+    if peer is not None:
         calls["official"] = partial(called, official(peer, length), dtype, ids)
+        return medians(length, interleaved(calls, repeat))
+    calls["whole"] = partial(called, ours.hidden, dtype, ids)
     for attention in ATTENTION:
         config = BertConfig(max_position_embeddings=length)
         config._attn_implementation = attention
         calls[attention] = partial(called, BertModel(config, add_pooling_layer=False).eval(), dtype, ids)
     slow = {"eager": calls.pop("eager")} if length >= FEW else {}
     few = repeat if length < FEW else min(repeat, 2) if length < ONCE else 1
-    taken = interleaved(calls, few, warm=length < ONCE) | interleaved(slow, 1, warm=False)
+    return medians(length, interleaved(calls, few, warm=length < ONCE) | interleaved(slow, 1, warm=False))
+
+
+def medians(length: int, taken: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """The middle of each contender's times, told while the rest is measured."""
     times = {name: median(seconds) for name, seconds in taken.items()}
     print(length, times, flush=True)
     return times
