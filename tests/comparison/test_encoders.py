@@ -161,7 +161,6 @@ def test_what_cannot_be_is_told_before_anything_runs(values: dict[str, Any], tmp
     ("model", "sentence"),
     [
         ({"preset": "m2-bert-tiny", "set": TINY | {"head": "none"}}, "encoders that guess what is hidden"),
-        ({"preset": "m2-bert-tiny", "set": TINY, "tokens": 300}, "labels alone do not train"),
         ({"preset": "megabyte-tiny"}, "data.fresh, models.m2"),
     ],
 )

@@ -45,7 +45,7 @@ def test_a_file_that_is_no_experiment_is_refused(tmp_path: Path, content: str) -
 
 
 def test_every_shipped_experiment_can_be_read() -> None:
-    assert len(SHIPPED) == 10
+    assert len(SHIPPED) == 11
     for path in SHIPPED:
         experiment = read_experiment(path)
         assert "cannot" in experiment.about, "each says what it can and cannot show"

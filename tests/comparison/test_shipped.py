@@ -20,9 +20,13 @@ def test_runs_whole(path: Path, tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_bytes((ROOT / "examples/data/tinyshakespeare.txt").read_bytes()[:60_000])
     experiment = read_experiment(path)
-    table = tmp_path / "table.tsv"
-    table.write_text("\n".join("\t".join([str(n % 3)] * 3 + [f"a text of number {n}"]) for n in range(600)))
-    files = {name: [str(table if spec.labels else text)] for name, spec in experiment.data.items() if not spec.synthetic}
+    files = {name: [str(text)] for name, spec in experiment.data.items() if not spec.synthetic}
+    for name, spec in experiment.data.items():
+        if spec.labels:
+            table = tmp_path / f"{name}.tsv"
+            head = [] if spec.labels.columns.numbered else ["label\tx\ty\ttext"]
+            table.write_text("\n".join(head + ["\t".join([str(n % 3)] * 3 + [f"a text of number {n}"]) for n in range(600)]))
+            files[name] = [str(table)]
     experiment = quick_version(with_data(experiment, files))
     experiment = experiment.model_copy(update={"data": dict(list(experiment.data.items())[:2])})
     threads = torch.get_num_threads()

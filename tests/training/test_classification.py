@@ -143,7 +143,7 @@ def test_a_language_model_is_a_start(table: str, tmp_path: Path) -> None:
         ("classifier", {"model.backbone": BACKBONE, "data.format": "fasta"}, "leave out data.image and data.format"),
         ("classifier", {"model.backbone": {**BACKBONE, "max_len": 8}}, r"a text has \d+ ids and the context is 8: .*data\.window=8"),
         ("classifier", {"model.backbone": BACKBONE, "data.window": 25}, "a window of 25 ids exceeds the context of 24"),
-        ("classifier", {"model.backbone": BACKBONE, "data.tokenizer": 300}, "labelled texts train no tokenizer"),
+        ("classifier", {"model.backbone": BACKBONE, "data.tokenizer": 300}, "a vocabulary of 256: set model.vocab="),
         ("classifier", {"model.backbone": BACKBONE, "model.classes": ["with", "x"]}, "has the label 'without', expected one of with, x"),
     ],
 )

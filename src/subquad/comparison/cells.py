@@ -188,7 +188,7 @@ def final_cells(experiment: Experiment, models: Mapping[str, Resolved], rates: M
         for data, spec in experiment.data.items():
             for name in spec.only or experiment.models:
                 if spec.labels:
-                    cells.append(_label_cell(models[name], name, data, seed, spec, spec.labels))
+                    cells.append(_label_cell(experiment, models[name], name, data, seed, spec.labels))
                 else:
                     lr = learning_rate(experiment, name, models[name], rates)
                     cells.append(_cell(experiment, models[name], name, data, seed, lr, "final", budget))
@@ -222,8 +222,9 @@ def _cell(experiment: Experiment, model: Resolved, name: str, data: str, seed: i
     return Cell(name, data, seed, lr, role, model.config, options, spec, budget, model)
 
 
-def _label_cell(model: Resolved, name: str, data: str, seed: int, spec: DataSpec, labels: Labels) -> Cell:
+def _label_cell(experiment: Experiment, model: Resolved, name: str, data: str, seed: int, labels: Labels) -> Cell:
     """A classifier on the model's backbone."""
+    spec, tokens = experiment.data[data], experiment.models[name].tokens
     own = flat(labels.train)
     try:
         _demand_unsettled(own, _OF_LABELS, "use labels.steps, columns, test and set, seeds or data")
@@ -234,6 +235,8 @@ def _label_cell(model: Resolved, name: str, data: str, seed: int, spec: DataSpec
         columns = {f"data.columns.{key}": value for key, value in labels.columns.model_dump(mode="json").items()}
         split = {"data.fractions": list(spec.fractions), "data.split_seed": SPLIT_SEED, "data.test": found_paths(labels.test)}
         options = machine | own | columns | split | {"seed": seed, "optim.lr": lr}
+        if tokens and not labels.begin:  # the run that it begins from brings its own
+            options["data.tokenizer"] = tokens
         parse(TrainConfig, override(TrainConfig(model=config).model_dump(mode="json"), options))
     except ValueError as error:
         raise ValueError(f"data.{data}, models.{name}: {error}") from None

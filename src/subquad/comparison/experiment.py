@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from subquad.config import Config, parse, suggest
+from subquad.config import Config, Paths, parse, suggest
 from subquad.data import Columns, Task, is_task, parse_task, task_path
 from subquad.errors import RunError
 
@@ -28,8 +28,7 @@ SPLIT_SEED = 0  # of every cell, whatever its seed: all are scored on the same b
 _NAME = r"^[\w][\w .+-]*$"  # of models and texts, which are also names of folders
 
 Name = Annotated[str, Field(pattern=_NAME)]
-AnyPaths = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
-Paths = Annotated[AnyPaths, Field(min_length=1)]
+SomePaths = Annotated[Paths, Field(min_length=1)]
 
 
 class Solve(Config):
@@ -75,7 +74,7 @@ class Labels(Config):
     steps: int = Field(gt=0)
     begin: str = ""
     columns: Columns = Columns()
-    test: AnyPaths = ()
+    test: Paths = ()
     set: dict[str, Any] = {}
     train: dict[str, Any] = {}
 
@@ -90,7 +89,7 @@ class DataSpec(Config):
     train on it, all without.
     """
 
-    paths: Paths
+    paths: SomePaths
     split: Literal["auto", "document", "range"] = "auto"
     fractions: tuple[float, float, float] = (0.9, 0.02, 0.08)
     score_bytes: int = Field(65_536, gt=0)
@@ -248,8 +247,6 @@ class Experiment(Config):
         trained = (texts[begin].only or tuple(self.models)) if begin else ()
         if begin and (missing := [model for model in models if model not in trained]):
             raise ValueError(f"data.{name}.labels.begin: {missing[0]} does not train on {begin}: add it there, or leave it out here")
-        if not begin and (reading := [model for model in models if self.models[model].tokens]):
-            raise ValueError(f"models.{reading[0]} reads tokens, which labels alone do not train: name a text in data.{name}.labels.begin")
 
 
 def read_experiment(path: str | Path) -> Experiment:

@@ -12,7 +12,7 @@ from subquad.data.sources import Document
 from subquad.data.subwords import Reader, Subwords, open_reader, read_subwords, stretches, text_ids
 from subquad.data.synthetic import TASKS, Task, is_task, parse_task, task_path
 from subquad.data.tokenizer import Codec, Tokenizer, count_bytes, open_tokenizer, read_tokenizer, span_text, tokenized
-from subquad.data.windows import Ids, Span, Windows
+from subquad.data.windows import Ids, Span, Windows, whole_span
 
 __all__ = [
     "TASKS",
@@ -62,4 +62,5 @@ __all__ = [
     "stretches",
     "task_path",
     "tokenized",
+    "whole_span",
 ]

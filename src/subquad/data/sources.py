@@ -66,6 +66,17 @@ class File:
         return found
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Held:
+    """Bytes in memory as a source."""
+
+    values: Bytes
+
+    def read(self, start: int, stop: int) -> Bytes:
+        """Bytes start..stop-1."""
+        return self.values[start:stop]
+
+
 class Spool:
     """One unlinked temporary file that holds everything that had to be unpacked, memory-mapped for reading."""
 

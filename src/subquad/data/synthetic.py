@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +19,7 @@ from pydantic import Field
 
 from subquad.config import Config, parse, suggest
 from subquad.data.order import Integers
-from subquad.data.sources import Bytes, Document
+from subquad.data.sources import Bytes, Document, Held
 
 PREFIX = "synthetic:"
 LEARNED, ANSWER = 1, 2  # bits of a mark
@@ -287,17 +286,6 @@ def task_path(task: Task) -> str:
     """How a task is named, the fields that are not the default's spelt out: the inverse of ``parse_task``."""
     name = next(name for name, kind in TASKS.items() if type(task) is kind)
     return ",".join([PREFIX + name, *(f"{key}={value}" for key, value in task.model_dump(exclude_defaults=True).items())])
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Held:
-    """Bytes in memory as a source."""
-
-    values: Bytes
-
-    def read(self, start: int, stop: int) -> Bytes:
-        """Bytes start..stop-1."""
-        return self.values[start:stop]
 
 
 def task_documents(task: Task) -> list[Document]:

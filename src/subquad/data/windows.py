@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from subquad.data.order import Integers, Order, keyed
-from subquad.data.sources import Bytes, Document
+from subquad.data.sources import Bytes, Document, Held
 
 Ids: TypeAlias = npt.NDArray[np.integer[Any]]  # bytes (uint8) or tokens
 
@@ -36,6 +36,11 @@ class Span(NamedTuple):
     def read(self, start: int, stop: int) -> Bytes:
         """Bytes start..stop-1, counted from the beginning of the span."""
         return self.document.read(self.start + start, self.start + stop)
+
+
+def whole_span(text: bytes, name: str) -> Span:
+    """All of a text in memory."""
+    return Span(Document(name, len(text), Held(np.frombuffer(text, dtype=np.uint8))), 0, len(text))
 
 
 class Stretch(Protocol):

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from subquad.inference.contract import evaluating
-from subquad.inference.texts import batches, model_ids
+from subquad.inference.texts import model_ids, prepared_batches
 from subquad.models.classifier import Classifier
+from subquad.models.encoder import Encoder
 from subquad.ops.agreement import confusion, figures, number_figures
 
 
@@ -65,9 +66,10 @@ def _outputs(classifier: Classifier, texts: Sequence[bytes | str], cut: bool) ->
     rows = [model_ids(classifier, text, cut) for text in texts]
     found: list[Tensor] = [torch.empty(0)] * len(rows)
     modules, device = list(classifier.modules()), classifier.head.weight.device
-    for places, ids, lengths in batches(rows):
+    encoder = classifier.backbone if isinstance(classifier.backbone, Encoder) else None
+    for places, ids, lengths, prepared in prepared_batches(encoder, rows):
         with evaluating(modules):
-            outputs = classifier(ids.to(device), lengths).double().cpu()
+            outputs = classifier(ids.to(device), lengths, prepared).double().cpu()
         for place, one in zip(places, outputs, strict=True):
             found[place] = one
     return found

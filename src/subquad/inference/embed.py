@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from subquad.inference.contract import evaluating
-from subquad.inference.texts import batches, model_ids
+from subquad.inference.texts import model_ids, prepared_batches
 from subquad.models.encoder import Encoder
 
 
@@ -30,9 +30,9 @@ def embed(model: nn.Module, texts: Sequence[bytes | str], *, cut: bool = False) 
     weight = model.embedding.weight
     found = torch.empty(len(rows), model.config.width, dtype=torch.promote_types(weight.dtype, torch.float32))
     modules = list(model.modules())
-    for places, ids, lengths in batches(rows, model.max_len if model.config.padding == "official" else 0):
+    for places, ids, lengths, prepared in prepared_batches(model, rows):
         mask = torch.arange(ids.shape[1]) < torch.tensor(lengths).unsqueeze(1)
         with evaluating(modules):
-            vectors = model.embed(ids.to(weight.device), mask.to(weight.device))
+            vectors = model.embed(ids.to(weight.device), mask.to(weight.device), prepared=prepared)
         found[places] = vectors.to(found)
     return found

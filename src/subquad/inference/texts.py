@@ -12,9 +12,12 @@ from torch import Tensor
 
 from subquad.data.subwords import text_ids
 from subquad.inference.contract import BYTES
+from subquad.layers.mixer import Prepared
+from subquad.models.encoder import Encoder
 from subquad.models.model import Model
 
 BATCH_IDS = 1 << 14
+NEAR = 1.25  # texts of up to so many times a length share its filters' spectra
 
 Row = npt.NDArray[np.integer[Any]]
 
@@ -46,6 +49,24 @@ def batches(rows: Sequence[Row], length: int = 0) -> Iterator[tuple[list[int], T
         for row, place in zip(ids, places, strict=True):
             row[: sizes[place]] = torch.from_numpy(rows[place].astype(np.int64))
         yield places, ids, lengths
+
+
+def prepared_batches(
+    encoder: Encoder | None, rows: Sequence[Row]
+) -> Iterator[tuple[list[int], Tensor, list[int], list[Prepared | None] | None]]:
+    """``batches``, and with each what the encoder has prepared for its length, None without an encoder.
+
+    It is prepared once for a length and all up to a quarter more. A model that reads padding gets texts that are filled up to its context.
+    """
+    found = list(batches(rows, encoder.max_len if encoder is not None and encoder.config.padding == "official" else 0))
+    reach = 0
+    prepared: list[Prepared | None] | None = None
+    for number, (places, ids, lengths) in enumerate(found):
+        if encoder is not None and ids.shape[1] > reach:
+            reach = max(other.shape[1] for _, other, _ in found[number:] if other.shape[1] <= NEAR * ids.shape[1])
+            with torch.inference_mode():
+                prepared = encoder.prepare(reach)
+        yield places, ids, lengths, prepared
 
 
 def _groups(lengths: Sequence[int]) -> Iterator[list[int]]:

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
+from subquad.layers.mixer import Prepared
 from subquad.layers.stack import init_weights
 from subquad.models.encoder import Encoder, EncoderConfig
 from subquad.models.language_model import LanguageModel, LanguageModelConfig
@@ -98,10 +99,11 @@ class Classifier(Model):
     def max_len(self) -> int:
         return self.config.backbone.max_len
 
-    def forward(self, ids: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
+    def forward(self, ids: Tensor, lengths: Sequence[int] | None = None, prepared: Sequence[Prepared | None] | None = None) -> Tensor:
         """(B, n), of which row b uses the first ``lengths[b]`` -> logits (B, C), or numbers (B,); the ids behind them change nothing.
 
-        Raises ``ValueError`` when n exceeds max_len, and for an empty text where the backbone has no start.
+        ``prepared`` as the ``prepare`` of a backbone that is an encoder made it. Raises ``ValueError`` when n exceeds max_len, and for an
+        empty text where the backbone has no start.
         """
         counts = torch.tensor([ids.shape[1]] * len(ids) if lengths is None else list(lengths), device=ids.device)
         if isinstance(self.backbone, Encoder):
@@ -109,7 +111,7 @@ class Classifier(Model):
             if self.backbone.config.padding == "official":  # which reads its padding: each text is filled up to the context
                 ids = _filled(ids, counts, self.max_len)
             inside = torch.arange(ids.shape[1], device=ids.device) < counts[:, None]
-            pooled = self.backbone.embed(ids, None if bool(inside.all()) else inside)
+            pooled = self.backbone.embed(ids, None if bool(inside.all()) else inside, prepared=prepared)
         else:
             pooled = self._pooled(self.backbone, ids, counts)
         outputs: Tensor = self.head(self.dropout(pooled))

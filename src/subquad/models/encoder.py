@@ -109,8 +109,9 @@ class Encoder(Model):
     ) -> Tensor:
         """ids (B, T) -> logits (B, T, V) or embeddings (B, D), as the head says.
 
-        ``mask`` (B, T) is True, or 1, at a text's own positions; padding changes nothing elsewhere. ``token_types`` (B, T) are those of the
-        ids, 0 without; ``blanks`` (B, T) is True where an id is not to be read but guessed; ``prepared`` as ``prepare`` made it.
+        ``mask`` (B, T) is True, or 1, at a text's own positions, which come first; padding behind them changes nothing. ``token_types``
+        (B, T) are those of the ids, 0 without; ``blanks`` (B, T) is True where an id is not to be read but guessed; ``prepared`` as
+        ``prepare`` made it.
         Raises ``ValueError`` when T exceeds max_len, and for shapes that differ.
         """
         h = self.hidden(ids, mask, token_types, blanks, prepared)
@@ -122,9 +123,15 @@ class Encoder(Model):
             raise ValueError(f'guesses need head="mlm", got {self.config.head!r}: build the encoder with that head')
         return self.head(self.hidden(ids, mask, None, blanks)[asked], self.embedding.weight)
 
-    def embed(self, ids: Tensor, mask: Tensor | None = None, token_types: Tensor | None = None) -> Tensor:
+    def embed(
+        self,
+        ids: Tensor,
+        mask: Tensor | None = None,
+        token_types: Tensor | None = None,
+        prepared: Sequence[Prepared | None] | None = None,
+    ) -> Tensor:
         """One vector a text, (B, D), whatever the head."""
-        return self._pooled(self.hidden(ids, mask, token_types), mask)
+        return self._pooled(self.hidden(ids, mask, token_types, None, prepared), mask)
 
     def prepare(self, length: int | None = None) -> list[Prepared | None]:
         """What depends on the weights alone, for texts of up to ``length`` ids: filter spectra. It holds until they change."""
@@ -183,6 +190,10 @@ class Encoder(Model):
                 raise ValueError(
                     f"{name} must have the shape of the ids, {tuple(ids.shape)}, got {tuple(given.shape)}: give one entry an id"
                 )
+        if mask is not None and ids.numel() and not (mask[:, 0].bool().all() and (mask[:, 1:].bool() <= mask[:, :-1].bool()).all()):
+            raise ValueError(
+                "a mask must be 1 at each text's ids and 0 at the padding behind them, of which none comes first: pad on the right"
+            )
 
 
 class MaskedHead(nn.Module):

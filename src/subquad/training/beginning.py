@@ -29,6 +29,7 @@ CLASSIFIER, ENCODER = "classifier", "encoder"
 def objective_of(config: TrainConfig) -> tuple[TrainConfig, Objective]:
     """A freshly initialised model with its data, and the config with the classes that they have."""
     data = config.data
+    _demand_read(config)
     if learns_pairs(config.model):
         return config, _contrast(config)
     if config.model["kind"] != CLASSIFIER:
@@ -133,6 +134,18 @@ def _demand_same_filters(there: nn.Module, here: nn.Module, init: str) -> None:
                 f"the filters of {init} are for {old.max_len} positions and would be stretched to {new.max_len}: set the mixer's "
                 f"filter.base_len to {old.max_len} to continue them as they are, or to {new.max_len} to stretch them"
             )
+
+
+def _demand_read(config: TrainConfig) -> None:
+    """Raises ``ValueError`` for settings that this objective would never read."""
+    kind, pairs = config.model["kind"], learns_pairs(config.model)
+    fresh = TrainConfig(model=config.model)
+    if not pairs and (config.contrast != fresh.contrast or config.data.pairs != fresh.data.pairs):
+        raise ValueError("contrast and data.pairs are for an encoder that learns from pairs: set model.head=none, or leave them out")
+    if (kind != ENCODER or pairs) and config.mask != fresh.mask:
+        raise ValueError("mask is for an encoder that guesses what is hidden: leave it out, or train one on files")
+    if kind != CLASSIFIER and config.data.columns != fresh.data.columns:
+        raise ValueError(f"data.columns is for labelled texts: train a {CLASSIFIER}, or leave it out")
 
 
 def _demand_no_samples(config: TrainConfig, what: str) -> None:

@@ -8,7 +8,7 @@ where that is. B batch, T ids, C classes.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -55,7 +55,6 @@ class Texts:
 class Labelling(TableObjective):
     """Base of the objectives on labelled texts; what differs is the loss and the figures."""
 
-    what = "labelled texts"
     names: tuple[str, ...]
     data: Labelled
 
@@ -74,6 +73,9 @@ class Labelling(TableObjective):
     @abstractmethod
     def measured(self, outputs: Tensor, labels: Tensor) -> dict[str, float]:
         """The mean loss and ``names``, by name."""
+
+    def _texts(self) -> Iterable[bytes]:
+        return (example.text for example in self.data.train)
 
     def _read(self, config: TrainConfig, window: int | None) -> None:
         held_out = self.data.valid if config.eval.windows else []

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, model_validator
 
-from subquad.config import Config, parse
+from subquad.config import Config, Paths, parse
 from subquad.data import Columns, Form, ImageShape, MaskConfig, PairColumns
 from subquad.errors import RunError
 
@@ -30,7 +30,7 @@ class DataConfig(Config):
     same way, see ``data/pairs.py``; ``pairs`` says where queries and passages are.
     """
 
-    paths: tuple[str, ...] = ()
+    paths: Paths = ()
     format: Form = "raw"
     split: Literal["auto", "document", "range"] = "auto"
     fractions: tuple[float, float, float] = (0.9, 0.05, 0.05)
@@ -40,8 +40,8 @@ class DataConfig(Config):
     shift: bool = True
     image: ImageShape | None = None
     tokenizer: str | int | None = None
-    valid: tuple[str, ...] = ()
-    test: tuple[str, ...] = ()
+    valid: Paths = ()
+    test: Paths = ()
     columns: Columns = Columns()
     pairs: PairColumns = PairColumns()
 

@@ -6,7 +6,7 @@ read once, and one that the table, in whatever part, gives to the same query is 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -45,7 +45,7 @@ class Contrast(TableObjective):
     Raises ``ValueError`` for an encoder with a head, whose output is no vector of the text.
     """
 
-    measure, unit, what = "pair_loss", "a query", "pairs"
+    measure, unit = "pair_loss", "a query"
     data: Pairs
 
     def __init__(self, model: Encoder, data: Pairs) -> None:
@@ -53,6 +53,9 @@ class Contrast(TableObjective):
             raise ValueError(f'pairs need an encoder that gives vectors, got head={model.config.head!r}: set model.head="none"')
         self.model: Encoder = model
         self.data = data
+
+    def _texts(self) -> Iterable[bytes]:
+        return (text for pair in self.data.train for text in pair if text is not None)
 
     def _read(self, config: TrainConfig, window: int | None) -> None:
         if config.batch < 2 and config.data.pairs.negative is None:

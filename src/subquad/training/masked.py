@@ -66,10 +66,15 @@ class MaskedPrediction(Objective):
         self._valid = self._held_out(self.split.valid, windows, data.pack) if self.split.valid and windows else None
 
     def _demand_blank(self) -> None:
-        blank = self.tokenizer.blank if isinstance(self.tokenizer, Subwords) else None
-        own = self.model.config.blank
-        if blank is not None and isinstance(own, int) and own != blank:
+        """Raises ``ValueError`` for a blank that stands for itself too."""
+        own, tokenizer = self.model.config.blank, self.tokenizer
+        blank = tokenizer.blank if isinstance(tokenizer, Subwords) else None
+        if not isinstance(own, int) or own == blank or own >= (256 if tokenizer is None else tokenizer.vocab):
+            return
+        if blank is not None:
             raise ValueError(f"the tokenizer's [MASK] is id {blank} and the model's blank {own}: set model.blank={blank}")
+        what = "of bytes" if tokenizer is None else "of the tokenizer, which has no [MASK],"
+        raise ValueError(f"id {own} {what} would be read as a blank: set model.blank=learned, or data.tokenizer to one that has a [MASK]")
 
     def _masked(self, ids: Ids, lengths: Integers, numbers: Integers, share: float, seed: int) -> Batch:
         rows, sizes, free = framed(ids, lengths, *self._frame)

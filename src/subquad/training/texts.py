@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from subquad.data import Batch, Ids, Labelled, Pairs, Reader, text_ids
+from subquad.data import Batch, Ids, Labelled, Pairs, Reader, text_ids, whole_span
 from subquad.data.order import Integers, Order
 from subquad.training.config import DataConfig, TrainConfig
 from subquad.training.objectives import Objective, settled_tokenizer
@@ -22,9 +22,8 @@ class Samples(Protocol):
 
 
 class TableObjective(Objective):
-    """Base of the objectives on tables of whole texts, whose samples are lines. ``what`` names these."""
+    """Base of the objectives on tables of whole texts, whose samples are lines."""
 
-    what: ClassVar[str]
     data: Labelled | Pairs
     _samples: Samples
 
@@ -42,11 +41,14 @@ class TableObjective(Objective):
 
     def set_up(self, config: TrainConfig, kept: Path | None = None) -> None:
         asked = config.data.tokenizer
-        if isinstance(asked, int):
-            raise ValueError(f"{self.what} train no tokenizer, got data.tokenizer={asked}: name a tokenizer.json, or dna")
-        self.tokenizer = settled_tokenizer(self.model, self.model.vocab, asked, kept, [])
+        text = b"\n".join(self._texts()) if isinstance(asked, int) and kept is None else b""
+        self.tokenizer = settled_tokenizer(self.model, self.model.vocab, asked, kept, [whole_span(text, "the training part")])
         self._read(config, self.window(config.data))
         self._order = Order(len(self.data.train), config.seed)
+
+    @abstractmethod
+    def _texts(self) -> Iterable[bytes]:
+        """All texts of the training part."""
 
     @abstractmethod
     def _read(self, config: TrainConfig, window: int | None) -> None:
