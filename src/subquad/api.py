@@ -145,8 +145,8 @@ def read_texts(paths: Sequence[str], run: str | Path | None = None, columns: Map
 
     A .tsv, .csv or .jsonl gives a text for each line, in the columns that ``run`` was trained on, changed by ``columns`` (names and
     numbers as ``data.columns`` takes them); with a ``table`` among these every path is one. Any other file, and - for stdin, is one text;
-    its label is the name of the folder it lies in, below a path, where ``run`` was trained on that class.
-    Raises ``ValueError`` for a path or line that cannot be read.
+    its label is the name of the folder it lies in, below a path, where ``run`` was trained on that class. A label may be missing unless
+    ``columns`` names its column. Raises ``ValueError`` for a path or line that cannot be read.
     """
     config = read(run) if run is not None and Path(run, TRAIN).is_file() else None
     columns_then, classes = (config.data.columns, config.model.get("classes", ())) if config else (Columns(), ())
@@ -155,7 +155,7 @@ def read_texts(paths: Sequence[str], run: str | Path | None = None, columns: Map
     for path in paths:
         for document in open_documents([path])[0]:
             if asked.table or table_of(document.name):
-                examples = read_table(document, asked, labels=False)
+                examples = read_table(document, asked, labels="label" in (columns or {}), naming="--text sentence --label mood")
                 found += [(f"{document.name}:{number}", example) for number, example in enumerate(examples, 1)]
             else:
                 label = class_of(document.name)

@@ -96,6 +96,8 @@ def test_a_text_from_stdin(folder: Path) -> None:
         ("classify run", 2, "name at least one file"),
         ("classify run nowhere.tsv", 2, "nowhere.tsv"),
         ("classify run bare.tsv", 2, "expected a column 'sentence'"),
+        ("classify run bare.tsv", 2, "--text sentence"),
+        ("classify run bare.tsv --text 1 --label 5", 2, "expected a column 5, got 0, 1"),
         ("classify run bare.tsv --text 1 --label 1", 2, "the label 'text 0' is none of the classes 0, 1, 2"),
         ("classify run table.jsonl --table xml", 2, "table"),
         ("classify . note.txt", 1, "not a run folder"),

@@ -7,10 +7,12 @@ import random
 import pytest
 import torch
 
-from subquad.inference import Classified, agreement, classify
+import subquad
+from subquad.inference import Classified, agreement, classify, embed
 from subquad.layers.hyena import HyenaConfig
 from subquad.layers.stack import StackConfig
 from subquad.models.classifier import Classifier, ClassifierConfig
+from subquad.models.encoder import Encoder, EncoderConfig
 from subquad.models.language_model import LanguageModelConfig
 
 
@@ -34,6 +36,36 @@ def test_every_text_is_classified_as_if_alone(model: Classifier, monkeypatch: py
         assert found.probabilities == pytest.approx(alone.probabilities, abs=1e-9)
     assert classify(model, []) == []
     assert classify(model, ["é"]) == classify(model, ["é".encode()])
+
+
+@pytest.mark.parametrize("padding", ["masked", "official"])
+def test_filters_are_prepared_once_for_texts_of_about_a_length(monkeypatch: pytest.MonkeyPatch, padding: str) -> None:
+    torch.manual_seed(0)
+    config = subquad.build("m2-bert-tiny", {"stack.dim": 16, "max_len": 100, "init_std": 0.3, "padding": padding, "head": "none"}).config
+    assert isinstance(config, EncoderConfig)
+    model = ClassifierConfig(backbone=config, classes=("a", "b")).build().double()
+    assert isinstance(model.backbone, Encoder)
+    prepared: list[int] = []
+    whole = model.backbone.prepare
+
+    def noted(length: int) -> object:
+        prepared.append(length)
+        return whole(length)
+
+    monkeypatch.setattr(model.backbone, "prepare", noted)
+    monkeypatch.setattr("subquad.inference.texts.BATCH_IDS", 60)
+    texts = [b"x" * size for size in (50, 10, 12, 11, 52, 55, 100, 12)]
+    vectors = embed(model.backbone, texts)
+    found = classify(model, texts)
+    lengths = [100] if padding == "official" else [12, 55, 100]
+    assert prepared == lengths * 2, "once for each length and those a quarter above it, in either"
+    ids = [torch.full((1, len(text)), ord("x")) for text in texts]
+    with torch.no_grad():
+        alone = [model.eval()(row).softmax(1)[0, 0].item() for row in ids]
+    assert [one.probabilities["a"] for one in found] == pytest.approx(alone, abs=1e-9)
+    if padding == "masked":
+        with torch.no_grad():
+            assert torch.allclose(vectors, torch.cat([model.backbone.embed(row) for row in ids]), atol=1e-9)
 
 
 def test_agreement_counts_what_has_a_label() -> None:

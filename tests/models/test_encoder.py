@@ -154,6 +154,12 @@ def test_flops_of_a_bert_are_those_of_its_matrices() -> None:
     assert count_flops(encoder(head="none").config).logits == 0
 
 
+@pytest.mark.parametrize("rows", [[[0, 1, 1]], [[1, 0, 1]], [[0, 0, 0]]])
+def test_padding_is_on_the_right(rows: list[list[int]]) -> None:
+    with pytest.raises(ValueError, match="pad on the right"):
+        encoder().embed(torch.zeros(1, 3, dtype=torch.long), torch.tensor(rows))
+
+
 def test_wrong_inputs(ids: Tensor) -> None:
     model = encoder()
     with pytest.raises(ValueError, match=r"a mask must have the shape of the ids, \(3, 14\), got \(3, 13\)"):

@@ -118,6 +118,17 @@ def test_what_cannot_be_is_refused(start: Path, tmp_path: Path) -> None:
         api.train("classifier", str(long), tmp_path / "run", OPTIONS, init=start, quiet=True)
 
 
+def test_word_pieces_are_learnt_on_the_training_part(tmp_path: Path) -> None:
+    table = made(tmp_path / "table.tsv", 40, 20, number=False)
+    (tmp_path / "held.tsv").write_text("text\tlabel\nzzz\tmany\n")
+    options = {"steps": 2, "batch": 4, "dtype": "float32", "device": "cpu", "data.tokenizer": 80, "data.valid": str(tmp_path / "held.tsv")}
+    run = api.train({"kind": "classifier", "backbone": MODEL | {"vocab": 80}}, table, tmp_path / "run", options, quiet=True, report=False)
+    pieces = json.loads((run / "tokenizer.json").read_text())["model"]["vocab"]
+    assert {"a", "b"} < set(pieces) and "z" not in pieces, "what is held out is not read"
+    resumed = api.train(None, None, run, {"steps": 3}, resume=True, quiet=True, report=False)
+    assert api.classify(api.load(resumed), ["abab"])[0].label in ("many", "few")
+
+
 def test_a_start_brings_its_tokenizer(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("some words of a text, and more words\n" * 200)
     values = MODEL | {"vocab": 300, "blank": "learned"}

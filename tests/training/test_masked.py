@@ -161,7 +161,11 @@ def test_word_pieces(corpus: Corpus, tmp_path: Path) -> None:
         ({"data.tokenizer": 100, "model.vocab": 20}, "and the model a vocabulary of 20: set model.vocab="),
         ({"eval.sample_bytes": 3}, "an encoder writes nothing"),
         ({"mask.blank": 0.8, "mask.other": 0.3}, "got blank=0.8 and other=0.3"),
-        ({"data.valid": ["x.tsv"]}, "for tables of labelled texts or pairs"),
+        ({"data.valid": "x.tsv"}, "for tables of labelled texts or pairs"),
+        ({"model.blank": 103}, "id 103 of bytes would be read as a blank: set model.blank=learned"),
+        ({"contrast.loss": "orthogonal"}, "contrast and data.pairs are for an encoder that learns from pairs: set model.head=none"),
+        ({"data.pairs.query": "question"}, "set model.head=none"),
+        ({"data.columns.text": "sentence"}, "data.columns is for labelled texts"),
     ],
 )
 def test_what_cannot_be_is_refused(corpus: Corpus, tmp_path: Path, options: dict[str, Any], sentence: str) -> None:

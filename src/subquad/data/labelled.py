@@ -155,12 +155,13 @@ def read_labelled(
     return Labelled(parts["train"], parts["valid"], parts["test"], found, [str(path) for path in (*paths, *valid, *test)])
 
 
-def read_table(document: Document, columns: Columns, labels: bool = True) -> Iterator[Example]:
-    """The examples of one file; without ``labels`` they may be missing, the whole column or one of them."""
+def read_table(document: Document, columns: Columns, labels: bool = True, naming: str = _NAMING) -> Iterator[Example]:
+    """The examples of one file; without ``labels`` they may be missing, the whole column or one of them. ``naming`` shows how a column is
+    named, for the error about one that is not there."""
     for where, row in read_rows(document, columns.table, columns.numbered, "data.columns"):
-        parts = [cell(row, column, where, _NAMING) for column in (columns.text, columns.second) if column is not None]
+        parts = [cell(row, column, where, naming) for column in (columns.text, columns.second) if column is not None]
         missing = not labels and row.get(columns.label) is None
-        label = None if missing else cell(row, columns.label, where, _NAMING)
+        label = None if missing else cell(row, columns.label, where, naming)
         yield Example(columns.joint.join(parts).encode("utf-8", "surrogateescape"), label)
 
 
@@ -184,7 +185,7 @@ def cell(row: Row, column: str | int, where: str, naming: str) -> str:
         raise ValueError(f"{where}: expected a column {column!r}, got {known}: name yours, as in {naming}")
     value = row[column]
     if not isinstance(value, str | int | float):
-        raise ValueError(f"{where}: expected a text or a number in {column!r}, got {json.dumps(value)}")
+        raise ValueError(f"{where}: expected a text or a number in {column!r}, got {json.dumps(value)}: correct or remove the line")
     return value if isinstance(value, str) else json.dumps(value)
 
 
@@ -213,7 +214,9 @@ def _rows(text: str, table: Table, name: str, numbered: bool) -> Iterator[tuple[
                 raise ValueError(f"{name}, line {number}: two columns are called {twice!r}: give each a name of its own")
             continue
         if head is not None and len(cells) != len(head):
-            raise ValueError(f"{name}, line {number}: expected {len(head)} columns as in its first line, got {len(cells)}")
+            raise ValueError(
+                f"{name}, line {number}: expected {len(head)} columns as in its first line, got {len(cells)}: correct or remove the line"
+            )
         yield number, dict(zip(head or range(len(cells)), cells, strict=True))
 
 

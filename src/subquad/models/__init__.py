@@ -25,7 +25,10 @@ def presets() -> dict[str, ModelConfig]:
 
 
 def parse_model(values: Mapping[str, Any] | str) -> AnyModelConfig:
-    """A preset's name, or a mapping with ``kind`` and the fields of that model's config. Raises ``ValueError`` in words."""
+    """A preset's name, or a mapping with ``kind`` and the fields of that model's config, of which a ``backbone`` may be a preset's name.
+
+    Raises ``ValueError`` in words.
+    """
     if isinstance(values, str):
         if values not in PRESETS:
             raise ValueError(f"unknown preset {values!r}: {suggest(values, PRESETS)}")
@@ -33,6 +36,8 @@ def parse_model(values: Mapping[str, Any] | str) -> AnyModelConfig:
     kind = str(values.get("kind"))
     if kind not in MODELS:
         raise ValueError(f"a model config needs 'kind', got {values.get('kind')!r}: {suggest(kind, MODELS)}")
+    if isinstance(values.get("backbone"), str):
+        values = {**values, "backbone": parse_model(values["backbone"]).model_dump(mode="json")}
     return parse(MODELS[kind], values)
 
 
