@@ -56,6 +56,8 @@ def test_means_are_over_judged_queries() -> None:
         evaluate(lists, {})
     with pytest.raises(ValueError, match="the list of query 'one' names a document twice"):
         evaluate({"one": ["a", "a"]}, judgements)
+    with pytest.raises(ValueError, match="the grade of document 'a' for query 'one' must be a number, got '2'"):
+        evaluate(lists, {"one": {"a": "2"}})  # type: ignore[dict-item]
 
 
 def test_equal_scores_are_ordered_by_name_backwards() -> None:

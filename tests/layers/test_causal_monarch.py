@@ -147,3 +147,9 @@ def test_what_a_mixer_refuses() -> None:
         state = mixer_of(basis=basis).init_state(1, 3)
         with pytest.raises(ValueError, match="holds 3 positions and is full"):
             mixer_of(basis=basis).prefill(torch.randn(1, 4, 8, dtype=torch.float64), state)
+
+
+@pytest.mark.parametrize("basis", ["dft", "learned"])
+def test_no_positions_give_none(basis: str) -> None:
+    assert mixer_of(basis=basis)(torch.randn(2, 0, 8, dtype=torch.float64)).shape == (2, 0, 8)
+    assert mixer_of(basis=basis)(torch.randn(0, 4, 8, dtype=torch.float64)).shape == (0, 4, 8)

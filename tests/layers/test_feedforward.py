@@ -122,6 +122,12 @@ def test_wrong_blocks() -> None:
         FeedForward(FeedForwardConfig(order=3), 10)
     with pytest.raises(ValueError, match="got blocks=4 and order=2: leave one of them at 1"):
         FeedForwardConfig(blocks=4, order=2)
+    with pytest.raises(ValueError, match="expected 8 channels, got 9"):
+        BlockDiagonalLinear(8, 8, 4)(torch.randn(2, 9))
+    with pytest.raises(ValueError, match="at least 1 block, got 0"):
+        BlockDiagonalLinear(8, 8, 0)
+    with pytest.raises(ValueError, match="are at least 1, got 8 and 0"):
+        MonarchMap(8, 8, 0)
 
 
 @pytest.mark.parametrize("settings", [{}, {"gated": True, "blocks": 2}, {"order": 2}], ids=str)

@@ -264,3 +264,11 @@ def test_wrong_fractions(head_dim: int, fraction: float) -> None:
     with pytest.raises(ValueError, match=f"head_dim is {head_dim} and rotary_fraction {fraction:g} of it"):
         AttentionConfig(heads=2, head_dim=head_dim, rotary_fraction=fraction).build(16, 23)
     AttentionConfig(heads=2, head_dim=head_dim, rotary_fraction=fraction, rotary=False).build(16, 23)
+
+
+@pytest.mark.parametrize("config", CAUSAL + TWO_SIDED, ids=str)
+def test_inputs_of_another_width_are_refused(config: MixerConfig) -> None:
+    mixer = config.build(8, 12)
+    for x in (torch.randn(2, 12, 9), torch.randn(12, 8, 1, 1)):
+        with pytest.raises(ValueError, match=r"expected (\(B, T, 8\), the width of the mixer|3 x 4|4 x 3|2 x 6)"):
+            mixer(x)

@@ -12,9 +12,11 @@ from torch import Tensor
 import subquad
 from subquad.evaluation.flops import count_flops, count_parameters
 from subquad.layers.attention import AttentionConfig
+from subquad.layers.causal_monarch import CausalMonarchConfig
 from subquad.layers.feedforward import FeedForwardConfig
 from subquad.layers.long_filter import ImplicitFilter, ImplicitFilterConfig
 from subquad.layers.mixer import MixerConfig
+from subquad.layers.monarch import MonarchConfig
 from subquad.layers.monarch_mixer import MonarchMixerConfig
 from subquad.layers.stack import StackConfig
 from subquad.models import PRESETS, build_model
@@ -178,6 +180,19 @@ def test_wrong_inputs(ids: Tensor) -> None:
         subquad.build("m2-bert-tiny", {"stack.dim": 10})
     with pytest.raises(ValueError, match="20 ids, and 20 is no longer one"):
         lengthened(model, 20, "continued")
+    with pytest.raises(ValueError, match="max_len must be a whole number of ids, got '40'"):
+        lengthened(model, "40", "continued")  # type: ignore[arg-type]
+    for other in ("hyena-tiny", "megabyte-tiny"):
+        with pytest.raises(ValueError, match="an encoder is needed here, got"):
+            lengthened(build_model(other), 2048, "continued")  # type: ignore[arg-type]
+    for mixer in (MonarchConfig(), CausalMonarchConfig(heads=2, basis="learned", filter=SMALL)):
+        sized = model.config.model_copy(update={"stack": StackConfig(dim=16, depth=1, mixer=mixer)}).build()
+        with pytest.raises(ValueError, match=r"stack.blocks.0.* at 50 ids, with no rule for the new ones"):
+            lengthened(sized, 50, "continued")
+    with pytest.raises(ValueError, match=r"ids must be \(B, T\), one row a text, got \(14,\)"):
+        model(ids[0])
+    with pytest.raises(ValueError, match="texts must be a list of bytes or str, got one str"):
+        subquad.embed(model, "hello")
     for use in (subquad.generate, subquad.score):
         with pytest.raises(ValueError, match="an encoder guesses what is hidden and says nothing of what comes next"):
             use(model, b"text")

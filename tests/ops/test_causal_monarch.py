@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from subquad.ops.causal_monarch import causal_basis, causal_monarch_conv, causal_monarch_conv_direct
-from subquad.ops.long_conv import long_conv
+from subquad.ops.causal_monarch import causal_basis, causal_monarch_conv, causal_monarch_conv_direct, prepare_taps
+from subquad.ops.long_conv import long_conv, spectrum
 from subquad.ops.monarch import monarch_multiply
 
 SIZES = [(1, 1), (4, 1), (1, 5), (4, 2), (3, 5), (8, 4)]  # b and h
@@ -80,3 +80,16 @@ def test_half_precision_and_wrong_inputs() -> None:
         causal_monarch_conv(u, k[1:], a, c)
     with pytest.raises(ValueError, match="9 positions exceed the 8 = h b"):
         causal_monarch_conv(torch.randn(2, 3, 9), k, a, c)
+
+
+def test_prepared_taps_change_nothing() -> None:
+    torch.manual_seed(0)
+    a, c = (parameter.detach() for parameter in _parameters(4, 3))
+    u, k = torch.randn(2, 3, 9, dtype=torch.float64), torch.randn(3, 12, dtype=torch.float64)
+    taps = prepare_taps(k, 12, a, c)
+    expected = causal_monarch_conv(u, k, a, c)
+    for prepared in (taps, spectrum(taps, 12)):
+        torch.testing.assert_close(causal_monarch_conv(u, prepared, a, c, prepared=True), expected, rtol=0, atol=1e-11)
+    with pytest.raises(ValueError, match="with prepared=True"):
+        causal_monarch_conv(u, spectrum(taps, 12), a, c)
+    assert causal_monarch_conv(u[..., :0], k, a, c).shape == (2, 3, 0)

@@ -135,3 +135,7 @@ def test_an_operand_for_another_method() -> None:
     for method in ("auto", "fft"):
         with pytest.raises(ValueError, match="is for the dft method alone"):
             long_conv(u, k, operand=torch.bfloat16, method=method)
+    with pytest.raises(ValueError, match=r"operand must be float16, .* got torch.int32"):
+        long_conv(u, k, operand=torch.int32, method="dft")
+    with pytest.raises(ValueError, match="method must be one of fft, dft"):
+        spectrum(k, 20, method="direct")  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ from torch import Tensor
 from subquad.ops.monarch import (
     block_diagonal_dense,
     block_diagonal_multiply,
+    block_diagonal_multiply_columns,
     monarch_dense,
     monarch_dft,
     monarch_dft_factors,
@@ -53,6 +54,8 @@ def test_order_1_is_block_diagonal(shape: tuple[int, ...], dtype: torch.dtype) -
     y = block_diagonal_multiply(x, w)
     _agree(y, x @ block_diagonal_dense(w).mT, [x, w])
     assert torch.equal(monarch_product(x, [w]), y)
+    columns = _random((shape[0] * shape[2], 7), dtype)
+    _agree(block_diagonal_multiply_columns(columns, w), block_diagonal_dense(w) @ columns, [columns, w])
 
 
 @NUMBERS
@@ -142,21 +145,34 @@ def test_wrong_inputs() -> None:
     x, w = torch.randn(2, 12), torch.randn(4, 3, 3)
     with pytest.raises(ValueError, match=r"factor 1 of \(4, 3, 3\) must be .* with blocks x inputs = 11"):
         block_diagonal_multiply(x[:, 1:], w)
+    with pytest.raises(ValueError, match=r"factor 1 of \(4, 3, 3\) must be .* with blocks x inputs = 11"):
+        block_diagonal_multiply_columns(torch.randn(11, 2), w)
     with pytest.raises(ValueError, match=r"factor 2 of \(4, 3, 3\), \(5, 3, 3\) must be .* with blocks x inputs = 12"):
         monarch_multiply(x, w, torch.randn(5, 3, 3))
     with pytest.raises(ValueError, match="at least one factor"):
         monarch_product(x, [])
     with pytest.raises(ValueError, match="of one rank r"):
         monarch_multiply_rank(x, w, torch.randn(2, 3, 6))
+    with pytest.raises(ValueError, match="of one rank r"):
+        monarch_multiply_rank(x, w, torch.randn(0, 3, 6))
+    with pytest.raises(ValueError, match="at least one factor"):
+        monarch_product_dense([])
+    for written_out in (monarch_dense, lambda *factors: monarch_product_dense(factors)):
+        with pytest.raises(ValueError, match=r"factor 2 of \(4, 3, 3\), \(5, 3, 3\) must be .* with blocks x inputs = 12"):
+            written_out(w, torch.randn(5, 3, 3))
+    with pytest.raises(ValueError, match="0 blocks must divide 12 columns"):
+        project_to_monarch(torch.randn(12, 12), (0, 4))
+    with pytest.raises(ValueError, match="are at least 1, got 0 and 2"):
+        project_to_monarch(torch.randn(0, 0))
     with pytest.raises(ValueError, match="5 blocks must divide 12 columns"):
         project_to_monarch(torch.randn(12, 12), (5, 4))
     with pytest.raises(ValueError, match="one matrix at a time"):
         project_to_monarch(torch.randn(2, 12, 12))
     with pytest.raises(ValueError, match="ranks 1 to 3, got rank 4"):
         project_to_monarch(torch.randn(12, 12), (4, 3), 4)
-    with pytest.raises(ValueError, match="at least 1 point and order 1, got 8 and 0"):
+    with pytest.raises(ValueError, match="are at least 1, got 8 and 0"):
         monarch_dft(8, order=0)
-    with pytest.raises(ValueError, match="at least 1 point"):
+    with pytest.raises(ValueError, match="are at least 1, got 0 and 2"):
         monarch_dft(0)
     with pytest.raises(ValueError, match="expected 8 points in the last dimension, got 7"):
         monarch_dft(8)(torch.randn(2, 7))

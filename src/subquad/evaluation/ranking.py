@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from numbers import Real
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -44,11 +45,15 @@ def evaluate(
 ) -> dict[str, float]:
     """Means over all judged queries, of which one without a list counts 0: "ndcg@k", "recall@..." of each depth, "mrr".
 
-    Lists of queries that nobody judged do not count. Raises ``ValueError`` where there is no judgement, and for a list that names a
-    document twice.
+    Lists of queries that nobody judged do not count. Raises ``ValueError`` where there is no judgement, for a grade that is no number, and
+    for a list that names a document twice.
     """
     if not judgements:
         raise ValueError("there is no judged query to measure: give judgements, query to document to grade")
+    for query, grades in judgements.items():
+        for name, grade in grades.items():
+            if not isinstance(grade, Real):
+                raise ValueError(f"the grade of document {name!r} for query {query!r} must be a number, got {grade!r}: convert it with int")
     for query, names in lists.items():
         if len(set(names)) < len(names):
             raise ValueError(f"the list of query {query!r} names a document twice: keep the first of them")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from subquad.inference.contract import evaluating
-from subquad.inference.texts import model_ids, prepared_batches
+from subquad.inference.texts import prepared_batches, text_rows
 from subquad.models.classifier import Classifier
 from subquad.models.encoder import Encoder
 from subquad.ops.agreement import confusion, figures, number_figures
@@ -28,8 +28,8 @@ class Classified(NamedTuple):
 def classify(model: nn.Module, texts: Sequence[bytes | str], *, cut: bool = False) -> list[Classified]:
     """The class of each text; a ``str`` is read as UTF-8.
 
-    ``cut`` reads only the beginning of a text that exceeds the context. Raises ``ValueError`` for such a text without it, for a model that
-    does not classify, and for a token model without its tokenizer.
+    ``cut`` reads only the beginning of a text that exceeds the context. Raises ``ValueError`` for such a text without it, for one text in
+    no list, for a model that does not classify, and for a token model without its tokenizer.
     """
     classifier = _classifier(model)
     if estimates(classifier):
@@ -63,7 +63,7 @@ def _classifier(model: nn.Module) -> Classifier:
 
 def _outputs(classifier: Classifier, texts: Sequence[bytes | str], cut: bool) -> list[Tensor]:
     """Of each text its logits (C,) or its number (), in double precision on the CPU."""
-    rows = [model_ids(classifier, text, cut) for text in texts]
+    rows = text_rows(classifier, texts, cut)
     found: list[Tensor] = [torch.empty(0)] * len(rows)
     modules, device = list(classifier.modules()), classifier.head.weight.device
     encoder = classifier.backbone if isinstance(classifier.backbone, Encoder) else None

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from subquad.inference.contract import evaluating
-from subquad.inference.texts import model_ids, prepared_batches
+from subquad.inference.texts import prepared_batches, text_rows
 from subquad.models.encoder import Encoder
 
 
@@ -20,11 +20,11 @@ def embed(model: nn.Module, texts: Sequence[bytes | str], *, cut: bool = False) 
     """(N, D), row n the embedding of text n, on the CPU; a ``str`` is read as UTF-8.
 
     ``cut`` reads only the beginning of a text that exceeds the context. Raises ``ValueError`` for such a text without it, for one without
-    ids, for a model that is no encoder, and for a token model without its tokenizer.
+    ids, for one text in no list, for a model that is no encoder, and for a token model without its tokenizer.
     """
     if not isinstance(model, Encoder):
         raise ValueError(f"an encoder is needed to embed texts, got {type(model).__name__}: convert or train one, such as m2-bert-80m")
-    rows = [model_ids(model, text, cut) for text in texts]
+    rows = text_rows(model, texts, cut)
     if empty := [place for place, row in enumerate(rows) if not len(row)]:
         raise ValueError(f"text {empty[0]} is empty, so it has no embedding: leave it out")
     weight = model.embedding.weight

@@ -22,6 +22,13 @@ NEAR = 1.25  # texts of up to so many times a length share its filters' spectra
 Row = npt.NDArray[np.integer[Any]]
 
 
+def text_rows(model: Model, texts: Sequence[bytes | str], cut: bool) -> list[Row]:
+    """The ids of each text. Raises ``ValueError`` as ``model_ids`` does, and for one text in the place of several."""
+    if isinstance(texts, bytes | str):
+        raise ValueError(f"texts must be a list of bytes or str, got one {type(texts).__name__}: put it into a list")
+    return [model_ids(model, text, cut) for text in texts]
+
+
 def model_ids(model: Model, text: bytes | str, cut: bool) -> Row:
     """The ids of a text; a ``str`` is read as UTF-8.
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from subquad.layers.mixer import Mixer, MixerConfig, Pairs, check_mask
+from subquad.layers.mixer import Mixer, MixerConfig, Pairs, check_mask, check_width
 from subquad.ops.attention import attend, causal_attention, sees, two_sided_attention
 from subquad.ops.rotary import rotary_table, rotate, run_table
 from subquad.ops.rows import put_rows, run_index, take_rows
@@ -127,6 +127,7 @@ class Attention(Mixer):
         if first:
             assert mask is None
             return self.out(self._latest(x, first, dropout).flatten(2))
+        check_width(x, self.qkv.in_features)
         check_mask(x, mask)
         q, k, v = self._project(x, [0])
         if self.config.two_sided:

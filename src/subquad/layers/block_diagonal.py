@@ -16,21 +16,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from subquad.layers.mixer import OptimizerHint
-
-
-def block_product(x: Tensor, weight: Tensor) -> Tensor:
-    """x (C, N), channels first, times weight (blocks, o, i), C = blocks i -> (blocks o, N). Channels first, it needs no copy."""
-    blocks, _, size = weight.shape
-    return torch.bmm(weight, x.unflatten(0, (blocks, size))).flatten(0, 1)
+from subquad.ops.monarch import block_diagonal_dense, block_diagonal_multiply_columns
 
 
 class BlockDiagonalLinear(nn.Module):
-    """(..., in_dim) -> (..., out_dim). ``weight`` is (blocks, ceil(out_dim / blocks), ceil(in_dim / blocks))."""
+    """(..., in_dim) -> (..., out_dim). ``weight`` is (blocks, ceil(out_dim / blocks), ceil(in_dim / blocks)).
+
+    Raises ``ValueError`` for less than one block, and for inputs of another width.
+    """
 
     OPTIMIZER_HINTS: ClassVar[Mapping[str, OptimizerHint]] = {"weight": OptimizerHint(decay=True)}
 
     def __init__(self, in_dim: int, out_dim: int, blocks: int, bias: bool = True, shuffle: bool = False) -> None:
         super().__init__()
+        if blocks < 1:
+            raise ValueError(f"a block-diagonal map has at least 1 block, got {blocks}: give a number that divides the widths")
         self.in_dim, self.out_dim, self.blocks, self.shuffle = in_dim, out_dim, blocks, shuffle
         self.weight = nn.Parameter(torch.empty(blocks, -(-out_dim // blocks), -(-in_dim // blocks)))
         self.bias = nn.Parameter(torch.empty(out_dim)) if bias else None
@@ -44,16 +44,18 @@ class BlockDiagonalLinear(nn.Module):
             nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-1] != self.in_dim:
+            raise ValueError(f"expected {self.in_dim} channels, got {x.shape[-1]}: this map was built for that width")
         return self.channels_first(x.reshape(-1, self.in_dim).mT).mT.view(*x.shape[:-1], self.out_dim)
 
     def channels_first(self, x: Tensor) -> Tensor:
         """The same of (in_dim, N) -> (out_dim, N)."""
-        y = block_product(self._in_blocks(x), self.weight)[: self.out_dim]
+        y = block_diagonal_multiply_columns(self._in_blocks(x), self.weight)[: self.out_dim]
         return y if self.bias is None else y + self.bias.unsqueeze(1)
 
     def dense(self) -> Tensor:
         """The matrix that it is, (out_dim, in_dim): ``F.linear(x, layer.dense(), layer.bias)`` is its slow twin."""
-        whole = torch.block_diag(*self.weight)
+        whole = block_diagonal_dense(self.weight)
         if self.shuffle:
             whole = whole.unflatten(1, (-1, self.blocks)).transpose(1, 2).flatten(1, 2)
         return whole[: self.out_dim, : self.in_dim]

@@ -23,14 +23,13 @@ from math import isqrt
 from typing import ClassVar, Literal, Self
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from subquad.layers.gated_conv import GatedConv, GatedConvState, ShortFilter, Skip, Taps
 from subquad.layers.long_filter import AnyFilterConfig, ImplicitFilterConfig
 from subquad.layers.mixer import MixerConfig, OptimizerHint
-from subquad.ops.causal_monarch import from_powers, to_powers
+from subquad.ops.causal_monarch import causal_monarch_conv, prepare_taps
 from subquad.ops.conv_chain import Filter
 from subquad.ops.long_conv import long_conv
 from subquad.ops.online_conv import OnlineConvState, OnlineFilter, init_online_conv, prefill_online_conv
@@ -97,8 +96,8 @@ class CausalMonarch(GatedConv):
                 z = long_conv(z, taps, None, skip, before=first, after=gates.pop())
             else:
                 z = z if first is None else first * z
-                y = from_powers(long_conv(to_powers(z, *self.basis.factors), taps), *self.basis.factors)
-                z = gates.pop() * torch.addcmul(y.to(z.dtype), skip.unsqueeze(-1), z)
+                y = causal_monarch_conv(z, taps, *self.basis.factors, prepared=True)
+                z = gates.pop() * torch.addcmul(y, skip.unsqueeze(-1), z)
             first = None
         return z
 
@@ -134,7 +133,7 @@ class CausalMonarch(GatedConv):
         """Of a learned basis those of the convolution in the middle, T h."""
         taps = self.filter(length)
         if self.basis is not None:
-            taps = to_powers(F.pad(taps, (0, length - taps.shape[1])), *self.basis.factors)
+            taps = prepare_taps(taps, length, *self.basis.factors)
         return [(one, None) for one in taps.unflatten(0, (self.filters, self.dim))]
 
     def _projected(self, x: Tensor) -> Tensor:

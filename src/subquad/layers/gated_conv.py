@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from subquad.layers.mixer import Mixer, OptimizerHint, Prepared, check_mask
+from subquad.layers.mixer import Mixer, OptimizerHint, Prepared, check_mask, check_width
 from subquad.ops.conv_chain import Filter, conv_chain
 from subquad.ops.long_conv import spectrum
 from subquad.ops.online_conv import OnlineConvState, OnlineFilter, init_online_conv, prefill_online_conv
@@ -50,7 +50,7 @@ class GatedConv(Mixer):
     out: nn.Linear
 
     def forward(self, x: Tensor, mask: Tensor | None = None, prepared: Prepared | None = None) -> Tensor:
-        self._check_width(x)
+        check_width(x, self.project.in_features)
         self._check_length(x.shape[1])
         check_mask(x, mask)
         self._check_prepared(prepared)
@@ -115,10 +115,6 @@ class GatedConv(Mixer):
         if y.shape[0] == 1:
             return torch.addmm(bias, y[0].mT, weight.mT).unsqueeze(0)
         return F.linear(y.mT, weight, bias)
-
-    def _check_width(self, x: Tensor) -> None:
-        if x.ndim != 3 or x.shape[2] != self.project.in_features:
-            raise ValueError(f"expected (B, T, {self.project.in_features}), the width of the mixer, got {tuple(x.shape)}")
 
     def _check_prepared(self, prepared: Prepared | None) -> None:
         if prepared is None:

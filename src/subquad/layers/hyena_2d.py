@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from subquad.layers.gated_conv import Skip
 from subquad.layers.long_filter import ImplicitFilter, ImplicitFilterConfig
-from subquad.layers.mixer import Mixer, MixerConfig, check_mask
+from subquad.layers.mixer import Mixer, MixerConfig, check_mask, check_width
 from subquad.ops.long_conv_2d import long_conv_2d
 from subquad.state import State
 
@@ -81,6 +81,7 @@ class Hyena2d(Mixer):
         rows, columns = self.config.shape
         if x.shape[1] != rows * columns:
             raise ValueError(f"expected {rows} x {columns} = {rows * columns} positions, got {x.shape[1]}: set shape")
+        check_width(x, self.dim)
         check_mask(x, mask)
         real = None if mask is None else mask.unsqueeze(1).unflatten(-1, (rows, columns))
         p = self.project(x).mT.unflatten(-1, (rows, columns))

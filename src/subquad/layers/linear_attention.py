@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from subquad.layers.mixer import Mixer, MixerConfig, Pairs, check_mask
+from subquad.layers.mixer import Mixer, MixerConfig, Pairs, check_mask, check_width
 from subquad.ops.linear_attention import CHUNK, Rotation, continue_linear_attention, linear_attention
 from subquad.ops.rotary import rotary_table, run_table
 from subquad.ops.rows import run_index
@@ -62,6 +62,7 @@ class LinearAttention(Mixer):
         self.out = nn.Linear(inner, dim)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        check_width(x, self.qkv.in_features)
         check_mask(x, mask)
         q, k, v = self._project(x)
         y = linear_attention(q, k, v, rotation=self._rotation(x, [0]), mask=mask, chunk=self.config.chunk)

@@ -44,7 +44,7 @@ class Mixer(nn.Module, ABC):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """(B, T, D) -> (B, T, D). ``mask`` (B, T) is True at real positions; the others neither give nor get anything.
 
-        Raises ``ValueError`` as ``check_mask`` does.
+        Raises ``ValueError`` as ``check_width`` and ``check_mask`` do.
         """
 
     def prepare(self, length: int) -> Prepared | None:
@@ -101,6 +101,12 @@ class SegmentedState(State):
     inner: State
     fresh: State
     lengths: list[int]
+
+
+def check_width(x: Tensor, dim: int) -> None:
+    """Raises ``ValueError`` for another shape of x than (B, T, ``dim``)."""
+    if x.ndim != 3 or x.shape[2] != dim:
+        raise ValueError(f"expected (B, T, {dim}), the width of the mixer, got {tuple(x.shape)}: give it inputs of that width")
 
 
 def check_mask(x: Tensor, mask: Tensor | None) -> None:

@@ -20,9 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from subquad.layers.mixer import Mixer, MixerConfig, check_mask
+from subquad.layers.mixer import Mixer, MixerConfig, check_mask, check_width
 from subquad.ops.monarch import monarch_multiply
 from subquad.state import State
+
+NO_STEPS = "a Monarch mixer sees what comes later, so it has no steps: use a causal mixer to generate"
 
 
 class MonarchConfig(MixerConfig):
@@ -44,23 +46,24 @@ class Monarch(Mixer):
 
     def __init__(self, config: MonarchConfig, dim: int, max_len: int) -> None:
         super().__init__()
-        self.sequence = MonarchPair(max_len, dim)
+        self.dim, self.sequence = dim, MonarchPair(max_len, dim)
         self.channels = MonarchPair(dim, 1) if config.channels else None
         self.norm = nn.LayerNorm(dim) if config.channels else None
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        check_width(x, self.dim)
         check_mask(x, mask)
-        real = None if mask is None else mask.unsqueeze(-1)
-        y = self.sequence((x if real is None else x * real).mT).mT
+        padding = None if mask is None else ~mask.unsqueeze(-1)
+        y = self.sequence((x if padding is None else x.masked_fill(padding, 0)).mT).mT
         if self.channels is not None and self.norm is not None:
             y = self.norm(y + self.channels(y))
-        return y if real is None else y * real
+        return y if padding is None else y.masked_fill(padding, 0)
 
     def init_state(self, batch: int, max_len: int) -> State:
-        raise ValueError("a Monarch mixer sees what comes later, so it has no steps: use a causal mixer to generate")
+        raise ValueError(NO_STEPS)
 
     def prefill(self, x: Tensor, state: State, lengths: Sequence[int] | None = None) -> Tensor:
-        raise ValueError("a Monarch mixer sees what comes later, so it has no steps: use a causal mixer to generate")
+        raise ValueError(NO_STEPS)
 
 
 class MonarchPair(nn.Module):

@@ -45,6 +45,10 @@ class MonarchMap(nn.Module):
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
+    def scale(self, by: float) -> None:
+        """Makes what comes out, the bias apart, ``by`` times as large."""
+        self.factors[-1].mul_(by)
+
     def forward(self, x: Tensor) -> Tensor:
         y = monarch_product(x, tuple(self.factors))
         return y if self.bias is None else y + self.bias

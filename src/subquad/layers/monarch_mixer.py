@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from subquad.layers.gated_conv import GatedConv, GatedConvState, ShortFilter, Skip, Taps
 from subquad.layers.long_filter import AnyFilterConfig, ImplicitFilterConfig
-from subquad.layers.mixer import MixerConfig, Prepared
+from subquad.layers.mixer import MixerConfig, Prepared, check_width
 from subquad.ops.conv_chain import Filter
 from subquad.ops.long_conv import long_conv
 from subquad.state import State
@@ -64,6 +64,7 @@ class MonarchMixer(GatedConv):
         self.out = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, prepared: Prepared | None = None) -> Tensor:
+        check_width(x, self.dim)
         return super().forward(x if self.norm is None else self.norm(x), mask, prepared)
 
     def _convolved(self, x: Tensor, p: Tensor, filters: Sequence[Filter], real: Tensor | None) -> Tensor:

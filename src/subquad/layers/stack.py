@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
+import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
@@ -167,3 +168,13 @@ def init_weights(module: nn.Module, std: float) -> None:
             nn.init.trunc_normal_(parameter, std=std, a=-2 * std, b=2 * std)
     for child in module.children():
         init_weights(child, std)
+
+
+@torch.no_grad()
+def scale_output(linear: nn.Module, by: float) -> None:
+    """Makes what a linear map gives, its bias apart, ``by`` times as large. One without a ``weight`` has a method ``scale(by)``."""
+    own = getattr(linear, "scale", None)
+    if own is not None:
+        own(by)
+    else:
+        linear.get_parameter("weight").mul_(by)

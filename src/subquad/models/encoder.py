@@ -179,6 +179,8 @@ class Encoder(Model):
         return F.normalize(pooled, dim=-1) if self.config.pooling.normalized else pooled
 
     def _check(self, ids: Tensor, mask: Tensor | None, token_types: Tensor | None, blanks: Tensor | None) -> None:
+        if ids.ndim != 2:
+            raise ValueError(f"ids must be (B, T), one row a text, got {tuple(ids.shape)}: put one text into a batch of 1")
         if ids.shape[1] > self.config.max_len:
             raise ValueError(
                 f"{ids.shape[1]} ids exceed the context of {self.config.max_len}: cut the text, or make it longer with subquad.lengthened"

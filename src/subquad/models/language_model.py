@@ -23,7 +23,7 @@ from subquad.layers.hyena import HyenaConfig
 from subquad.layers.linear_attention import LinearAttentionConfig
 from subquad.layers.long_filter import ImplicitFilterConfig
 from subquad.layers.mixer import Prepared
-from subquad.layers.stack import Stack, StackConfig, StackState, init_weights
+from subquad.layers.stack import Stack, StackConfig, StackState, init_weights, scale_output
 from subquad.models.model import CausalModel, ModelConfig, ModelState, demand_causal
 from subquad.ops.rows import run_index
 
@@ -128,13 +128,12 @@ class LanguageModel(CausalModel):
     def _zeros(self, batch: int, length: int) -> Tensor:
         return self.embedding.weight.new_zeros(batch, length, self.config.vocab)
 
-    @torch.no_grad()
     def _scale_residual(self) -> None:
         sublayers = self.config.stack.depth * (1 if self.config.stack.feedforward is None else 2)
         for block in self.stack.blocks:
             for linear in (getattr(block.mixer, "out", None), getattr(block.feedforward, "down", None)):
                 if linear is not None:
-                    linear.weight.mul_(sublayers**-0.5)
+                    scale_output(linear, sublayers**-0.5)
 
     def _logits(self, x: Tensor) -> Tensor:
         return F.linear(x, self.embedding.weight) if self.head is None else self.head(x)

@@ -28,9 +28,14 @@ Filters = Literal["continued", "stretched"]
 def lengthened(encoder: Encoder, max_len: int, filters: Filters) -> Encoder:
     """A new encoder with the same weights and a context of ``max_len`` ids, in evaluation mode.
 
-    Raises ``ValueError`` for a context that is no longer than the old one, and for another way with filters.
+    Raises ``ValueError`` for what is no encoder, a context that is no longer than the old one, another way with filters, and mixers with
+    weights of the context's size that are no functions of position: those of ``monarch`` and of a learned causal basis.
     """
+    if not isinstance(encoder, Encoder):
+        raise ValueError(f"an encoder is needed here, got {type(encoder).__name__}: build other models with a larger max_len")
     config = encoder.config
+    if not isinstance(max_len, int):
+        raise ValueError(f"max_len must be a whole number of ids, got {max_len!r}: give one above {config.max_len}")
     if max_len <= config.max_len:
         raise ValueError(f"the context is {config.max_len} ids, and {max_len} is no longer one: give a larger max_len")
     if filters not in ("continued", "stretched"):
@@ -45,6 +50,10 @@ def lengthened(encoder: Encoder, max_len: int, filters: Filters) -> Encoder:
     for name, module in longer.named_modules():
         if isinstance(module, ImplicitFilter) and module.table is not None:
             state[f"{name}.table"] = _table(encoder.get_submodule(name), module, filters)
+    for name, weight in longer.state_dict().items():
+        if state[name].shape != weight.shape:
+            old, new = tuple(state[name].shape), tuple(weight.shape)
+            raise ValueError(f"{name} is {old} and {new} at {max_len} ids, with no rule for the new ones: train an encoder of that max_len")
     longer.load_state_dict(state)
     longer.tokenizer = encoder.tokenizer
     return longer.eval()

@@ -22,22 +22,32 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from subquad.ops.long_conv import Method, long_conv
+from subquad.ops.long_conv import Method, Spectrum, long_conv
 from subquad.ops.monarch import block_diagonal_multiply, roots_of_unity
 from subquad.ops.precision import full_precision
 
 
-def causal_monarch_conv(u: Tensor, k: Tensor, a: Tensor, c: Tensor, *, method: Method = "auto") -> Tensor:
+def causal_monarch_conv(
+    u: Tensor, k: Tensor | Spectrum, a: Tensor, c: Tensor, *, prepared: bool = False, method: Method = "auto"
+) -> Tensor:
     """See the module's docstring; -> (B, D, L) in the type of u.
 
-    Only what lies below the diagonals of ``a`` and ``c`` is read, so any numbers may stand there. ``method`` is that of the convolution in
-    the middle. Raises ``ValueError`` for shapes that do not fit and more than h b positions.
+    Only what lies below the diagonals of ``a`` and ``c`` is read, so any numbers may stand there. ``prepared`` says that k is T k already,
+    as ``prepare_taps`` makes it for L positions or more, or the ``Spectrum`` of that. ``method`` is that of the convolution in the middle.
+    Raises ``ValueError`` for shapes that do not fit and more than h b positions.
     """
-    if u.ndim != 3 or k.ndim != 2 or u.shape[1] != k.shape[0]:
-        raise ValueError(f"u must be (B, D, L) and k (D, K), got {tuple(u.shape)} and {tuple(k.shape)}: one filter a channel")
-    length = u.shape[-1]
-    powers = to_powers(F.pad(k, (0, length - k.shape[1])), a, c)
-    return from_powers(long_conv(to_powers(u, a, c), powers, method=method), a, c).to(u.dtype)
+    if isinstance(k, Tensor):
+        if u.ndim != 3 or k.ndim != 2 or u.shape[1] != k.shape[0]:
+            raise ValueError(f"u must be (B, D, L) and k (D, K), got {tuple(u.shape)} and {tuple(k.shape)}: one filter a channel")
+        k = k if prepared else prepare_taps(k, u.shape[-1], a, c)
+    elif not prepared:
+        raise ValueError("a spectrum is that of a convolution in the middle, of T k: make it of prepare_taps(k, ...), with prepared=True")
+    return from_powers(long_conv(to_powers(u, a, c), k, method=method), a, c).to(u.dtype)
+
+
+def prepare_taps(k: Tensor, length: int, a: Tensor, c: Tensor) -> Tensor:
+    """T k, (D, K) -> (D, length): the filter of the convolution in the middle, for inputs of up to ``length`` positions."""
+    return to_powers(F.pad(k, (0, length - k.shape[1])), a, c)
 
 
 def causal_monarch_conv_direct(u: Tensor, k: Tensor, a: Tensor, c: Tensor) -> Tensor:
@@ -62,6 +72,8 @@ def to_powers(x: Tensor, a: Tensor, c: Tensor) -> Tensor:
     """T x, (..., L) -> (..., L) in float32 or better: values along the basis become coefficients of powers."""
     _check(x, a, c)
     b, length, dtype = a.shape[0], x.shape[-1], torch.promote_types(x.dtype, torch.float32)
+    if not x.numel():
+        return x.to(dtype)
     h = -(-length // b)
     with full_precision(x.device):
         digits = F.pad(x.to(dtype), (0, h * b - length)).unflatten(-1, (h, b))  # (..., j1, j0)
@@ -73,6 +85,8 @@ def from_powers(y: Tensor, a: Tensor, c: Tensor) -> Tensor:
     """T^-1 y by substitution, (..., L) -> (..., L) in float32 or better."""
     _check(y, a, c)
     b, length, dtype = a.shape[0], y.shape[-1], torch.promote_types(y.dtype, torch.float32)
+    if not y.numel():
+        return y.to(dtype)
     h = -(-length // b)
     with full_precision(y.device):
         powers = F.pad(y.to(dtype), (0, h * b - length)).reshape(-1, b)  # (N m1, m0)

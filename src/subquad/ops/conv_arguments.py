@@ -7,13 +7,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
 
 def check_filters(u: Tensor | None, k: Tensor, k_reverse: Tensor | None) -> None:
     """Filters in float32 or better, one for each channel of u and as many on both sides."""
     for name, filter_ in (("k", k), ("k_reverse", k_reverse)):
         if filter_ is None:
             continue
-        if filter_.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        if filter_.dtype not in FLOATS:
             raise ValueError(f"{name} must be of real floating-point numbers, got {filter_.dtype}")
         if filter_.dtype in (torch.float16, torch.bfloat16):
             raise ValueError(f"{name} is in {filter_.dtype}, in which a transform loses its digits: keep filters in float32, u may be half")
@@ -45,3 +47,11 @@ def check_choices(method: str, known: Sequence[str], reverse_lag: int, channels:
         raise ValueError(f"block cuts inputs for the fft method, got method={method!r}: leave one of them out")
     if channels is not None and method in ("dft", "direct"):
         raise ValueError(f"channels cuts inputs for the fft method, got method={method!r}: leave one of them out")
+
+
+def check_operand(operand: torch.dtype | None, by_dft: bool) -> None:
+    """A type of real floating-point numbers, for the dft method alone."""
+    if operand is not None and not by_dft:
+        raise ValueError(f"operand={operand} is for the dft method alone: set method='dft', or leave it out")
+    if operand is not None and operand not in FLOATS:
+        raise ValueError(f"operand must be float16, bfloat16, float32 or float64 of torch, got {operand}: take one of these")

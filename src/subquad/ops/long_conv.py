@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from subquad.ops.conv_arguments import check_choices, check_filters, check_inputs
+from subquad.ops.conv_arguments import check_choices, check_filters, check_inputs, check_operand
 from subquad.ops.dft_conv import RealDFT, dft_conv, dft_radices
 from subquad.ops.fft_conv import FFTFilter, fast_size, fft_conv, reach, seen, wrapped
 from subquad.ops.precision import full_precision
@@ -70,7 +70,11 @@ def spectrum(
     reverse_lag: Literal[0, 1] = 1,
     method: Literal["fft", "dft"] = "fft",
 ) -> Spectrum:
-    """The spectrum of a filter, made once for many inputs of up to ``length`` positions."""
+    """The spectrum of a filter, made once for many inputs of up to ``length`` positions.
+
+    Raises ``ValueError`` for another method, filters that ``long_conv`` refuses, and a length below 1.
+    """
+    check_choices(method, ("fft", "dft"), reverse_lag, None, None)
     check_filters(None, k, k_reverse)
     if length < 1:
         raise ValueError(f"a spectrum is for inputs of at least 1 position, got a length of {length}")
@@ -111,8 +115,7 @@ def long_conv(
     """
     check_choices(method, get_args(Method), reverse_lag, channels, block)
     by_dft = bool(k.radices) if isinstance(k, Spectrum) else method == "dft" and block is None
-    if operand is not None and not by_dft:
-        raise ValueError(f"operand={operand} is for the dft method alone: set method='dft', or leave it out")
+    check_operand(operand, by_dft)
     if isinstance(k, Spectrum):
         check_inputs(u, k.values.shape[0], skip, (before, after))
         if block is not None or method not in ("auto", "dft" if by_dft else "fft"):

@@ -28,16 +28,23 @@ Norm = Literal["ortho", "backward"]
 
 def block_diagonal_multiply(x: Tensor, w: Tensor) -> Tensor:
     """x (..., k p) times the block-diagonal matrix of w (k, q, p) -> (..., k q)."""
-    _demand_factors(x, (w,))
+    _demand_factors(x.shape[-1], (w,))
     blocks, outputs, inputs = w.shape
     dtype = torch.result_type(x, w)
     rows = x.to(dtype).reshape(-1, blocks, inputs).transpose(0, 1)
     return torch.bmm(rows, w.to(dtype).mT).transpose(0, 1).reshape(*x.shape[:-1], blocks * outputs)
 
 
+def block_diagonal_multiply_columns(x: Tensor, w: Tensor) -> Tensor:
+    """The same of columns, x (k p, N) -> (k q, N), of the same type: channels first, the product needs no copy."""
+    _demand_factors(x.shape[0], (w,))
+    blocks, _, inputs = w.shape
+    return torch.bmm(w, x.unflatten(0, (blocks, inputs))).flatten(0, 1)
+
+
 def monarch_multiply(x: Tensor, w1: Tensor, w2: Tensor) -> Tensor:
     """The product of order 2, square or rectangular: x (..., k p), w1 (k, q, p), w2 (l, s, r) with l r = k q -> (..., s l)."""
-    _demand_factors(x, (w1, w2))
+    _demand_factors(x.shape[-1], (w1, w2))
     blocks, outputs, inputs = w2.shape
     hidden = block_diagonal_multiply(x, w1)
     return _turn(block_diagonal_multiply(_turn(hidden, inputs, blocks), w2), blocks, outputs)
@@ -48,7 +55,8 @@ def monarch_multiply_rank(x: Tensor, w1: Tensor, w2: Tensor) -> Tensor:
 
     Entry ((l, j), (k, i)) is the sum over r of w2[j, l, k r] w1[k, r j, i]: ``monarch_multiply`` with r j outputs in each block of w1.
     """
-    if w1.ndim != 3 or w2.ndim != 3 or w1.shape[1] % w2.shape[0] or w2.shape[2] != w1.shape[0] * (w1.shape[1] // w2.shape[0]):
+    misfit = w1.ndim != 3 or w2.ndim != 3 or w2.shape[0] == 0
+    if misfit or w1.shape[1] % w2.shape[0] or w2.shape[2] != w1.shape[0] * (w1.shape[1] // w2.shape[0]):
         raise ValueError(f"expected w1 (k, r j, i) and w2 (j, l, k r) of one rank r, got {tuple(w1.shape)} and {tuple(w2.shape)}")
     return monarch_multiply(x, w1, w2)
 
@@ -59,7 +67,7 @@ def monarch_product(x: Tensor, factors: Sequence[Tensor]) -> Tensor:
     The first factor acts on the last digit; after each one the digit moves to the front, so that after p factors all are home. Square
     Monarch matrices have p factors (N / b, b, b) with b^p = N. One factor alone is block-diagonal, and nothing moves.
     """
-    _demand_factors(x, factors)
+    _demand_factors(x.shape[-1], factors)
     y = block_diagonal_multiply(x, factors[0])
     for before, factor in zip(factors, factors[1:], strict=False):
         y = block_diagonal_multiply(_turn(y, *before.shape[:2]), factor)
@@ -73,6 +81,7 @@ def block_diagonal_dense(w: Tensor) -> Tensor:
 
 def monarch_dense(w1: Tensor, w2: Tensor) -> Tensor:
     """Slow twin of ``monarch_multiply``: the matrix (outputs, inputs) as the product of its four factors."""
+    _demand_factors(_inputs((w1,)), (w1, w2))
     blocks, outputs, inputs = w2.shape
     back, between = _turn_dense(blocks, outputs, w1), _turn_dense(inputs, blocks, w1)
     return back @ block_diagonal_dense(w2) @ between @ block_diagonal_dense(w1)
@@ -80,6 +89,7 @@ def monarch_dense(w1: Tensor, w2: Tensor) -> Tensor:
 
 def monarch_product_dense(factors: Sequence[Tensor]) -> Tensor:
     """Slow twin of ``monarch_product``: the matrix (outputs, inputs), factor by factor."""
+    _demand_factors(_inputs(factors), factors)
     matrix = block_diagonal_dense(factors[0])
     if len(factors) == 1:
         return matrix
@@ -99,7 +109,7 @@ def project_to_monarch(dense: Tensor, sizes: tuple[int, int] | None = None, rank
         raise ValueError(f"expected a matrix (rows, columns), got a tensor {tuple(dense.shape)}: project one matrix at a time")
     rows, columns = dense.shape
     first, second = sizes or (columns // even_factors(columns, 2)[0], even_factors(rows, 2)[0])
-    if columns % first or rows % second:
+    if min(first, second) < 1 or columns % first or rows % second:
         raise ValueError(f"{first} blocks must divide {columns} columns and {second} blocks {rows} rows: give other sizes")
     parts = dense.unflatten(1, (first, -1)).unflatten(0, (-1, second)).permute(1, 2, 0, 3)  # (l, k, s, p)
     if not 1 <= rank <= min(parts.shape[-2:]):
@@ -115,8 +125,8 @@ def monarch_dft(n: int, inverse: bool = False, norm: Norm = "ortho", order: int 
     """The transform of ``n`` points as a Monarch matrix: a callable on (..., n), real or complex -> complex.
 
     ``norm`` is as in ``torch.fft``: "ortho" scales both directions by 1 / sqrt(n), "backward" the inverse alone by 1 / n. All blocks of a
-    factor are one small transform and a twist between two of them, so it holds n numbers a level where ``monarch_dft_factors`` holds
-    ``order`` times n^(1 + 1 / order).
+    factor are one small transform and a twist between two of them: n numbers a level, computed anew in float64 at every call so that
+    nothing is held between calls, where ``monarch_dft_factors`` makes ``order`` times n^(1 + 1 / order) once.
     """
     radices, scale = even_factors(n, order), _scale(n, inverse, norm)
 
@@ -168,7 +178,7 @@ def _transform(x: Tensor, radices: Sequence[int], inverse: bool) -> Tensor:
 def even_factors(n: int, order: int) -> tuple[int, ...]:
     """``order`` factors of n as near to each other as can be, the smallest first."""
     if n < 1 or order < 1:
-        raise ValueError(f"a transform needs at least 1 point and order 1, got {n} and {order}")
+        raise ValueError(f"a size and its number of factors, the order, are at least 1, got {n} and {order}: give larger ones")
     if order == 1:
         return (n,)
     first = max(d for d in range(1, math.isqrt(n) + 1) if n % d == 0 and d**order <= n)
@@ -192,8 +202,12 @@ def _turn_dense(rows: int, columns: int, like: Tensor) -> Tensor:
     return whole.unflatten(0, (rows, columns)).transpose(0, 1).flatten(0, 1)
 
 
-def _demand_factors(x: Tensor, factors: Sequence[Tensor]) -> None:
-    length = x.shape[-1]
+def _inputs(factors: Sequence[Tensor]) -> int:
+    """What the first factor reads; 0 where it is none, which ``_demand_factors`` then says."""
+    return factors[0].shape[0] * factors[0].shape[2] if factors and factors[0].ndim == 3 else 0
+
+
+def _demand_factors(length: int, factors: Sequence[Tensor]) -> None:
     if not factors:
         raise ValueError("a Monarch product needs at least one factor (blocks, outputs, inputs)")
     for index, factor in enumerate(factors):
