@@ -109,7 +109,7 @@ def test_an_encoder_costs_the_logits_that_it_is_asked_for(values: dict[str, Any]
 def test_numbers_are_estimated(values: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "sizes.tsv"
     path.write_text("".join(f"{n}\t{'long ' * (n % 5)}text {n}\n" for n in range(60)))
-    values["data"] = {"sizes": values["data"]["fresh"] | {"paths": str(path)}}
+    values |= {"data": {"sizes": values["data"]["fresh"] | {"paths": str(path)}}, "budget": None}
     values["data"]["sizes"]["labels"] |= {"set": {"target": "number"}}
     values["models"].pop("bert")
     one = compare(parse(Experiment, values), tmp_path / "out", jobs=0, quiet=True).outcomes[0]
@@ -170,6 +170,15 @@ def test_models_that_cannot_learn_it_are_named(values: dict[str, Any], model: di
     with pytest.raises(ValueError, match=sentence):
         experiment = parse(Experiment, values)
         final_cells(experiment, resolve(experiment), {})
+
+
+def test_labels_alone_have_no_budget(values: dict[str, Any]) -> None:
+    values["data"] = {"fresh": values["data"]["fresh"]}
+    with pytest.raises(ValueError, match="labels have steps of their own: leave out the budget"):
+        parse(Experiment, values)
+    experiment = parse(Experiment, values | {"budget": None})
+    assert [cell.name for cell in final_cells(experiment, resolve(experiment), {})] == ["fresh/m2-seed0"]
+    assert quick_version(experiment).budget is None
 
 
 def test_rates_are_of_texts(values: dict[str, Any]) -> None:

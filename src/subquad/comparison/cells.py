@@ -180,18 +180,15 @@ def rate_cells(experiment: Experiment, models: Mapping[str, Resolved]) -> list[C
 
 def final_cells(experiment: Experiment, models: Mapping[str, Resolved], rates: Mapping[str, float]) -> list[Cell]:
     """The cells of the table, all texts with the first seed before the second, labels behind their texts; ``rates`` are those chosen."""
-    budget = experiment.budget
-    if budget is None:
-        return []
     cells = []
     for seed in experiment.seeds:
         for data, spec in experiment.data.items():
             for name in spec.only or experiment.models:
                 if spec.labels:
                     cells.append(_label_cell(experiment, models[name], name, data, seed, spec.labels))
-                else:
+                elif experiment.budget:
                     lr = learning_rate(experiment, name, models[name], rates)
-                    cells.append(_cell(experiment, models[name], name, data, seed, lr, "final", budget))
+                    cells.append(_cell(experiment, models[name], name, data, seed, lr, "final", experiment.budget))
     _demand_one_measure(cells)
     return cells
 

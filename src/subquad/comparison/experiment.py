@@ -210,8 +210,11 @@ class Experiment(Config):
     def _whole(self) -> Experiment:
         if not self.models and self.costs is None:
             raise ValueError("an experiment needs models to train, or costs to count")
-        if self.models and (not self.data or self.budget is None or not self.seeds):
-            raise ValueError("models need data, a budget and at least one seed: give all of them")
+        texts = [name for name, spec in self.data.items() if spec.labels is None]
+        if self.models and (not self.data or (texts and self.budget is None) or not self.seeds):
+            raise ValueError("models need data, a budget and at least one seed: give all of them (labels have steps of their own)")
+        if self.budget and self.data and not texts:
+            raise ValueError("labels have steps of their own: leave out the budget, which is for texts")
         for name, values in (("seeds", self.seeds), ("rates.among", self.rates.among if self.rates else ()), ("score", self.score)):
             if len(set(values)) < len(values):
                 raise ValueError(f"{name} holds a value twice: {list(values)}")
