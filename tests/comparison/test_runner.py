@@ -20,7 +20,7 @@ from subquad.comparison.results import Outcome
 from subquad.comparison.runner import compare
 from subquad.config import parse
 
-TIMED = {"training_seconds", "command"}
+TIMED = {"training_seconds", "ids_per_second", "command"}
 
 
 def settled(outcomes: list[dict[str, Any]]) -> list[dict[str, Any]]:
