@@ -118,6 +118,16 @@ def test_what_cannot_be_is_refused(start: Path, tmp_path: Path) -> None:
         api.train("classifier", str(long), tmp_path / "run", OPTIONS, init=start, quiet=True)
 
 
+def test_another_kind_of_start_is_named(start: Path, tmp_path: Path) -> None:
+    table = made(tmp_path / "table.tsv", 40, 20, number=False)
+    for model, kinds in (
+        ("transformer-tiny", "encoder there and language_model here"),
+        ("bert-tiny", r"model\.init_std, .* and \d+ more"),
+    ):
+        with pytest.raises(ValueError, match=f"they differ in .*{kinds}"):
+            api.train(model, table, tmp_path / "run", {"steps": 1}, init=start, quiet=True)
+
+
 def test_word_pieces_are_learnt_on_the_training_part(tmp_path: Path) -> None:
     table = made(tmp_path / "table.tsv", 40, 20, number=False)
     (tmp_path / "held.tsv").write_text("text\tlabel\nzzz\tmany\n")

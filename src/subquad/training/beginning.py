@@ -24,6 +24,7 @@ from subquad.training.masked import MaskedPrediction
 from subquad.training.objectives import Objective, Prediction
 
 CLASSIFIER, ENCODER = "classifier", "encoder"
+NAMED = 6  # settings that an error names
 
 
 def objective_of(config: TrainConfig) -> tuple[TrainConfig, Objective]:
@@ -97,12 +98,20 @@ def start_from(model: Model, config: TrainConfig) -> None:
     if isinstance(there, Encoder) and isinstance(here, Encoder):
         there = _as_long(_with_head_of(there, here), here, config.init)
     if shapes_of(there) != shapes_of(here):
-        known, wanted = (one.config.model_dump(mode="json") for one in (there, here))
-        changed = ", ".join(differences(TrainConfig(model=wanted), TrainConfig(model=known)))
-        raise ValueError(f"{config.init} holds another model, they differ in {changed}: give the same values to start from its weights")
+        raise ValueError(f"{config.init} holds another model, they differ in {_difference(there, here)}")
     _demand_same_filters(there, here, config.init)
     here.load_state_dict(there.state_dict())
     model.tokenizer = start.tokenizer
+
+
+def _difference(there: Model, here: Model) -> str:
+    """In which settings two models differ, the first few, and the remedy."""
+    known, wanted = (one.config.model_dump(mode="json") for one in (there, here))
+    if known["kind"] != wanted["kind"]:
+        return f"kind, {known['kind']} there and {wanted['kind']} here: start from a run of such a model"
+    changed = differences(TrainConfig(model=wanted), TrainConfig(model=known))
+    more = f" and {len(changed) - NAMED} more" if len(changed) > NAMED else ""
+    return f"{', '.join(changed[:NAMED])}{more}: give the same values to start from its weights"
 
 
 def _with_head_of(there: Encoder, here: Encoder) -> Encoder:
