@@ -2,7 +2,7 @@
 
     make bench BENCHMARKS=experiments
 
-About three and a half hours on two cores, two of them for megabyte-text. What runs/experiments holds already is not run again.
+About four and a half hours on two cores, two of them for megabyte-text. What runs/experiments holds already is not run again.
 """
 
 from __future__ import annotations
