@@ -50,11 +50,15 @@ def main() -> None:
     parser.add_argument("--lengths", type=int, nargs="*", default=LENGTHS)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--slow", action="store_true", help="bfloat16 alone, once, where the machine emulates it")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     with torch.inference_mode():
         rates = {dtype: matmul_rate(dtype) for dtype in (torch.float32, torch.bfloat16)}
+        if arguments.slow:
+            record_slow(arguments.lengths, rates[torch.float32] / rates[torch.bfloat16])
+            return
         faster = arguments.peer is None and rates[torch.bfloat16] > rates[torch.float32]
         types = [torch.float32, *([torch.bfloat16] if faster else [])]
         rows = {
@@ -76,10 +80,38 @@ def main() -> None:
     record("m2-bert-latency", "M2-BERT's latency", "make bench BENCHMARKS=m2_bert", body)
 
 
+def record_slow(lengths: Sequence[int], slower: float) -> None:
+    """bfloat16 where it is emulated: one run of each contender, not warmed up, and without eager attention."""
+    rows = {}
+    for length in lengths:
+        ours, ids = m2_bert(length), torch.randint(30_000, (1, length))
+        calls: dict[str, Callable[[], object]] = {
+            "prepared": partial(called, ours.hidden, torch.bfloat16, ids, prepared=ours.prepare(length)),
+            "sdpa": partial(called, bert("sdpa", length), torch.bfloat16, ids),
+        }
+        rows[length] = medians(length, interleaved(calls, 1, warm=False))
+    body = "Seconds of one run each. The machine has no instructions for bfloat16 and multiplies square matrices in it "
+    body += f"{slower:.0f} times slower than in float32.\n\n{block(rows)}"
+    record(
+        "m2-bert-bfloat16",
+        "M2-BERT's latency in emulated bfloat16",
+        f"python -m benchmarks.m2_bert --slow --lengths {' '.join(map(str, lengths))}",
+        body,
+    )
+
+
 def m2_bert(length: int) -> Encoder:
     """The 80M model for so many ids."""
     model = build_model(override(parse_model("m2-bert-80m").model_dump(mode="json"), {"max_len": length, "head": "none"})).eval()
     assert isinstance(model, Encoder)
+    return model
+
+
+def bert(attention: str, length: int) -> nn.Module:
+    """BERT-base of Hugging Face for so many ids."""
+    config = BertConfig(max_position_embeddings=length)
+    config._attn_implementation = attention
+    model: nn.Module = BertModel(config, add_pooling_layer=False).eval()
     return model
 
 
@@ -133,9 +165,7 @@ def measured(length: int, dtype: torch.dtype, repeat: int, peer: Path | None) ->
         return medians(length, interleaved(calls, repeat))
     calls["whole"] = partial(called, ours.hidden, dtype, ids)
     for attention in ATTENTION:
-        config = BertConfig(max_position_embeddings=length)
-        config._attn_implementation = attention
-        calls[attention] = partial(called, BertModel(config, add_pooling_layer=False).eval(), dtype, ids)
+        calls[attention] = partial(called, bert(attention, length), dtype, ids)
     slow = {"eager": calls.pop("eager")} if length >= FEW else {}
     few = repeat if length < FEW else min(repeat, 2) if length < ONCE else 1
     return medians(length, interleaved(calls, few, warm=length < ONCE) | interleaved(slow, 1, warm=False))

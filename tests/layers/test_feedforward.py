@@ -139,3 +139,17 @@ def test_pieces_of_positions_change_nothing(settings: dict[str, object], monkeyp
     with torch.no_grad():
         pieces = layer(x)
     torch.testing.assert_close(pieces, layer(x).detach())
+
+
+@pytest.mark.parametrize(("inputs", "outputs", "shuffle"), [(12, 20, False), (12, 20, True), (10, 7, False)])
+def test_blocks_in_half_precision_are_the_same_map(inputs: int, outputs: int, shuffle: bool) -> None:
+    layer = BlockDiagonalLinear(inputs, outputs, 4, shuffle=shuffle).double()
+    assert layer.bias is not None
+    nn.init.normal_(layer.bias)
+    x = torch.randn(5, inputs, dtype=torch.float64)
+    assert torch.allclose(layer.channels_last(x), F.linear(x, layer.dense(), layer.bias), atol=1e-12)
+    assert torch.allclose(layer.channels_last(x), layer(x), atol=1e-12)
+    layer = layer.float()
+    with torch.autocast("cpu", torch.bfloat16):
+        half = layer(x.float())
+    assert torch.allclose(half.double(), layer(x.float()).double(), atol=0.05)

@@ -179,7 +179,7 @@ def rate_cells(experiment: Experiment, models: Mapping[str, Resolved]) -> list[C
 
 
 def final_cells(experiment: Experiment, models: Mapping[str, Resolved], rates: Mapping[str, float]) -> list[Cell]:
-    """The cells of the table, all texts with the first seed before the second, labels behind their texts; ``rates`` are those chosen."""
+    """The cells of the table, all data with the first seed before the second; ``rates`` are those chosen."""
     cells = []
     for seed in experiment.seeds:
         for data, spec in experiment.data.items():

@@ -29,7 +29,7 @@ from subquad.errors import RunError
 from subquad.evaluation.decoding import measure_decoding
 from subquad.evaluation.flops import count_parameters
 from subquad.evaluation.memory import peak_memory
-from subquad.evaluation.record import Record, read_record
+from subquad.evaluation.record import Point, Record, read_record
 from subquad.evaluation.throughput import seconds
 from subquad.models import build_model
 from subquad.models.encoder import Encoder
@@ -109,12 +109,8 @@ def _outcome(cell: Cell, folder: Path, ways: Sequence[Way], probes: Sequence[str
     if cell.role == "rate":
         if record.best is None:
             raise RunError("there is no validation to choose a learning rate by: give the data a validation part")
-        return replace(
-            known,
-            status="done",
-            bits={"validation": known.curve[record.valid.index(record.best)][3]},
-            accuracy=record.best.figures.get("accuracy"),
-        )
+        best = record.best
+        return replace(known, status="done", bits={"validation": _bits(record, best)}, accuracy=best.figures.get("accuracy"))
     model = api.load(run)
     assert isinstance(model, Model)
     return replace(known, status="done", **judge(model, cell, run, paths, ways, probes), **_measured(model, cell))
@@ -197,9 +193,8 @@ def _trained(cell: Cell, record: Record) -> dict[str, Any]:
         "accuracies": [point.figures["accuracy"] for point in record.valid if "accuracy" in point.figures],
         "command": record.command or "",
     }
-    a_bit = math.log(2) if record.measure == "cross_entropy" else 1.0
     if cell.spec.labels:  # texts of any length, whose FLOPs nobody has counted
-        return known | {"curve": [(None, point.seconds, point.bytes, point.bits / a_bit) for point in record.valid]}
+        return known | {"curve": [(None, point.seconds, point.bytes, _bits(record, point)) for point in record.valid]}
     ids = cell.resolved.ids_a_step
     each = cell.resolved.training_flops_per_byte * ids
     bytes_an_id = last.bytes / (last.step * ids) if last and "data.tokenizer" in cell.options else 1.0
@@ -207,8 +202,13 @@ def _trained(cell: Cell, record: Record) -> dict[str, Any]:
         "flops_per_byte": cell.resolved.flops_per_byte / bytes_an_id,
         "training_flops_per_byte": cell.resolved.training_flops_per_byte / bytes_an_id,
         "training_flops": each * last.step if last else None,
-        "curve": [(each * point.step, point.seconds, point.bytes, point.bits / a_bit) for point in record.valid],
+        "curve": [(each * point.step, point.seconds, point.bytes, _bits(record, point)) for point in record.valid],
     }
+
+
+def _bits(record: Record, point: Point) -> float:
+    """The loss of a measurement in bits, where the log has it in nats."""
+    return point.bits / math.log(2) if record.measure == "cross_entropy" else point.bits
 
 
 def _measured(model: Model, cell: Cell) -> dict[str, Any]:

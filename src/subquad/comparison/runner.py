@@ -27,7 +27,7 @@ from subquad.checkpoint import as_json, write_atomically
 from subquad.comparison.cells import Cell, Resolved, final_cells, rate_cells, resolve
 from subquad.comparison.costs import cost_curves
 from subquad.comparison.execute import execute, read_outcome, waiting
-from subquad.comparison.experiment import Experiment, found_paths, read_experiment
+from subquad.comparison.experiment import Experiment, Way, found_paths, read_experiment
 from subquad.comparison.page import write_page
 from subquad.comparison.results import CostCurve, Outcome, Published, Results
 from subquad.comparison.tables import csv_text
@@ -222,7 +222,7 @@ class _Grid:
         )
 
 
-def work(cell: Cell, folder: Path, ways: Sequence[str], probes: Sequence[str], threads: int, parent: int) -> None:
+def work(cell: Cell, folder: Path, ways: Sequence[Way], probes: Sequence[str], threads: int, parent: int) -> None:
     """What a cell's process does. It ends as an interrupted run does when its parent has gone, and never works where another still does.
 
     A session of its own keeps the terminal's Ctrl-C from it: the parent hears that, and asks it to save and end.
@@ -233,7 +233,7 @@ def work(cell: Cell, folder: Path, ways: Sequence[str], probes: Sequence[str], t
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        execute(cell, folder, ways, probes)  # type: ignore[arg-type]  # ways were checked in the parent
+        execute(cell, folder, ways, probes)
 
 
 def _follow(parent: int) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from subquad.layers.mixer import OptimizerHint
 from subquad.ops.monarch import block_diagonal_dense, block_diagonal_multiply_columns
+from subquad.ops.precision import wants_rows
 
 
 class BlockDiagonalLinear(nn.Module):
@@ -46,12 +47,20 @@ class BlockDiagonalLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[-1] != self.in_dim:
             raise ValueError(f"expected {self.in_dim} channels, got {x.shape[-1]}: this map was built for that width")
-        return self.channels_first(x.reshape(-1, self.in_dim).mT).mT.view(*x.shape[:-1], self.out_dim)
+        rows = x.reshape(-1, self.in_dim)
+        y = self.channels_last(rows) if wants_rows(x) else self.channels_first(rows.mT).mT
+        return y.reshape(*x.shape[:-1], self.out_dim)
 
     def channels_first(self, x: Tensor) -> Tensor:
         """The same of (in_dim, N) -> (out_dim, N)."""
         y = block_diagonal_multiply_columns(self._in_blocks(x), self.weight)[: self.out_dim]
         return y if self.bias is None else y + self.bias.unsqueeze(1)
+
+    def channels_last(self, x: Tensor) -> Tensor:
+        """The same of (N, in_dim) -> (N, out_dim), a product for each block."""
+        parts = self._in_blocks(x.mT).mT.unflatten(1, (self.blocks, -1)).unbind(1)
+        y = torch.cat([F.linear(part, weight) for part, weight in zip(parts, self.weight, strict=True)], 1)[:, : self.out_dim]
+        return y if self.bias is None else y + self.bias
 
     def dense(self) -> Tensor:
         """The matrix that it is, (out_dim, in_dim): ``F.linear(x, layer.dense(), layer.bias)`` is its slow twin."""

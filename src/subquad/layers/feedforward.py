@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from subquad.config import Config
 from subquad.layers.block_diagonal import BlockDiagonalLinear
 from subquad.layers.monarch_map import MonarchMap
+from subquad.ops.precision import wants_rows
 
 CACHED = 1 << 21  # hidden numbers of so many positions at a time stay in a CPU's cache; where no backward pass needs them all
 
@@ -68,7 +69,7 @@ class FeedForward(nn.Module):
 
     def _mapped(self, x: Tensor) -> Tensor:
         """(N, D) -> (N, D)."""
-        if isinstance(self.up, BlockDiagonalLinear) and isinstance(self.down, BlockDiagonalLinear):
+        if isinstance(self.up, BlockDiagonalLinear) and isinstance(self.down, BlockDiagonalLinear) and not wants_rows(x):
             # Channels first, products of blocks need no copy, and the halves of a gated map lie in one piece each.
             return self.down.channels_first(self._activated(self.up.channels_first(x.mT), 0)).mT
         return self.down(self._activated(self.up(x), -1))

@@ -20,6 +20,7 @@ from subquad.layers.mixer import Mixer, OptimizerHint, Prepared, check_mask, che
 from subquad.ops.conv_chain import Filter, conv_chain
 from subquad.ops.long_conv import spectrum
 from subquad.ops.online_conv import OnlineConvState, OnlineFilter, init_online_conv, prefill_online_conv
+from subquad.ops.precision import wants_rows
 from subquad.ops.rows import take_rows
 from subquad.state import State
 
@@ -112,6 +113,8 @@ class GatedConv(Mixer):
     def _output(self, y: Tensor) -> Tensor:
         """(B, D, T) -> (B, T, D)."""
         weight, bias = self.out.weight, self.out.bias
+        if wants_rows(y):
+            return F.linear(y.mT.contiguous(), weight, bias)
         if y.shape[0] == 1:
             return torch.addmm(bias, y[0].mT, weight.mT).unsqueeze(0)
         return F.linear(y.mT, weight, bias)
