@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from benchmarks.recording import record, table
 from subquad.config import override
 from subquad.models import build_model, parse_model
-from subquad.models.model import CausalModel
-from subquad.training.machine import checkpointed
+from subquad.models.base import CausalModel
+from subquad.training.runtime import checkpointed
 
 LENGTHS = (1 << 14, 1 << 16, 1 << 18, 1 << 20)
 

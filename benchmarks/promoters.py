@@ -76,7 +76,7 @@ def cross_validated(backbone: dict[str, Any], start: Path | None, folder: Path, 
         held_out = rows[fold::FOLDS]
         results += api.classify(api.load(run), [text for text, _ in held_out])
         labels += [label for _, label in held_out]
-    found = api.agreement(results, labels)
+    found = api.classification_metrics(results, labels)
     assert found is not None
     return found
 

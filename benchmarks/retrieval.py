@@ -190,7 +190,7 @@ def reaching(model: nn.Module, search: Search) -> nn.Module:
     """The encoder with a context that holds every document whole; its filters go on as they were."""
     assert isinstance(model, Encoder) and model.tokenizer is not None
     longest = max(len(model.tokenizer.encode(text.encode())) for text in search.documents.values())
-    return api.lengthened(model, -(-longest // CONTEXT) * CONTEXT, "continued") if longest > CONTEXT else model
+    return api.extend_context(model, -(-longest // CONTEXT) * CONTEXT, "continued") if longest > CONTEXT else model
 
 
 def measured(search: Search, start: Path, folder: Path, changes: dict[str, Any]) -> list[list[str]]:

@@ -16,7 +16,7 @@ from benchmarks.recording import record, table
 from benchmarks.trends import PASSES
 from subquad import api
 from subquad.data import Corpus
-from subquad.models.model import CausalModel
+from subquad.models.base import CausalModel
 
 MODEL = {
     "model.patch_size": 4,

@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.recording import record, table
 from subquad import api
 from subquad.evaluation.flops import count_flops
-from subquad.models.model import CausalModel
+from subquad.models.base import CausalModel
 
 TEXT = Path(__file__).parent.parent / "examples" / "data" / "tinyshakespeare.txt"
 PRESET = "megabyte-tiny"

@@ -21,9 +21,9 @@ import torch
 
 import subquad
 from subquad.api import info, inside_patch
-from subquad.checkpoint import write_atomically
 from subquad.evaluation.passage import Passage
 from subquad.evaluation.report import Baseline, Entry, write_comparison
+from subquad.run_folder import write_atomic
 
 TEXT = Path(__file__).parent / "data" / "tinyshakespeare.txt"
 HELD_OUT = 0.1
@@ -59,7 +59,7 @@ def main() -> None:
     baselines = compressors(text[: len(text) - len(held_out)], held_out)
     results |= {baseline.name: {"bits_per_byte": round(baseline.bits_per_byte, 4)} for baseline in baselines}
     page = write_comparison(out / "report.html", entries, baselines, title="MEGABYTE on Shakespeare", command="make demo")
-    write_atomically(out / "results.json", json.dumps(results, indent=2).encode())
+    write_atomic(out / "results.json", json.dumps(results, indent=2).encode())
     print("\nbits per byte of the held-out tenth")
     for name, figures in results.items():
         print(f"  {name:28} {figures['bits_per_byte']:.3f}")

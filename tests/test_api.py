@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from subquad import api, checkpoint
+from subquad import api, run_folder
 
 TEXT = Path(__file__).parent.parent / "examples" / "data" / "tinyshakespeare.txt"
 STACK = {"dim": 16, "depth": 2, "mixer": {"heads": 2, "dropout": 0.2}, "dropout": 0.2}
@@ -26,7 +26,7 @@ def data(tmp_path: Path) -> str:
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
-    return checkpoint.load(run / "state" / "step-00000006").state_dict()
+    return run_folder.load(run / "state" / "step-00000006").state_dict()
 
 
 def test_an_interrupted_run_ends_bit_for_bit_like_another(data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,7 +51,7 @@ def test_an_interrupted_run_ends_bit_for_bit_like_another(data: str, tmp_path: P
 def test_starting_from_another_run(data: str, tmp_path: Path) -> None:
     first = api.train(MODEL, data, tmp_path / "first", OPTIONS, quiet=True)
     fine = api.train(MODEL, data, tmp_path / "fine", {**OPTIONS, "steps": 1, "optim.lr": 1e-9}, init=first, quiet=True)
-    one, other = checkpoint.load(first).state_dict(), checkpoint.load(fine).state_dict()
+    one, other = run_folder.load(first).state_dict(), run_folder.load(fine).state_dict()
     assert all(torch.allclose(one[name], other[name], atol=1e-6) for name in one)
     with pytest.raises(ValueError, match=r"holds another model, they differ in model\.patch_size"):
         api.train(MODEL, data, tmp_path / "other", {"model.patch_size": 8}, init=first, quiet=True)

@@ -22,7 +22,7 @@ ROWS = [
     ("layers",),
     ("models",),
     ("data",),
-    ("checkpoint",),
+    ("run_folder", "run_log"),
     ("training", "inference"),
     ("evaluation",),
     ("interop",),

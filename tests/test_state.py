@@ -51,7 +51,7 @@ def test_restarted_rows_stand_where_the_fresh_state_does() -> None:
     table = state.table
     state.inner[0].sums += 1
     state.inner[0].lengths = [3, 4, 5]
-    state.restart([True, False, True], _state())
+    state.reset([True, False, True], _state())
     assert state.inner[0].sums[:, 0].tolist() == [0, 1, 0]
     assert state.inner[0].lengths == [0, 4, 0]
     assert state.table is table

@@ -12,29 +12,27 @@ import numpy as np
 import torch
 from torch import nn
 
-from subquad.checkpoint import TOKENIZER, TRAIN, load, save, seal
 from subquad.config import override, parse
 from subquad.data import Columns, Example, class_of, read_table, span_text, table_of
-from subquad.data.sources import open_documents
+from subquad.data.files import open_documents
 from subquad.errors import RunError
 from subquad.evaluation.flops import count_flops, count_parameters, skeleton
 from subquad.evaluation.passage import Passage
-from subquad.evaluation.record import read_record
 from subquad.evaluation.report import write_report
 from subquad.evaluation.throughput import matmul_rate, seconds
 from subquad.inference import (
     Answers,
     Classified,
     Score,
-    agreement,
     answer,
+    classification_metrics,
     classify,
-    distil,
+    distill,
     embed,
-    estimate,
-    estimates,
     generate,
-    number_agreement,
+    is_regression,
+    regress,
+    regression_metrics,
     score,
     score_files,
     stream,
@@ -43,36 +41,38 @@ from subquad.inference import (
 from subquad.interop.convert import convert
 from subquad.interop.official import from_official
 from subquad.models import build_model, parse_model, presets
+from subquad.models.base import CausalModel, Model
 from subquad.models.classifier import Classifier
-from subquad.models.lengthen import lengthened
-from subquad.models.model import CausalModel, Model
-from subquad.training.beginning import CLASSIFIER, ENCODER, learns_pairs, objective_of, start_from
-from subquad.training.classification import Estimation, Labelling
+from subquad.models.extend_context import extend_context
+from subquad.run_folder import TOKENIZER, TRAIN, load, save, seal
+from subquad.run_log import read_run_log
+from subquad.training.beginning import CLASSIFIER, ENCODER, build_objective, learns_pairs, start_from
+from subquad.training.checkpoints import check_out, newest_state
+from subquad.training.classification import Labelling, Regression
 from subquad.training.config import TrainConfig, read
 from subquad.training.objectives import Objective, Prediction
-from subquad.training.state import check_out, newest_state
 from subquad.training.trainer import Hooks, Result, Trainer
 
 __all__ = [
     "Answers",
     "Classified",
     "Score",
-    "agreement",
+    "classification_metrics",
     "answer",
     "build",
     "classify",
     "convert",
-    "distil",
+    "distill",
     "embed",
-    "estimate",
-    "estimates",
+    "regress",
+    "is_regression",
     "from_official",
     "generate",
     "info",
-    "lengthened",
+    "extend_context",
     "load",
     "model_table",
-    "number_agreement",
+    "regression_metrics",
     "presets",
     "read_texts",
     "save",
@@ -125,7 +125,7 @@ def train(
         raise ValueError(f"{out} holds another model than the one named: leave it out to resume, or start anew in another folder")
     if not config.data.paths:
         raise ValueError("there is no data to train on: name files or folders, as in --data books/")
-    config, objective = objective_of(config)
+    config, objective = build_objective(config)
     if config.init and not (resume and newest_state(Path(out))):
         start_from(objective.model, config)
     trainer = Trainer(objective, config, out, _hooks(config, quiet))
@@ -165,7 +165,7 @@ def read_texts(paths: Sequence[str], run: str | Path | None = None, columns: Map
 
 def info(run: str | Path) -> dict[str, Any]:
     """What a run folder says of itself: model, parameters, data, progress, best validation, files."""
-    record = read_record(Path(run))
+    record = read_run_log(Path(run))
     last, best = record.last, record.best
     return {
         "run": str(record.path),
@@ -303,10 +303,10 @@ def _agreements(model: nn.Module, objective: Labelling) -> dict[str, dict[str, f
     found = {}
     for name, examples in parts.items():
         texts, labels = [example.text for example in examples], [example.label for example in examples]
-        if isinstance(objective, Estimation):
-            found[name] = number_agreement(estimate(model, texts, cut=True), labels)
+        if isinstance(objective, Regression):
+            found[name] = regression_metrics(regress(model, texts, cut=True), labels)
         else:
-            found[name] = agreement(classify(model, texts, cut=True), labels)
+            found[name] = classification_metrics(classify(model, texts, cut=True), labels)
     return {name: figures for name, figures in found.items() if figures is not None}
 
 

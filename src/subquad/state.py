@@ -21,10 +21,10 @@ class State:
         """An independent copy."""
         return dataclasses.replace(self, **{field.name: _clone(getattr(self, field.name)) for field in dataclasses.fields(self)})
 
-    def restart(self, rows: Sequence[bool], fresh: Self) -> None:
+    def reset(self, rows: Sequence[bool], fresh: Self) -> None:
         """Puts the rows that are True back to where they stand in ``fresh``, a state of the same shapes."""
         for field in dataclasses.fields(self):
-            setattr(self, field.name, _restarted(getattr(self, field.name), getattr(fresh, field.name), rows))
+            setattr(self, field.name, _reset(getattr(self, field.name), getattr(fresh, field.name), rows))
 
     @property
     def nbytes(self) -> int:
@@ -38,16 +38,16 @@ def _clone(value: Any) -> Any:
     return [_clone(inner) for inner in value] if isinstance(value, list) else value
 
 
-def _restarted(value: Any, fresh: Any, rows: Sequence[bool]) -> Any:
+def _reset(value: Any, fresh: Any, rows: Sequence[bool]) -> Any:
     if isinstance(value, State):
-        value.restart(rows, fresh)
+        value.reset(rows, fresh)
     elif isinstance(value, Tensor):  # the batch comes first
         chosen = torch.tensor(rows, device=value.device).reshape(-1, *(1 for _ in value.shape[1:]))
         return torch.where(chosen, fresh, value)
     elif isinstance(value, list) and value and isinstance(value[0], int):  # one number a row
         return [new if row else old for old, new, row in zip(value, fresh, rows, strict=True)]
     elif isinstance(value, list):
-        return [_restarted(old, new, rows) for old, new in zip(value, fresh, strict=True)]
+        return [_reset(old, new, rows) for old, new in zip(value, fresh, strict=True)]
     return value
 
 

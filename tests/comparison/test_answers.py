@@ -13,10 +13,10 @@ import pytest
 
 from subquad import api
 from subquad.cli import main
-from subquad.comparison.cells import final_cells, rate_cells, resolve
+from subquad.comparison.charts import learning_curves
 from subquad.comparison.experiment import DataSpec, Experiment, quick_version
+from subquad.comparison.grid import final_cells, rate_cells, resolve
 from subquad.comparison.page import write_page
-from subquad.comparison.pictures import learning_curves
 from subquad.comparison.results import CurvePoint, Outcome, Results, results_from, verdict
 from subquad.comparison.runner import compare
 from subquad.comparison.tables import answer_table, csv_text, main_note, main_table, markdown, plain, verdict_lines

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from subquad import api
-from subquad.comparison.cells import final_cells, resolve
 from subquad.comparison.experiment import Budget, Experiment, quick_version, with_data
+from subquad.comparison.grid import final_cells, resolve
 from subquad.comparison.results import Results, results_from
 from subquad.comparison.runner import compare
 from subquad.comparison.tables import answer_table, cost_table, csv_text, figure_table, main_note, main_title, markdown
@@ -66,7 +66,7 @@ def test_labels_begin_from_what_was_hidden(values: dict[str, Any], tmp_path: Pat
     one = found.finals("m2", "moods")[0]
     test = read_labelled([str(table)], columns=Columns(text=1, label=0), fractions=(0.6, 0.2, 0.2)).test
     results = api.classify(api.load(out / "cells/moods/m2-seed0/run"), [text for text, _ in test])
-    figures = api.agreement(results, [label for _, label in test])
+    figures = api.classification_metrics(results, [label for _, label in test])
     assert figures == {"accuracy": one.accuracy} | one.figures and len(one.accuracies) == len(one.curve) > 0
     bits = [-math.log2(result.probabilities[str(label)]) for result, (_, label) in zip(results, test, strict=True)]
     assert one.bits == {"basic": pytest.approx(sum(bits) / len(bits))}

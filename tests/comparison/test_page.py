@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from subquad.comparison.charts import cost_chart, file_names, inside_chart, learning_curves, window_chart
 from subquad.comparison.page import write_page
-from subquad.comparison.pictures import cost_chart, file_names, inside_chart, learning_curves, window_chart
 from tests.comparison.cases import DATA, EVIL, empty, grid
 from tests.evaluation.test_report import Reader, read
 

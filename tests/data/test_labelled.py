@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from subquad.data import Columns, Example, read_labelled, read_table, table_of
-from subquad.data.sources import open_documents
+from subquad.data.files import open_documents
 
 ROWS = [("a film", "good"), ('"quoted" words', "bad"), ("café 東京", "good"), ("", "bad"), ("x" * 200_000, "good")]
 

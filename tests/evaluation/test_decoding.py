@@ -6,9 +6,9 @@ import pytest
 
 from subquad.evaluation.decoding import layer_calls, measure_decoding
 from subquad.layers.stack import Block
+from subquad.models.base import CausalModel
 from subquad.models.language_model import transformer
 from subquad.models.megabyte import megabyte
-from subquad.models.model import CausalModel
 
 
 def test_layer_calls_are_those_of_section_3_2() -> None:

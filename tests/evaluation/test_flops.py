@@ -9,11 +9,11 @@ import torch
 
 from subquad.evaluation.flops import count_flops, count_parameters
 from subquad.layers.attention import AttentionConfig
-from subquad.layers.causal_monarch import CausalMonarchConfig
 from subquad.layers.feedforward import FeedForwardConfig
 from subquad.layers.hyena import HyenaConfig
 from subquad.layers.linear_attention import LinearAttentionConfig
 from subquad.layers.long_filter import ImplicitFilterConfig
+from subquad.layers.m2_gpt_mixer import M2GptMixerConfig
 from subquad.layers.stack import StackConfig
 from subquad.models import build_model, parse_model
 from subquad.models.language_model import LanguageModelConfig
@@ -98,7 +98,7 @@ def test_transforms_and_filters_of_hyena() -> None:
 
 def test_shared_filters_are_transformed_once_for_all_heads() -> None:
     def config(**mixer: Any) -> LanguageModelConfig:
-        of_stack = CausalMonarchConfig(heads=4, filter=ImplicitFilterConfig(features=5, width=8), **mixer)
+        of_stack = M2GptMixerConfig(heads=4, filter=ImplicitFilterConfig(features=5, width=8), **mixer)
         return LanguageModelConfig(max_len=1024, stack=StackConfig(dim=32, depth=3, mixer=of_stack, feedforward=None))
 
     flops = count_flops(config(), 512)

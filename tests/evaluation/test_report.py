@@ -18,8 +18,8 @@ from subquad.errors import RunError
 from subquad.evaluation.markup import escape
 from subquad.evaluation.page import counted, duration
 from subquad.evaluation.passage import LONGEST, Passage, characters, passage_html
-from subquad.evaluation.record import count_parameters, read_record
 from subquad.evaluation.report import Baseline, Entry, write_comparison, write_report
+from subquad.run_log import count_parameters, read_run_log
 
 EVIL = "</pre><script>alert('x')</script>\x00\udcff & \u202e"
 VOID = {"meta", "link", "br", "img", "hr", "input"}
@@ -131,9 +131,9 @@ def test_damaged_log_lines_are_skipped(run: Path) -> None:
     wrong = [measured("valid", 25, 1.0) | {"bits_per_byte": bad} for bad in (None, "1", True, float("nan"), float("-inf"))]
     damaged += [json.dumps(entry).encode() for entry in wrong]
     damaged += [b'{"kind":"valid","step":26,"bytes":1' + b"0" * 400 + b',"seconds":1,"bits_per_byte":1}', b'{"kind":"sample","step":3}']
-    before = read_record(run)
+    before = read_run_log(run)
     (run / "log.jsonl").write_bytes(b"\n".join(damaged) + b"\n" + (run / "log.jsonl").read_bytes() + b'{"kind":"tr')
-    assert read_record(run) == before
+    assert read_run_log(run) == before
     assert [point.bits for point in before.valid] == [3.125, 2.75] and before.best == before.valid[1] and before.ended == "finished"
 
 
@@ -141,7 +141,7 @@ def test_a_resumed_run_counts_its_steps_once(run: Path) -> None:
     again = [line("resume", 20), measured("train", 30, 2.4), measured("valid", 40, 2.3)]
     with (run / "log.jsonl").open("a") as file:
         file.writelines(json.dumps(entry) + "\n" for entry in again)
-    record = read_record(run)
+    record = read_run_log(run)
     assert [(point.step, point.bits) for point in record.train] == [(10, 5.0), (20, 3.0), (30, 2.4)]
     assert [point.step for point in record.valid] == [20, 40] and record.ended is None and [s.step for s in record.samples] == [20]
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import subquad
-from subquad.inference import Classified, agreement, classify, embed
+from subquad.inference import Classified, classification_metrics, classify, embed
 from subquad.layers.hyena import HyenaConfig
 from subquad.layers.stack import StackConfig
 from subquad.models.classifier import Classifier, ClassifierConfig
@@ -72,7 +72,11 @@ def test_filters_are_prepared_once_for_texts_of_about_a_length(monkeypatch: pyte
 
 def test_agreement_counts_what_has_a_label() -> None:
     results = [Classified(label, {"a": 0.5, "b": 0.5}) for label in "aabb"]
-    assert agreement(results, ["a", "b", "b", None]) == {"accuracy": pytest.approx(2 / 3), "f1": pytest.approx(2 / 3), "matthews": 0.5}
-    assert agreement(results, [None] * 4) is None and agreement([], []) is None
+    assert classification_metrics(results, ["a", "b", "b", None]) == {
+        "accuracy": pytest.approx(2 / 3),
+        "f1": pytest.approx(2 / 3),
+        "matthews": 0.5,
+    }
+    assert classification_metrics(results, [None] * 4) is None and classification_metrics([], []) is None
     with pytest.raises(ValueError, match="the label 'x' is none of the classes a, b"):
-        agreement(results, ["x", None, None, None])
+        classification_metrics(results, ["x", None, None, None])

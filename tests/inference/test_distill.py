@@ -8,11 +8,11 @@ import pytest
 import torch
 
 import subquad
-from subquad.inference.distill import distil
+from subquad.inference.distill import distill
 from subquad.layers.distilled_hyena import DistilledHyena
 from subquad.layers.hyena import HyenaConfig
+from subquad.models.base import CausalModel
 from subquad.models.language_model import LanguageModel
-from subquad.models.model import CausalModel
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def model() -> CausalModel:
 
 @torch.no_grad()
 def test_steps_equal_forward_and_rows_go_their_own_way(model: CausalModel) -> None:
-    distilled, _ = distil(model, 6)
+    distilled, _ = distill(model, 6)
     assert isinstance(distilled, CausalModel)
     ids = torch.randint(256, (2, 60))
     whole = distilled(ids)
@@ -47,7 +47,7 @@ def test_it_nears_the_trained_model_and_says_how_near(model: CausalModel) -> Non
     ids = torch.randint(256, (1, 96))
     gaps, errors = [], []
     for modes in (2, 24):
-        distilled, found = distil(model, modes)
+        distilled, found = distill(model, modes)
         assert found.keys() == {"stack.blocks.0.mixer", "stack.blocks.1.mixer"}
         error = torch.stack(list(found.values()))
         assert error.shape == (2, 2, 64)
@@ -59,7 +59,7 @@ def test_it_nears_the_trained_model_and_says_how_near(model: CausalModel) -> Non
 @torch.no_grad()
 def test_its_state_has_one_size_and_the_model_stays_as_it_was(model: CausalModel) -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    distilled, _ = distil(model, 4)
+    distilled, _ = distill(model, 4)
     assert isinstance(distilled, CausalModel)
     assert distilled.init_state(1, 8).nbytes == distilled.init_state(1, 96).nbytes < model.init_state(1, 96).nbytes
     assert not any(isinstance(module, DistilledHyena) for module in model.modules())
@@ -69,12 +69,12 @@ def test_its_state_has_one_size_and_the_model_stays_as_it_was(model: CausalModel
 
 def test_what_cannot_be_distilled(model: CausalModel, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="the model has no Hyena layer to distil"):
-        distil(subquad.build("transformer-tiny"), 8)
+        distill(subquad.build("transformer-tiny"), 8)
     with pytest.raises(ValueError, match="at least one mode, got 0"):
-        distil(model, 0)
+        distill(model, 0)
     with pytest.raises(ValueError, match="at least one mode, got 2.5"):
-        distil(model, 2.5)  # type: ignore[arg-type]
+        distill(model, 2.5)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="cannot be saved or loaded: save the one"):
-        subquad.save(distil(model, 2)[0], tmp_path / "run")
+        subquad.save(distill(model, 2)[0], tmp_path / "run")
     with pytest.raises(ValueError, match="distil a causal one"):
         DistilledHyena(HyenaConfig(two_sided=True).build(4, 8), 4)

@@ -12,11 +12,11 @@ import torch
 
 from subquad.data import Document, Span, Tokenizer
 from subquad.inference import generate, score, stream
-from subquad.inference.alphabet import Alphabet
-from subquad.inference.contract import byte_model
+from subquad.inference.checks import byte_model
 from subquad.inference.sampling import Sampling, draw
 from subquad.inference.utf8 import Utf8State, advance
 from subquad.inference.utf8 import allowed as allowed_bytes
+from subquad.inference.vocab import Alphabet
 
 if TYPE_CHECKING:
     from tests.inference.conftest import Recurrence

@@ -79,7 +79,7 @@ def watched(modules: dict[str, nn.Module]) -> Iterator[dict[str, tuple[Tensor, T
             handle.remove()
 
 
-def demand_equal(golden: Golden, ours: dict[str, Tensor]) -> None:
+def check_equal(golden: Golden, ours: dict[str, Tensor]) -> None:
     """All tensors that the case holds under these names, and at least one."""
     errors = {name: golden.error(name, tensor) for name, tensor in ours.items() if name in golden.tensors}
     assert errors and max(errors.values()) <= 1, errors

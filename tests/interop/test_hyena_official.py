@@ -14,7 +14,7 @@ from subquad.interop.official import official_module
 from subquad.layers.hyena import Hyena
 from subquad.ops.long_conv import long_conv
 from subquad.ops.short_conv import short_conv
-from tests.interop.golden import ABSENT, FOLDER, Golden, cases, demand_equal, full_size, gradients, watched
+from tests.interop.golden import ABSENT, FOLDER, Golden, cases, check_equal, full_size, gradients, watched
 
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason=ABSENT)
 
@@ -51,11 +51,11 @@ def test_operator(name: str) -> None:
     ours = {"out.y": y, "out.short_filter": short, "out.filter": taps.mT.unsqueeze(0)}
     if x.shape[1] > golden.config["l_max"]:  # what no output depends on is not projected here
         golden.tensors["out.in_proj"] = golden.tensors["out.in_proj"][:, : golden.config["l_max"]]
-    demand_equal(golden, ours | {"out.in_proj": projected})
+    check_equal(golden, ours | {"out.in_proj": projected})
     if golden.part("grad"):
         (y * golden.tensors["in.grad_y"]).sum().backward()
         assert x.grad is not None
-        demand_equal(golden, {"grad.in.x": x.grad} | gradients(golden, module, keys))
+        check_equal(golden, {"grad.in.x": x.grad} | gradients(golden, module, keys))
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -72,12 +72,12 @@ def test_model(name: str) -> None:
     ours |= {"out.embeddings": seen["stack"][0], "out.backbone": seen["stack"][1]}
     if isinstance(module, OfficialLM):
         loss = F.cross_entropy(y[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
-        demand_equal(golden, ours | {"out.logits": y, "out.loss": loss})
+        check_equal(golden, ours | {"out.logits": y, "out.loss": loss})
         if golden.part("grad"):
             loss.backward()
-            demand_equal(golden, gradients(golden, module, keys))
+            check_equal(golden, gradients(golden, module, keys))
     else:
-        demand_equal(golden, ours | {"out.output": y})
+        check_equal(golden, ours | {"out.output": y})
 
 
 @pytest.mark.parametrize("name", OPERATORS + MODELS)
@@ -101,7 +101,7 @@ def test_long_convolution(name: str) -> None:
     if "gelu" in golden.config["kind"]:
         y = F.gelu(y) * inputs["dropout_mask"].unsqueeze(-1)
     (y * inputs["grad_y"]).sum().backward()
-    demand_equal(golden, {"out.y": y} | {f"grad.in.{part}": one.grad for part, one in inputs.items() if one.grad is not None})
+    check_equal(golden, {"out.y": y} | {f"grad.in.{part}": one.grad for part, one in inputs.items() if one.grad is not None})
 
 
 @pytest.mark.parametrize(("name", "kind"), [("hyena-pile-lm", "hyena-lm"), ("hyenadna-hg38", "hyena-dna")])

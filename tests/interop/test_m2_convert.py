@@ -15,9 +15,9 @@ import subquad
 from subquad.cli import main
 from subquad.errors import RunError
 from subquad.interop.official import kind_of
+from subquad.models.base import Model
 from subquad.models.classifier import Classifier
 from subquad.models.encoder import Encoder
-from subquad.models.model import Model
 from tests.interop.test_convert import M2_BERT
 
 tokenizers = pytest.importorskip("tokenizers")
@@ -140,7 +140,7 @@ def test_a_head_of_classes_becomes_a_classifier(
 def demand_answers(model: Classifier, texts: list[str], scores: Tensor) -> None:
     """The classes, or numbers, that scores (N, labels) mean."""
     if model.config.target == "number":
-        assert subquad.estimate(model, texts) == pytest.approx(scores.squeeze(1).tolist(), abs=1e-5)
+        assert subquad.regress(model, texts) == pytest.approx(scores.squeeze(1).tolist(), abs=1e-5)
         return
     for found, row in zip(subquad.classify(model, texts), scores.double().softmax(1), strict=True):
         assert list(found.probabilities.values()) == pytest.approx(row.tolist(), abs=1e-5)

@@ -12,11 +12,11 @@ from subquad.evaluation.flops import count_parameters
 from subquad.interop.m2_bert import OfficialBert, as_model
 from subquad.interop.official import official_module
 from subquad.layers.block_diagonal import BlockDiagonalLinear
-from subquad.layers.monarch_mixer import MonarchMixer
+from subquad.layers.m2_bert_mixer import M2BertMixer
 from subquad.models import PRESETS
 from subquad.models.encoder import EncoderConfig
 from subquad.ops.long_conv import long_conv
-from tests.interop.golden import ABSENT, FOLDER, Golden, cases, demand_equal, full_size, gradients, watched
+from tests.interop.golden import ABSENT, FOLDER, Golden, cases, check_equal, full_size, gradients, watched
 
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason=ABSENT)
 
@@ -70,7 +70,7 @@ def test_block_diagonal_linear(name: str) -> None:
     y = module(x)
     (y * golden.tensors["in.grad_y"]).sum().backward()
     assert x.grad is not None
-    demand_equal(golden, {"out.y": y, "out.dense_weight": module.dense(), "grad.in.x": x.grad} | gradients(golden, module, keys))
+    check_equal(golden, {"out.y": y, "out.dense_weight": module.dense(), "grad.in.x": x.grad} | gradients(golden, module, keys))
 
 
 @pytest.mark.parametrize("name", CONVOLUTIONS)
@@ -79,14 +79,14 @@ def test_long_convolution(name: str) -> None:
     parts = {part: tensor.requires_grad_(part != "grad_y") for part, tensor in golden.part("in").items()}
     y = long_conv(parts["u"], parts["k_fwd"], parts.get("k_rev"), parts["D"].flatten())
     (y * parts["grad_y"]).sum().backward()
-    demand_equal(golden, {"out.y": y} | {f"grad.in.{part}": one.grad for part, one in parts.items() if one.grad is not None})
+    check_equal(golden, {"out.y": y} | {f"grad.in.{part}": one.grad for part, one in parts.items() if one.grad is not None})
 
 
 @pytest.mark.parametrize("name", MIXERS)
 def test_mixer(name: str) -> None:
     golden = Golden(name)
     module, keys = official_module(kind_of(name), golden.config, golden.state)
-    assert isinstance(module, MonarchMixer)
+    assert isinstance(module, M2BertMixer)
     x = golden.tensors["in.x"].requires_grad_()
     filters: dict[str, nn.Module] = {"filter": module.filter}
     if module.residual is not None:
@@ -97,11 +97,11 @@ def test_mixer(name: str) -> None:
     for part, (_, output) in seen.items():
         for direction, taps in zip(("fwd", "rev"), output.split(module.dim), strict=False):
             ours[f"out.{part}_{direction}"] = taps.mT.unsqueeze(0)
-    demand_equal(golden, ours)
+    check_equal(golden, ours)
     if golden.part("grad"):
         (y * golden.tensors["in.grad_y"]).sum().backward()
         assert x.grad is not None
-        demand_equal(golden, {"grad.in.x": x.grad} | gradients(golden, module, keys))
+        check_equal(golden, {"grad.in.x": x.grad} | gradients(golden, module, keys))
 
 
 @pytest.mark.parametrize("name", MASKED)
@@ -117,10 +117,10 @@ def test_masked_language_model(name: str) -> None:
     loss = F.cross_entropy(logits[asked], labels[asked])
     only = torch.where(asked.unsqueeze(-1), logits, 0)
     ours = {"out.logits": logits, "out.loss": loss, "out.logits_with_labels": only, "out.logits_no_mask_no_types": module(ids)}
-    demand_equal(golden, outputs(seen) | ours)
+    check_equal(golden, outputs(seen) | ours)
     if golden.part("grad"):
         loss.backward()
-        demand_equal(golden, gradients(golden, module, keys))
+        check_equal(golden, gradients(golden, module, keys))
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
@@ -134,7 +134,7 @@ def test_classifier(name: str) -> None:
     labels, several = golden.tensors["in.labels"], golden.config["problem_type"] == "multi_label_classification"
     loss = F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype)) if several else F.cross_entropy(logits, labels)
     pooled = module.encoder.embed(ids, mask, types)
-    demand_equal(golden, outputs(seen) | {"out.logits": logits, "out.loss": loss, "out.pooled": pooled})
+    check_equal(golden, outputs(seen) | {"out.logits": logits, "out.loss": loss, "out.pooled": pooled})
 
 
 @pytest.mark.parametrize("name", EMBEDDINGS)
@@ -143,7 +143,7 @@ def test_embedding(name: str) -> None:
     module = bert(golden)
     with watched(layers(module)) as seen:
         embedding = module(*inputs(golden))
-    demand_equal(golden, outputs(seen) | {"out.sentence_embedding": embedding})
+    check_equal(golden, outputs(seen) | {"out.sentence_embedding": embedding})
 
 
 @pytest.mark.parametrize("name", LINEAR + MIXERS + MASKED + CLASSIFIERS + EMBEDDINGS)

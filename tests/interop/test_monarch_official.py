@@ -33,7 +33,7 @@ def tensor(golden: Golden, name: str) -> Tensor:
     return golden.tensors[name] if pairs is None else torch.view_as_complex(pairs)
 
 
-def demand_equal(golden: Golden, ours: dict[str, Tensor]) -> None:
+def check_equal(golden: Golden, ours: dict[str, Tensor]) -> None:
     errors = {}
     for name, value in ours.items():
         stored = f"{name}.{PAIRS}" if value.is_complex() else name
@@ -52,13 +52,13 @@ def test_products(name: str) -> None:
     golden = Golden(name)
     inputs = {key: tensor(golden, key).requires_grad_() for key in ("in.x", "in.w1_bfly", "in.w2_bfly")}
     x, w1, w2 = inputs.values()
-    demand_equal(golden, with_gradients(golden, monarch_multiply(x, w1, w2), inputs) | {"out.dense": monarch_dense(w1, w2)})
+    check_equal(golden, with_gradients(golden, monarch_multiply(x, w1, w2), inputs) | {"out.dense": monarch_dense(w1, w2)})
 
 
 def test_the_product_of_a_rank() -> None:
     golden = Golden("monarch_einsum_rank")
     y = monarch_multiply_rank(*(tensor(golden, f"in.{key}") for key in ("x", "w1_bfly", "w2_bfly")))
-    demand_equal(golden, {"out.y": y})
+    check_equal(golden, {"out.y": y})
 
 
 @pytest.mark.parametrize("name", cases("monarch_project_*"))
@@ -66,7 +66,7 @@ def test_projections(name: str) -> None:
     golden = Golden(name)
     w1, w2 = project_to_monarch(tensor(golden, "in.M"), golden.config["sizes"])
     assert w1.shape == golden.tensors["out.w1_bfly"].shape and w2.shape == golden.tensors["out.w2_bfly"].shape
-    demand_equal(golden, {"out.projected_dense": monarch_dense(w1, w2)})
+    check_equal(golden, {"out.projected_dense": monarch_dense(w1, w2)})
 
 
 @pytest.mark.parametrize("name", cases("monarch_*fft_*"))
@@ -76,12 +76,12 @@ def test_fourier_transforms(name: str) -> None:
     n, inverse = golden.config["n"], golden.config["direction"] == "ifft"
     x = tensor(golden, "in.x")
     for order in (1, 2, 3):
-        demand_equal(golden, {"out.y": monarch_dft(n, inverse, golden.config["norm"], order)(x)})
+        check_equal(golden, {"out.y": monarch_dft(n, inverse, golden.config["norm"], order)(x)})
     permutation, factors = monarch_dft_factors(n, inverse, golden.config["norm"])
     assert torch.equal(permutation, golden.tensors["state.perm"])
     official = [torch.view_as_complex(golden.tensors[f"state.w{index}_bfly"]) for index in (1, 2)]
     for pair in (official, factors):
-        demand_equal(golden, {"out.y": monarch_product(x[..., permutation], pair)})
+        check_equal(golden, {"out.y": monarch_product(x[..., permutation], pair)})
     for ours, theirs in zip(factors, official, strict=True):
         torch.testing.assert_close(ours.abs(), theirs.abs(), rtol=0, atol=1e-6)
 
@@ -96,7 +96,7 @@ def test_linear_maps(name: str) -> None:
     numbers = with_gradients(golden, module(x), {"in.x": x, **weights})
     official = keys.write({name: numbers.pop(f"grad.{name}") for name in weights})
     numbers |= {f"grad.state.{name}": gradient for name, gradient in official.items()} | {"out.dense_weight": module.dense()}
-    demand_equal(golden, numbers)
+    check_equal(golden, numbers)
     with pytest.raises(ValueError, match="built for that width"):
         module(x[..., 1:])
 
@@ -106,7 +106,7 @@ def test_block_diagonal_products() -> None:
     inputs = {key: tensor(golden, key).requires_grad_() for key in ("in.x", "state.weight", "state.bias")}
     x, weight, bias = inputs.values()
     y = block_diagonal_multiply(x, weight) + bias
-    demand_equal(golden, with_gradients(golden, y, inputs) | {"out.dense_weight": block_diagonal_dense(weight)})
+    check_equal(golden, with_gradients(golden, y, inputs) | {"out.dense_weight": block_diagonal_dense(weight)})
 
 
 def test_a_state_that_does_not_fit() -> None:

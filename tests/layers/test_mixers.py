@@ -9,16 +9,16 @@ import torch
 from torch import nn
 
 from subquad.layers.attention import AttentionConfig
-from subquad.layers.causal_monarch import CausalBasis, CausalMonarchConfig
+from subquad.layers.base import Mixer, MixerConfig, Segmented
 from subquad.layers.hyena import HyenaConfig
 from subquad.layers.hyena_2d import Hyena2dConfig
 from subquad.layers.linear_attention import LinearAttentionConfig
 from subquad.layers.long_filter import ExplicitFilterConfig, ImplicitFilterConfig, WindowConfig
-from subquad.layers.mixer import Mixer, MixerConfig, Segmented
-from subquad.layers.mixers import MIXERS
+from subquad.layers.m2_bert_mixer import M2BertMixerConfig
+from subquad.layers.m2_gpt_mixer import CausalBasis, M2GptMixerConfig
 from subquad.layers.monarch import MonarchConfig
-from subquad.layers.monarch_mixer import MonarchMixerConfig
-from subquad.layers.short_conv import ConvEncoder
+from subquad.layers.patch_conv import ConvEncoder
+from subquad.layers.registry import MIXERS
 from subquad.ops.rotary import rotate_direct
 
 EXAMPLES: dict[str, list[MixerConfig]] = {
@@ -52,17 +52,17 @@ EXAMPLES["hyena_2d"] = [
     Hyena2dConfig(shape=(2, 6), gated=False, filter=ImplicitFilterConfig(features=3, width=6)),
 ]
 EXAMPLES["monarch_mixer"] = [
-    MonarchMixerConfig(filter=ImplicitFilterConfig(features=5, width=6)),
-    MonarchMixerConfig(residual=False, norm=True, filter=ImplicitFilterConfig(features=3, width=6, learned_features=True)),
-    MonarchMixerConfig(two_sided=True, filter=ImplicitFilterConfig(features=5, width=6, frequency_scale=2.0)),
-    MonarchMixerConfig(two_sided=True, residual=False, norm=True, filter=ImplicitFilterConfig(features=3, width=6, window=None)),
-    MonarchMixerConfig(two_sided=True, short_kernel=1, filter=ExplicitFilterConfig(taps=4)),
+    M2BertMixerConfig(filter=ImplicitFilterConfig(features=5, width=6)),
+    M2BertMixerConfig(residual=False, norm=True, filter=ImplicitFilterConfig(features=3, width=6, learned_features=True)),
+    M2BertMixerConfig(two_sided=True, filter=ImplicitFilterConfig(features=5, width=6, frequency_scale=2.0)),
+    M2BertMixerConfig(two_sided=True, residual=False, norm=True, filter=ImplicitFilterConfig(features=3, width=6, window=None)),
+    M2BertMixerConfig(two_sided=True, short_kernel=1, filter=ExplicitFilterConfig(taps=4)),
 ]
 EXAMPLES["causal_monarch"] = [
-    CausalMonarchConfig(heads=2, filter=ImplicitFilterConfig(features=5, width=6)),
-    CausalMonarchConfig(heads=4, order=3, short_kernel=1, filter=ExplicitFilterConfig(taps=7)),
-    CausalMonarchConfig(heads=2, basis="learned", filter=ImplicitFilterConfig(features=5, width=6)),
-    CausalMonarchConfig(heads=1, order=3, basis="learned", block=5, filter=ExplicitFilterConfig(taps=9)),
+    M2GptMixerConfig(heads=2, filter=ImplicitFilterConfig(features=5, width=6)),
+    M2GptMixerConfig(heads=4, order=3, short_kernel=1, filter=ExplicitFilterConfig(taps=7)),
+    M2GptMixerConfig(heads=2, basis="learned", filter=ImplicitFilterConfig(features=5, width=6)),
+    M2GptMixerConfig(heads=1, order=3, basis="learned", block=5, filter=ExplicitFilterConfig(taps=9)),
 ]
 EXAMPLES["monarch"] = [MonarchConfig(), MonarchConfig(channels=True)]
 
@@ -140,7 +140,7 @@ def test_two_sided_mixers_see_the_whole_sequence_and_no_padding(config: MixerCon
         torch.testing.assert_close(mixer(x[row : row + 1])[0], whole[row], rtol=0, atol=1e-9)
     reach = (
         config.filter.taps
-        if isinstance(config, HyenaConfig | MonarchMixerConfig) and isinstance(config.filter, ExplicitFilterConfig)
+        if isinstance(config, HyenaConfig | M2BertMixerConfig) and isinstance(config.filter, ExplicitFilterConfig)
         else length
     )
     for at in (0, 5, length - 1):

@@ -8,16 +8,16 @@ import torch
 from torch import nn
 
 from subquad.layers.attention import AttentionConfig
-from subquad.layers.causal_monarch import CausalBasis, CausalMonarchConfig
 from subquad.layers.feedforward import FeedForwardConfig
 from subquad.layers.hyena import HyenaConfig
 from subquad.layers.linear_attention import LinearAttentionConfig
 from subquad.layers.long_filter import ExplicitFilterConfig, FilterConfig, ImplicitFilterConfig
-from subquad.layers.monarch_mixer import MonarchMixerConfig
+from subquad.layers.m2_bert_mixer import M2BertMixerConfig
+from subquad.layers.m2_gpt_mixer import CausalBasis, M2GptMixerConfig
 from subquad.layers.stack import StackConfig
+from subquad.models.base import CausalModel, ModelConfig
 from subquad.models.language_model import LanguageModelConfig
 from subquad.models.megabyte import MegabyteConfig
-from subquad.models.model import CausalModel, ModelConfig
 from subquad.models.perceiver_ar import PerceiverARConfig
 
 
@@ -38,12 +38,12 @@ def hyena_stack(dim: int, depth: int = 2, order: int = 2, **options: Any) -> Sta
 
 
 def monarch_stack(dim: int, depth: int = 2, **options: Any) -> StackConfig:
-    mixer = MonarchMixerConfig(filter=ImplicitFilterConfig(features=5, width=8), **options)
+    mixer = M2BertMixerConfig(filter=ImplicitFilterConfig(features=5, width=8), **options)
     return StackConfig(dim=dim, depth=depth, mixer=mixer)
 
 
 def m2_gpt_stack(dim: int, depth: int = 2, heads: int = 2, **options: Any) -> StackConfig:
-    mixer = CausalMonarchConfig(heads=heads, filter=ImplicitFilterConfig(features=5, width=8), **options)
+    mixer = M2GptMixerConfig(heads=heads, filter=ImplicitFilterConfig(features=5, width=8), **options)
     return StackConfig(dim=dim, depth=depth, mixer=mixer, feedforward=None)
 
 

@@ -10,7 +10,7 @@ from subquad.layers.attention import AttentionConfig
 from subquad.layers.hyena import HyenaConfig
 from subquad.layers.linear_attention import LinearAttentionConfig
 from subquad.layers.long_filter import ImplicitFilterConfig
-from subquad.layers.monarch_mixer import MonarchMixerConfig
+from subquad.layers.m2_bert_mixer import M2BertMixerConfig
 from subquad.layers.stack import StackConfig
 from subquad.models import build_model, parse_model
 from subquad.models.classifier import Classifier, ClassifierConfig
@@ -91,7 +91,7 @@ def test_a_backbone_without_a_start_has_a_vector_for_each_id(ids: Tensor) -> Non
 @torch.no_grad()
 def test_an_encoder_that_reads_padding_reads_as_much_for_every_text(ids: Tensor) -> None:
     """With official padding a text is filled up to the context, whatever stands beside it; that changes what comes out."""
-    mixer = MonarchMixerConfig(two_sided=True, filter=ImplicitFilterConfig(features=3, width=8))
+    mixer = M2BertMixerConfig(two_sided=True, filter=ImplicitFilterConfig(features=3, width=8))
     answers = []
     for padding in ("official", "masked"):
         torch.manual_seed(0)
@@ -135,14 +135,14 @@ def test_an_encoder_is_a_backbone(ids: Tensor, mixer: str, target: str) -> None:
     torch.manual_seed(0)
     mixers = {
         "attention": AttentionConfig(heads=2, rotary=False, two_sided=True),
-        "monarch_mixer": MonarchMixerConfig(two_sided=True, filter=ImplicitFilterConfig(features=3, width=8)),
+        "monarch_mixer": M2BertMixerConfig(two_sided=True, filter=ImplicitFilterConfig(features=3, width=8)),
     }
     stack = StackConfig(dim=16, depth=2, mixer=mixers[mixer])
     backbone = EncoderConfig(max_len=20, init_std=0.5, stack=stack, pooling=PoolingConfig(over="first", dense=True))
     classes = ("a", "b", "c") if target == "class" else ()
     values = {"kind": "classifier", "backbone": backbone.model_dump(mode="json"), "classes": classes, "target": target, "center": 3.0}
     model = build_model({**values, "scale": 2.0})
-    assert isinstance(model, Classifier) and isinstance(model.backbone, Encoder) and not model.lossless
+    assert isinstance(model, Classifier) and isinstance(model.backbone, Encoder) and not model.reversible
     assert model.backbone.head is None and model.config.backbone.model_copy(update={"head": "mlm"}) == backbone
     model = model.double().eval()
     lengths = [7, 2, 20, 1]

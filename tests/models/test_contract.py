@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from subquad.models.model import CausalModel
+from subquad.models.base import CausalModel
 from tests.models.cases import CASES, build
 
 TOLERANCE = 1e-9

@@ -12,22 +12,22 @@ from torch import Tensor
 import subquad
 from subquad.evaluation.flops import count_flops, count_parameters
 from subquad.layers.attention import AttentionConfig
-from subquad.layers.causal_monarch import CausalMonarchConfig
+from subquad.layers.base import MixerConfig
 from subquad.layers.feedforward import FeedForwardConfig
 from subquad.layers.long_filter import ImplicitFilter, ImplicitFilterConfig
-from subquad.layers.mixer import MixerConfig
+from subquad.layers.m2_bert_mixer import M2BertMixerConfig
+from subquad.layers.m2_gpt_mixer import M2GptMixerConfig
 from subquad.layers.monarch import MonarchConfig
-from subquad.layers.monarch_mixer import MonarchMixerConfig
 from subquad.layers.stack import StackConfig
 from subquad.models import PRESETS, build_model
 from subquad.models.encoder import Encoder, EncoderConfig, MaskedHead
-from subquad.models.lengthen import lengthened
+from subquad.models.extend_context import extend_context
 
 SMALL = ImplicitFilterConfig(features=5, width=8)
 MIXERS: dict[str, MixerConfig] = {
     "bert": AttentionConfig(heads=2, rotary=False, two_sided=True),
-    "m2": MonarchMixerConfig(two_sided=True, filter=SMALL),
-    "m2-norm": MonarchMixerConfig(two_sided=True, norm=True, filter=SMALL.model_copy(update={"learned_features": True})),
+    "m2": M2BertMixerConfig(two_sided=True, filter=SMALL),
+    "m2-norm": M2BertMixerConfig(two_sided=True, norm=True, filter=SMALL.model_copy(update={"learned_features": True})),
 }
 
 
@@ -108,12 +108,12 @@ def test_a_blank_hides_its_id(ids: Tensor) -> None:
 def test_continued_filters_keep_what_they_were(ids: Tensor) -> None:
     for mixer in ("bert", "m2", "m2-norm"):
         short = encoder(mixer, head="none")
-        long = lengthened(short, 50, "continued")
+        long = extend_context(short, 50, "continued")
         torch.testing.assert_close(long(ids), short(ids), rtol=0, atol=1e-9)
         assert long.positions is not None and short.positions is not None
         assert torch.equal(long.positions.weight, short.positions.weight[torch.arange(50) % 20])
         assert long(torch.randint(256, (1, 50))).isfinite().all()
-        again = lengthened(long, 60, "continued")
+        again = extend_context(long, 60, "continued")
         torch.testing.assert_close(again(ids), short(ids), rtol=0, atol=1e-9)
 
 
@@ -122,7 +122,7 @@ def test_stretched_filters_are_the_same_function_over_the_new_length() -> None:
     """Of 39 lags to 20, every second is one of the old ones, features of a period of the length apart."""
     for mixer in ("m2", "m2-norm"):
         short = encoder(mixer)
-        long = lengthened(short, 39, "stretched")
+        long = extend_context(short, 39, "stretched")
         for name, old in short.named_modules():
             if isinstance(old, ImplicitFilter):
                 new = long.get_submodule(name)
@@ -179,16 +179,16 @@ def test_wrong_inputs(ids: Tensor) -> None:
     with pytest.raises(ValueError, match="4 blocks do not divide the widths 10 and 40"):
         subquad.build("m2-bert-tiny", {"stack.dim": 10})
     with pytest.raises(ValueError, match="20 ids, and 20 is no longer one"):
-        lengthened(model, 20, "continued")
+        extend_context(model, 20, "continued")
     with pytest.raises(ValueError, match="max_len must be a whole number of ids, got '40'"):
-        lengthened(model, "40", "continued")  # type: ignore[arg-type]
+        extend_context(model, "40", "continued")  # type: ignore[arg-type]
     for other in ("hyena-tiny", "megabyte-tiny"):
         with pytest.raises(ValueError, match="an encoder is needed here, got"):
-            lengthened(build_model(other), 2048, "continued")  # type: ignore[arg-type]
-    for mixer in (MonarchConfig(), CausalMonarchConfig(heads=2, basis="learned", filter=SMALL)):
+            extend_context(build_model(other), 2048, "continued")  # type: ignore[arg-type]
+    for mixer in (MonarchConfig(), M2GptMixerConfig(heads=2, basis="learned", filter=SMALL)):
         sized = model.config.model_copy(update={"stack": StackConfig(dim=16, depth=1, mixer=mixer)}).build()
         with pytest.raises(ValueError, match=r"stack.blocks.0.* at 50 ids, with no rule for the new ones"):
-            lengthened(sized, 50, "continued")
+            extend_context(sized, 50, "continued")
     with pytest.raises(ValueError, match=r"ids must be \(B, T\), one row a text, got \(14,\)"):
         model(ids[0])
     with pytest.raises(ValueError, match="texts must be a list of bytes or str, got one str"):

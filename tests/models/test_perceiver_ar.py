@@ -10,7 +10,7 @@ from torch import Tensor
 
 from subquad.config import parse
 from subquad.evaluation.flops import count_flops, count_parameters
-from subquad.layers.mixer import Mixer, MixerConfig
+from subquad.layers.base import Mixer, MixerConfig
 from subquad.layers.stack import Stack
 from subquad.models import presets
 from subquad.models.perceiver_ar import PerceiverAR, PerceiverARConfig

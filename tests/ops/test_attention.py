@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from subquad.ops.attention import attend, causal_attention, causal_attention_direct, visible
+from subquad.ops.ragged import put_rows, take_rows
 from subquad.ops.rotary import STEPS, rotary_table, rotate, rotate_direct, run_table
-from subquad.ops.rows import put_rows, take_rows
 
 PATTERNS: list[dict[str, Any]] = [
     {},

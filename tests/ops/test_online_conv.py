@@ -108,7 +108,7 @@ def test_restarted_rows_begin_anew() -> None:
     state = init_online_conv(OnlineFilter.of(k, 200), 3)
     fresh = state.clone()
     prefill_online_conv(u[:, :133], state)
-    state.restart([False, True, False], fresh)
+    state.reset([False, True, False], fresh)
     assert state.lengths == [133, 0, 133]
     again = torch.stack((u[0, 133:], u[1, :67], u[2, 133:]))
     _close(_steps(again, state), torch.stack((direct[0, 133:], direct[1, :67], direct[2, 133:])))

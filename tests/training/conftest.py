@@ -12,7 +12,7 @@ import torch
 from subquad.config import override, parse
 from subquad.data import Corpus
 from subquad.models import build_model
-from subquad.models.model import CausalModel
+from subquad.models.base import CausalModel
 from subquad.training.config import TrainConfig
 from subquad.training.objectives import Prediction
 from subquad.training.trainer import Hooks, Trainer

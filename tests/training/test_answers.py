@@ -10,10 +10,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from subquad import api, checkpoint
+from subquad import api, run_folder
 from subquad.data import Batches, Corpus
-from subquad.models.model import CausalModel
-from subquad.ops.answers import judge_answers
+from subquad.models.base import CausalModel
+from subquad.ops.answers import score_answers
 from subquad.training.config import read
 from subquad.training.objectives import cross_entropy_sum
 from subquad.training.trainer import Trainer
@@ -43,14 +43,14 @@ def test_judging_is_the_cost_and_the_largest_logit_at_each_answer() -> None:
     nats = sum(F.cross_entropy(logits[row, at], ids[row, at]).item() for row, at in places)
     for slack in (0, 2):
         right = sum(abs(int(logits[row, at].argmax()) - int(ids[row, at])) <= slack for row, at in places)
-        assert judge_answers(logits, ids, answers, slack) == pytest.approx((nats, right), rel=1e-5)
-    assert judge_answers(F.one_hot(ids, 7).float(), ids, answers)[1] == len(places)
+        assert score_answers(logits, ids, answers, slack) == pytest.approx((nats, right), rel=1e-5)
+    assert score_answers(F.one_hot(ids, 7).float(), ids, answers)[1] == len(places)
 
 
 def test_only_what_is_learned_counts_in_the_loss(tmp_path: Path) -> None:
     data = "synthetic:addition,digits=2,examples=100"
     log = train(tmp_path / "run", data, {"steps": 1, "optim.lr": 1e-9})
-    model = checkpoint.load(tmp_path / "run")
+    model = run_folder.load(tmp_path / "run")
     assert isinstance(model, CausalModel)
     batch = Batches(Corpus.open([data]).split().train, 7, seed=0).batch(0, 4)
     ids = torch.from_numpy(batch.ids).long()
@@ -70,7 +70,7 @@ def test_what_is_not_learned_has_no_gradient() -> None:
 def test_validation_says_how_many_answers_are_right(tmp_path: Path) -> None:
     log = train(tmp_path / "run", options={"steps": 2, "data.fractions": [0.5, 0.5, 0.0]})
     (valid,) = (record for record in log if record["kind"] == "valid")
-    model, spans = checkpoint.load(tmp_path / "run"), Corpus.open([RECALL]).split((0.5, 0.5, 0.0)).valid
+    model, spans = run_folder.load(tmp_path / "run"), Corpus.open([RECALL]).split((0.5, 0.5, 0.0)).valid
     ids = torch.stack([torch.from_numpy(span.read(0, 16).copy()) for span in spans]).long()
     logits = model(ids)[:, 14]
     assert valid["accuracy"] == (logits.argmax(-1) == ids[:, 14]).float().mean().item()

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from subquad import api, checkpoint
+from subquad import api, run_folder
 from subquad.data import Characters
 from subquad.models.classifier import Classifier
 from subquad.models.language_model import LanguageModel
-from subquad.training.beginning import objective_of
+from subquad.training.beginning import build_objective
 from subquad.training.classification import Texts
 from subquad.training.config import read
 from subquad.training.trainer import Trainer
@@ -70,9 +70,9 @@ def test_the_log_has_its_figures(table: str, tmp_path: Path) -> None:
     assert {"cross_entropy", "accuracy", "f1", "matthews"} <= valid.keys()
     parts = json.loads((run / "data.json").read_text())["parts"]
     assert {name: part["texts"] for name, part in parts.items()} == {"train": 72, "valid": 24, "test": 24}
-    checkpoint.check(run)
+    run_folder.check(run)
     # The figures are those of the kept weights, one text at a time.
-    texts = objective_of(read(run))[1].data.valid  # type: ignore[attr-defined]
+    texts = build_objective(read(run))[1].data.valid  # type: ignore[attr-defined]
     found = [api.classify(api.load(run), [text])[0] for text, _ in texts]
     assert sum(one.label == label for one, (_, label) in zip(found, texts, strict=True)) / 24 == pytest.approx(valid["accuracy"])
     nats = -sum(math.log(one.probabilities[str(label)]) for one, (_, label) in zip(found, texts, strict=True)) / 24
@@ -98,7 +98,7 @@ def test_an_extended_run_goes_on_bit_for_bit(table: str, tmp_path: Path, monkeyp
     parts = api.train({"kind": "classifier", "backbone": BACKBONE}, None, tmp_path / "parts", resume=True, quiet=True)
     same = [[record for record in read_log(run) if record["kind"] == "valid"] for run in (whole, parts)]
     assert [{**record, "seconds": 0} for record in same[0]] == [{**record, "seconds": 0} for record in same[1]]
-    one, other = (checkpoint.load(run / "state" / "step-00000012").state_dict() for run in (whole, parts))
+    one, other = (run_folder.load(run / "state" / "step-00000012").state_dict() for run in (whole, parts))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 

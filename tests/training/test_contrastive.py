@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from subquad import api, checkpoint
+from subquad import api, run_folder
 from subquad.cli.train import main
 from subquad.data import Pair, Pairs
 from subquad.models.encoder import Encoder
@@ -102,7 +102,7 @@ def test_it_learns(tmp_path: Path, loss: str) -> None:
     assert near[0] @ near[1] > near[0] @ near[2]
     again = api.train(None, None, run, {"steps": 81}, resume=True, quiet=True)
     assert read_log(again)[-1]["step"] == 81
-    checkpoint.check(again)
+    run_folder.check(again)
 
 
 def test_from_the_command_line(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from subquad import api, checkpoint
+from subquad import api, run_folder
 from subquad.models.classifier import Classifier
 from subquad.models.encoder import Encoder
 from tests.training.logs import read_log
@@ -64,7 +64,7 @@ def test_numbers(start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert best["pearson"] > 0.85 and best["squared_error"] < 0.4 and best["spearman"] > 0.8
     model = api.load(run)
     assert isinstance(model, Classifier) and 10 < model.config.center < 14 and model.config.classes == ()
-    few, many = api.estimate(model, ["bbbbbbbbbbab", "aaaaaaaabaaa"])
+    few, many = api.regress(model, ["bbbbbbbbbbab", "aaaaaaaabaaa"])
     assert few < 12 < many
     assert "pearson" in (run / "report.html").read_text() and "squared error" in (run / "report.html").read_text()
     assert set(json.loads((run / "data.json").read_text())["parts"]["test"]["labels"]) == {"least", "most"}
@@ -80,7 +80,7 @@ def test_numbers(start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     # What is resumed is the same run.
     again = api.train(None, None, tmp_path / "run", {"steps": 61}, resume=True, quiet=True)
     assert read_log(again)[-1]["step"] == 61
-    checkpoint.check(again)
+    run_folder.check(again)
 
 
 @pytest.mark.parametrize(("base", "way"), [(32, "continued"), (96, "stretched")])
@@ -94,7 +94,7 @@ def test_longer_texts_than_it_was_trained_on(start: Path, tmp_path: Path, base: 
     run = api.train("classifier", table, tmp_path / "run", OPTIONS | longer, init=start, quiet=True)
     before = api.load(start)
     assert isinstance(before, Encoder)
-    whole, model = api.lengthened(before, 96, "continued" if way == "continued" else "stretched"), api.load(run)
+    whole, model = api.extend_context(before, 96, "continued" if way == "continued" else "stretched"), api.load(run)
     assert isinstance(model, Classifier) and isinstance(model.backbone, Encoder)
     ids = torch.randint(97, 99, (2, 90))
     with torch.no_grad():

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from subquad import api, checkpoint
+from subquad import api, run_folder
 from subquad.data import Corpus, MaskConfig, Subwords, framed, mask_ids
 from subquad.models.encoder import Encoder
-from subquad.training.beginning import objective_of
+from subquad.training.beginning import build_objective
 from subquad.training.config import TrainConfig, read
 from subquad.training.masked import MaskedPrediction
 from subquad.training.objectives import Place
@@ -35,7 +35,7 @@ def trained(corpus: Corpus, out: Path, changes: dict[str, Any] | None = None, mo
 
 def objective(corpus: Corpus, changes: dict[str, Any] | None = None) -> MaskedPrediction:
     config = TrainConfig(model=MODEL).model_copy(update={"data": read_data(corpus)})
-    made = objective_of(api._train_config(config.model_dump(mode="json"), None, changes or {}, None))[1]
+    made = build_objective(api._train_config(config.model_dump(mode="json"), None, changes or {}, None))[1]
     assert isinstance(made, MaskedPrediction)
     made.set_up(config)
     return made
@@ -122,7 +122,7 @@ def test_an_extended_run_goes_on_bit_for_bit(corpus: Corpus, tmp_path: Path, mon
     parts = api.train(None, None, tmp_path / "parts", resume=True, quiet=True)
     same = [[{**record, "seconds": 0} for record in read_log(run) if record["kind"] == "valid"] for run in (whole, parts)]
     assert same[0] == same[1]
-    one, other = (checkpoint.load(run / "state" / "step-00000012").state_dict() for run in (whole, parts))
+    one, other = (run_folder.load(run / "state" / "step-00000012").state_dict() for run in (whole, parts))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
@@ -138,7 +138,7 @@ def test_word_pieces(corpus: Corpus, tmp_path: Path) -> None:
     assert ids[0] == 2 and ids[-1] == 3 and ids[1:-1] == model.tokenizer.encode(b"bottles of beer").tolist()[1:-1]
     assert api.embed(model, ["bottles", b"of beer on the wall"]).shape == (2, 16)
     config = read(run)
-    made = objective_of(config)[1]
+    made = build_objective(config)[1]
     assert isinstance(made, MaskedPrediction)
     made.set_up(config, run / "tokenizer.json")
     batch = made.batch(0, 5)

@@ -19,11 +19,11 @@ from torch import nn
 from subquad.errors import RunError
 from subquad.models import build_model, presets
 from subquad.training.config import OptimConfig, ScheduleConfig
-from subquad.training.machine import Interrupts, checkpointed, resolved_device, threads, undisturbed
 from subquad.training.objectives import bits_per_byte, cross_entropy_sum
-from subquad.training.optim import build_optimizer, decayed_names, optimizer_tensors, resolved_lr, restore_optimizer
+from subquad.training.optim import build_optimizer, decayed_names, optimizer_tensors, resolve_lr, restore_optimizer
 from subquad.training.progress import Display, Log, summary_writer
-from subquad.training.schedule import learning_rate, resolved_warmup
+from subquad.training.runtime import Interrupts, checkpointed, evaluation_mode, resolve_device, threads
+from subquad.training.schedule import learning_rate, resolve_warmup
 from tests.training.conftest import MODEL, STACK
 from tests.training.logs import read_log
 
@@ -48,7 +48,7 @@ def test_warmup_stable_decay() -> None:
 
 def test_warmup_is_500_steps_or_a_tenth_and_may_outlast_the_run() -> None:
     config = ScheduleConfig()
-    assert [resolved_warmup(config, steps) for steps in (1, 100, 10_000)] == [0, 10, 500]
+    assert [resolve_warmup(config, steps) for steps in (1, 100, 10_000)] == [0, 10, 500]
     assert rates(2, {"warmup": 4}) == pytest.approx([0.5, 1.0])
 
 
@@ -82,10 +82,10 @@ def test_the_optimizer_is_fused_with_two_groups() -> None:
 
 
 def test_the_default_rate_is_half_over_the_width() -> None:
-    assert resolved_lr(OptimConfig(), build_model(MODEL)) == 0.5 / 16
-    assert resolved_lr(OptimConfig(lr=0.3), build_model(MODEL)) == 0.3
+    assert resolve_lr(OptimConfig(), build_model(MODEL)) == 0.5 / 16
+    assert resolve_lr(OptimConfig(lr=0.3), build_model(MODEL)) == 0.3
     encoder = {"kind": "classifier", "backbone": presets()["m2-bert-tiny"].model_dump(mode="json"), "classes": ["a", "b"]}
-    assert resolved_lr(OptimConfig(), build_model("m2-bert-tiny")) == resolved_lr(OptimConfig(), build_model(encoder)) == 1e-3
+    assert resolve_lr(OptimConfig(), build_model("m2-bert-tiny")) == resolve_lr(OptimConfig(), build_model(encoder)) == 1e-3
     assert 0.5 / presets()["transformer-125m"].width == pytest.approx(6e-4, rel=0.1)
 
 
@@ -140,7 +140,7 @@ def test_activation_checkpointing_changes_no_gradient_and_is_undone() -> None:
 def test_surroundings_are_put_back() -> None:
     model = nn.Dropout().train()
     before = torch.get_rng_state()
-    with undisturbed(model, torch.device("cpu")):
+    with evaluation_mode(model, torch.device("cpu")):
         torch.rand(3)
         assert not model.training and not torch.is_grad_enabled()
     assert model.training and torch.equal(torch.get_rng_state(), before)
@@ -161,7 +161,7 @@ def test_the_first_signal_is_noted_and_the_second_acts() -> None:
 @pytest.mark.parametrize("name", ["gpu", "cuda:97"])
 def test_a_device_that_is_not_there_is_a_sentence(name: str) -> None:
     with pytest.raises(ValueError, match=f"device '{name}' cannot be used"):
-        resolved_device(name)
+        resolve_device(name)
 
 
 def test_the_log_forgets_what_was_done_again_and_what_was_cut(tmp_path: Path) -> None:

@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from subquad import checkpoint
+from subquad import run_folder
 from subquad.data import Corpus, Tokenizer, Windows
 from subquad.errors import RunError
 from subquad.models import build_model
-from subquad.models.model import CausalModel
+from subquad.models.base import CausalModel
 from subquad.training.config import DataConfig, read
 from subquad.training.objectives import Prediction
 from subquad.training.trainer import Trainer
@@ -42,11 +42,11 @@ def test_a_run_of_tokens_keeps_its_tokenizer(tmp_path: Path, make_trainer: MakeT
     trainer.run()
     split = corpus.split(seed=0)
     assert trained(out).to_bytes() == Tokenizer.train(split.train, 280).to_bytes() != Tokenizer.train(split.valid, 280).to_bytes()
-    checkpoint.check(out)
-    assert {"tokenizer.json", "state/step-00000012/tokenizer.json"} <= checkpoint.read_manifest(out).files.keys()
+    run_folder.check(out)
+    assert {"tokenizer.json", "state/step-00000012/tokenizer.json"} <= run_folder.read_manifest(out).files.keys()
     assert read(out).data.tokenizer == 280 and read(out).data.window == 32
     for folder in (out, out / "state" / "step-00000012"):
-        model = checkpoint.load(folder)
+        model = run_folder.load(folder)
         assert isinstance(model, CausalModel) and model.tokenizer is not None
         assert model.tokenizer.to_bytes() == trained(out).to_bytes()
 
@@ -70,7 +70,7 @@ def test_bytes_are_counted_and_not_tokens(tmp_path: Path, make_trainer: MakeTrai
 def test_validation_is_the_sum_of_log_probabilities_over_bytes(tmp_path: Path, make_trainer: MakeTrainer, corpus: Corpus) -> None:
     trainer = make_trainer(tmp_path / "run", {**TOKENS, "eval.windows": 1000})
     result = trainer.run()
-    model = checkpoint.load(tmp_path / "run")
+    model = run_folder.load(tmp_path / "run")
     (span,) = corpus.split(seed=0).valid
     data = span.read(0, span.size).tobytes()
     ids = torch.from_numpy(trained(tmp_path / "run").encode(data)).long()
@@ -102,7 +102,7 @@ def test_a_resumed_run_of_tokens_equals_the_uninterrupted_one(
     assert make_trainer(parts, config=read(parts)).run(resume=True).reason == "finished"
     assert_same(whole, parts)
     assert (whole / "tokenizer.json").read_bytes() == (parts / "tokenizer.json").read_bytes()
-    checkpoint.check(parts)
+    run_folder.check(parts)
 
 
 def test_a_tokenizer_from_a_file(tmp_path: Path, make_trainer: MakeTrainer) -> None:
@@ -166,7 +166,7 @@ def build_model_of(config: dict[str, Any]) -> CausalModel:
 
 def test_weights_of_another_tokenizer_are_no_start(tmp_path: Path, make_trainer: MakeTrainer) -> None:
     make_trainer(tmp_path / "first", {**TOKENS, "steps": 1}).run()
-    start = checkpoint.load(tmp_path / "first")
+    start = run_folder.load(tmp_path / "first")
     assert isinstance(start, CausalModel)
     same = make_trainer(tmp_path / "same", {**TOKENS, "steps": 1})
     same.model.tokenizer = start.tokenizer
@@ -180,7 +180,7 @@ def test_weights_of_another_tokenizer_are_no_start(tmp_path: Path, make_trainer:
 
 def test_byte_runs_have_no_tokenizer(tmp_path: Path, make_trainer: MakeTrainer) -> None:
     make_trainer(tmp_path / "run", {"steps": 1}).run()
-    model: Any = checkpoint.load(tmp_path / "run")
+    model: Any = run_folder.load(tmp_path / "run")
     assert model.tokenizer is None and not list((tmp_path / "run").rglob("tokenizer.json"))
     assert json.loads((tmp_path / "run" / "manifest.json").read_text())["files"]["train.yaml"]
     weights: dict[str, Tensor] = model.state_dict()

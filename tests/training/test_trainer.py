@@ -18,15 +18,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from subquad import checkpoint
+from subquad import run_folder
 from subquad.data import Batch, Corpus
 from subquad.errors import RunError
 from subquad.models import build_model
-from subquad.models.model import CausalModel
+from subquad.models.base import CausalModel
+from subquad.training.checkpoints import check_out, newest_state
 from subquad.training.config import as_yaml, read
 from subquad.training.objectives import Prediction
 from subquad.training.progress import Log
-from subquad.training.state import check_out, newest_state
 from subquad.training.trainer import Hooks, Trainer
 from tests.training.conftest import MakeConfig, MakeTrainer
 from tests.training.logs import read_log
@@ -37,7 +37,7 @@ def losses(run: Path, kind: str = "train") -> dict[int, float]:
 
 
 def weights(run: Path) -> dict[str, Tensor]:
-    return checkpoint.load(run).state_dict()
+    return run_folder.load(run).state_dict()
 
 
 def assert_same(first: Path, second: Path) -> None:
@@ -45,7 +45,7 @@ def assert_same(first: Path, second: Path) -> None:
     one, other = weights(first), weights(second)
     assert all(torch.equal(one[name], other[name]) for name in one)
     newest = [newest_state(run) for run in (first, second)]
-    one, other = (checkpoint.read_tensors(folder / "optimizer.safetensors") for folder in newest if folder)
+    one, other = (run_folder.read_tensors(folder / "optimizer.safetensors") for folder in newest if folder)
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
@@ -66,13 +66,13 @@ def test_a_run_folder_is_whole(tmp_path: Path, make_trainer: MakeTrainer) -> Non
         *("config.json", "data.json", "log.jsonl", "manifest.json", "model.safetensors", "state", "train.yaml")
     }
     assert [path.name for path in sorted((out / "state").iterdir())] == ["step-00000008", "step-00000012"]
-    checkpoint.check(out)
-    files = checkpoint.read_manifest(out).files
+    run_folder.check(out)
+    files = run_folder.read_manifest(out).files
     assert {name for name in files if "/" not in name} == {"config.json", "data.json", "log.jsonl", "model.safetensors", "train.yaml"}
     assert "state/step-00000012/optimizer.safetensors" in files
     config = read(out)
     assert (config.optim.lr, config.dtype, config.schedule.warmup, config.data.window) == (0.5 / 16, "float32", 1, 32)
-    assert checkpoint.load(out / "state" / "step-00000008").config == checkpoint.load(out).config
+    assert run_folder.load(out / "state" / "step-00000008").config == run_folder.load(out).config
 
 
 def test_the_log_says_what_happened(tmp_path: Path, make_trainer: MakeTrainer) -> None:
@@ -117,7 +117,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one(changes: dict[str, Any], tmp
     make_trainer(whole, changes, Hooks(sample=lambda model, step: str(torch.rand(1)), quiet=True)).run()
     assert make_trainer(parts, changes, stopping_at(4)).run().reason == "interrupted"
     assert len(losses(parts)) == 5
-    checkpoint.check(parts)
+    run_folder.check(parts)
     torch.rand(7)
     assert make_trainer(parts, config=read(parts)).run(resume=True).reason == "finished"
     assert_same(whole, parts)
@@ -160,12 +160,12 @@ def test_a_finished_run_says_so_and_can_be_extended(
     before = (out / "log.jsonl").read_bytes()
     assert make_trainer(out, hooks=Hooks()).run(resume=True).reason == "finished"
     assert "has finished its 12 steps already" in capsys.readouterr().err and (out / "log.jsonl").read_bytes() == before
-    checkpoint.check(out, ["model.safetensors", "train.yaml"])
+    run_folder.check(out, ["model.safetensors", "train.yaml"])
     result = make_trainer(out, {"steps": 16}, Hooks()).run(resume=True)
     assert result.step == 16 and read(out).steps == 16
     assert "the schedule is now that of 16 steps" in capsys.readouterr().err
     assert {"kind": "resume", "step": 12, "steps": 16} in read_log(out)
-    checkpoint.check(out)
+    run_folder.check(out)
     with pytest.raises(ValueError, match="has done 16 steps, more than steps=5"):
         make_trainer(out, {"steps": 5}).run(resume=True)
 
@@ -229,9 +229,9 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(
     failing: str, tmp_path: Path, make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "run"
-    write, log = checkpoint._write, Log.write
+    write, log = run_folder._write, Log.write
 
-    def full(path: Path, content: checkpoint.Content) -> None:
+    def full(path: Path, content: run_folder.Content) -> None:
         wanted = "optimizer" if failing == "write_folder" else "model.safetensors"
         if (out / "state" / "step-00000004").exists() and wanted in path.name:
             path.write_bytes(b"some of it")
@@ -246,12 +246,12 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(
     if failing == "log":
         monkeypatch.setattr(Log, "write", full_log)
     else:
-        monkeypatch.setattr(checkpoint, "_write", full)
+        monkeypatch.setattr(run_folder, "_write", full)
     with pytest.raises(RunError, match=r"No space left.*last good checkpoint is .*step-00000004; .*subquad train --resume --out"):
         make_trainer(out).run()
     monkeypatch.undo()
     assert not [path for path in out.rglob(".*")]
-    checkpoint.load(out)
+    run_folder.load(out)
     make_trainer(out).run(resume=True)
     make_trainer(tmp_path / "whole").run()
     assert_same(tmp_path / "whole", out)
@@ -299,7 +299,7 @@ PROGRAM = """
 import sys, torch
 from subquad.data import Batch, Corpus
 from subquad.models import build_model
-from subquad.models.model import CausalModel
+from subquad.models.base import CausalModel
 from subquad.training.config import read
 from subquad.training.objectives import Prediction
 from subquad.training.trainer import Hooks, Trainer
@@ -330,7 +330,7 @@ def test_sigterm_saves_and_says_how_to_go_on(tmp_path: Path, make_config: MakeCo
     assert f"subquad train --resume --out {out}" in stderr.decode()
     state = newest_state(out)
     assert state is not None and json.loads((state / "progress.json").read_text())["step"] == read_log(out)[-1]["step"]
-    checkpoint.check(out)
+    run_folder.check(out)
 
 
 def test_killed_while_training_and_saving_it_ends_where_it_would_have(
@@ -347,7 +347,7 @@ def test_killed_while_training_and_saving_it_ends_where_it_would_have(
                 time.sleep(0.002)
             time.sleep(draw.random() / 10)
             process.send_signal(signal.SIGKILL)
-        checkpoint.load(out)
+        run_folder.load(out)
     make_trainer(out, config=config).run(resume=True)
     make_trainer(tmp_path / "whole", config=config).run()
     assert_same(tmp_path / "whole", out)

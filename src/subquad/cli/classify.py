@@ -55,14 +55,14 @@ def main(arguments: Sequence[str]) -> None:
     examples = api.read_texts(request.files, run, changed)
     model = api.load(run, request.device)
     texts, labels = [example.text for _, example in examples], [example.label for _, example in examples]
-    if api.estimates(model):
-        numbers = api.estimate(model, texts, cut=request.cut)
+    if api.is_regression(model):
+        numbers = api.regress(model, texts, cut=request.cut)
         answers: list[dict[str, Any]] = [{"number": number} for number in numbers]
-        figures = api.number_agreement(numbers, labels)
+        figures = api.regression_metrics(numbers, labels)
     else:
         results = api.classify(model, texts, cut=request.cut)
         answers = [{"label": found.label, "probabilities": found.probabilities} for found in results]
-        figures = api.agreement(results, labels)
+        figures = api.classification_metrics(results, labels)
     rows = [
         {"text": name, **answer, **({} if label is None else {"true": label})}
         for (name, _), label, answer in zip(examples, labels, answers, strict=True)

@@ -54,7 +54,7 @@ def main(arguments: Sequence[str]) -> None:
     model = api.load(run, request.device)
     pieces = api.stream(model, prompt, **options)  # refuses wrong options at the call, before the work of distilling
     if request.modes is not None:
-        model, errors = api.distil(model, request.modes)
+        model, errors = api.distill(model, request.modes)
         pieces = api.stream(model, prompt, **options)
         worst = max(float(error.max()) for error in errors.values())
         print(f"filters distilled to {request.modes} modes: relative error of {worst:.1e} at most", file=sys.stderr)

@@ -229,7 +229,7 @@ class Experiment(Config):
                 raise ValueError(f"data.{name}.only holds a model twice: {list(spec.only)}")
             if wrong := [model for model in spec.only if model not in self.models]:
                 raise ValueError(f"data.{name}.only names no model, {wrong[0]!r}: {suggest(wrong[0], self.models)}")
-            self._demand_begin(name, spec)
+            self._check_begin(name, spec)
         for name, model in self.models.items():
             if model.tokens and any(spec.synthetic for spec in self.data.values()):
                 raise ValueError(f"models.{name} reads tokens, and a synthetic task is made of bytes: leave out tokens")
@@ -239,7 +239,7 @@ class Experiment(Config):
                 raise ValueError(f"models.{name} reads tokens, whose bytes cannot be budgeted: use a budget of flops, seconds or steps")
         return self
 
-    def _demand_begin(self, name: str, spec: DataSpec) -> None:
+    def _check_begin(self, name: str, spec: DataSpec) -> None:
         """Raises ``ValueError`` where a classifier would begin from a run that there is not."""
         if spec.labels is None:
             return

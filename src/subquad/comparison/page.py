@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from subquad.checkpoint import write_atomically
-from subquad.comparison.pictures import cost_chart, inside_chart, learning_curves, window_chart
+from subquad.comparison.charts import cost_chart, inside_chart, learning_curves, window_chart
 from subquad.comparison.results import Outcome, Published, Results
 from subquad.comparison.tables import (
     COSTS,
@@ -36,6 +35,7 @@ from subquad.evaluation.charts import Chart
 from subquad.evaluation.markup import escape
 from subquad.evaluation.page import folded_json, grid, page, picture, section, table, text_card
 from subquad.evaluation.report import write_charts
+from subquad.run_folder import write_atomic
 
 _CURVES = "Validation while training, the first seed of each model. Of bits, the first steps, far above the rest, are cut off."
 _INSIDE = "Windows side by side. A byte late in its patch is seen with the bytes before it."
@@ -69,7 +69,7 @@ def write_page(results: Results, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     write_charts(charts, folder)
     path = folder / "report.html"
-    write_atomically(path, page(results.title, _lead(results), parts).encode("utf-8"))
+    write_atomic(path, page(results.title, _lead(results), parts).encode("utf-8"))
     return path
 
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from subquad import api
-from subquad.comparison.cells import Cell
+from subquad.comparison.grid import Cell
 from subquad.data import Span, span_text
-from subquad.inference import continuation_bits
-from subquad.models.model import CausalModel
+from subquad.inference import conditional_bits
+from subquad.models.base import CausalModel
 
 WORDS, LINES, CONTEXT = 200, 200, 200
 
@@ -39,8 +39,8 @@ def trailing_space(model: CausalModel, text: bytes) -> list[dict[str, Any]]:
         start = text.rfind(b" ", 0, place - CONTEXT) + 1
         prompt, word = text[start:place], re.match(rb" [a-z]+", text[place:])
         assert word is not None
-        before += continuation_bits(model, prompt, word[0])
-        behind += continuation_bits(model, prompt, b" ") + continuation_bits(model, prompt + b" ", word[0][1:])
+        before += conditional_bits(model, prompt, word[0])
+        behind += conditional_bits(model, prompt, b" ") + conditional_bits(model, prompt + b" ", word[0][1:])
     count = max(len(places), 1)
     return [
         {"prompt": "cut before the space", "words": len(places), "bits a word": round(before / count, 3)},

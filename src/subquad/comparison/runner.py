@@ -23,18 +23,18 @@ from typing import Any
 import torch
 import yaml
 
-from subquad.checkpoint import as_json, write_atomically
-from subquad.comparison.cells import Cell, Resolved, final_cells, rate_cells, resolve
-from subquad.comparison.costs import cost_curves
-from subquad.comparison.execute import execute, read_outcome, waiting
 from subquad.comparison.experiment import Experiment, Way, found_paths, read_experiment
+from subquad.comparison.flops_curves import cost_curves
+from subquad.comparison.grid import Cell, Resolved, final_cells, rate_cells, resolve
 from subquad.comparison.page import write_page
+from subquad.comparison.progress import GridProgress
 from subquad.comparison.results import CostCurve, Outcome, Published, Results
+from subquad.comparison.run_cell import execute, read_outcome, waiting
 from subquad.comparison.tables import csv_text
-from subquad.comparison.watch import Watch
 from subquad.config import parse
-from subquad.data.sources import check_paths
+from subquad.data.files import check_paths
 from subquad.evaluation.throughput import machine
+from subquad.run_folder import as_json, write_atomic
 
 EXPERIMENT = "experiment.yaml"
 LOCK = ".lock"
@@ -71,7 +71,7 @@ def compare(
     final_cells(experiment, models, {})  # whatever cannot be is told before anything runs
     costs = cost_curves(experiment.costs) if experiment.costs else ()
     with _claimed(out, experiment, resume):
-        grid = _Grid(experiment, models, out, jobs, Watch(quiet))
+        grid = _Grid(experiment, models, out, jobs, GridProgress(quiet))
         try:
             rates = grid.choose(rate_cells(experiment, models))
             finals = final_cells(experiment, models, rates)
@@ -115,7 +115,7 @@ def _claim(out: Path, experiment: Experiment, resume: bool) -> None:
         return
     try:
         out.mkdir(parents=True, exist_ok=True)
-        write_atomically(out / EXPERIMENT, text)
+        write_atomic(out / EXPERIMENT, text)
     except OSError as error:
         raise ValueError(f"cannot write to {out} ({error.strerror}): give another --out") from error
 
@@ -131,7 +131,7 @@ class _Running:
 class _Grid:
     """The cells of one comparison and where they stand."""
 
-    def __init__(self, experiment: Experiment, models: dict[str, Resolved], out: Path, jobs: int, watch: Watch) -> None:
+    def __init__(self, experiment: Experiment, models: dict[str, Resolved], out: Path, jobs: int, watch: GridProgress) -> None:
         self.experiment, self.models, self.out, self.jobs, self.watch = experiment, models, out, jobs, watch
         self.threads = max(1, (os.cpu_count() or 1) // max(jobs, 1))
         self.known: dict[str, Outcome] = {}
@@ -264,6 +264,6 @@ def _stopping(running: Sequence[_Running]) -> Iterator[None]:
 
 
 def _write(results: Results, out: Path) -> None:
-    write_atomically(out / "results.json", as_json(results.record()))
-    write_atomically(out / "results.csv", csv_text(results).encode())
+    write_atomic(out / "results.json", as_json(results.record()))
+    write_atomic(out / "results.csv", csv_text(results).encode())
     write_page(results, out)

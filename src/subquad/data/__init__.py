@@ -3,12 +3,12 @@
 from subquad.data.batches import Batch, Batches, Numbers, Passages
 from subquad.data.characters import Characters
 from subquad.data.corpus import Corpus, Form, Split
+from subquad.data.files import Document
 from subquad.data.folders import class_of
+from subquad.data.images import ImageShape, patch_scan
 from subquad.data.labelled import Columns, Example, Labelled, read_labelled, read_table, table_of
 from subquad.data.masking import MaskConfig, Masked, framed, mask_ids
 from subquad.data.pairs import Pair, PairColumns, Pairs, read_pairs
-from subquad.data.scan import ImageShape, patch_scan
-from subquad.data.sources import Document
 from subquad.data.subwords import Reader, Subwords, open_reader, read_subwords, stretches, text_ids
 from subquad.data.synthetic import TASKS, Task, is_task, parse_task, task_path
 from subquad.data.tokenizer import Codec, Tokenizer, count_bytes, open_tokenizer, read_tokenizer, span_text, tokenized

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from subquad.data.files import Bytes
 from subquad.data.masking import Mask, Masked
-from subquad.data.order import Integers
-from subquad.data.sources import Bytes
+from subquad.data.shuffle import Integers
 from subquad.data.synthetic import ANSWER, LEARNED
 from subquad.data.tokenizer import Codec, count_bytes, tokenized
 from subquad.data.windows import Ids, Span, Windows

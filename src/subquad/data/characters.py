@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from subquad.data.order import Integers
+from subquad.data.shuffle import Integers
 from subquad.data.windows import Ids, Span
 
 TYPE = "characters"  # of its tokenizer.json; those of the package ``tokenizers`` have no type at their top

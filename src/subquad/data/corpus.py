@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from subquad.data.fasta import fasta_documents
-from subquad.data.scan import ImageShape, image_documents
-from subquad.data.sources import Document, open_documents
+from subquad.data.files import Document, open_documents
+from subquad.data.images import ImageShape, image_documents
 from subquad.data.synthetic import Task, is_task, parse_task, task_documents
 from subquad.data.windows import Span
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from subquad.data.sources import Document, is_archive
+from subquad.data.files import Document, is_archive
 
 Folder: TypeAlias = tuple[str, ...]  # the parts of its path
 

@@ -21,9 +21,9 @@ import numpy as np
 from pydantic import model_validator
 
 from subquad.config import Config
+from subquad.data.files import Document, open_documents
 from subquad.data.folders import in_folders
-from subquad.data.order import keyed
-from subquad.data.sources import Document, open_documents
+from subquad.data.shuffle import keyed
 
 Table = Literal["tsv", "csv", "jsonl"]
 TABLES: tuple[Table, ...] = ("tsv", "csv", "jsonl")
@@ -47,7 +47,7 @@ class Columns(Config):
 
     @model_validator(mode="after")
     def _alike(self) -> Columns:
-        demand_alike({"text": self.text, "label": self.label, "second": self.second})
+        check_alike({"text": self.text, "label": self.label, "second": self.second})
         return self
 
     @property
@@ -251,13 +251,13 @@ def _objects(text: str, name: str) -> Iterator[tuple[int, Row]]:
         yield number, row
 
 
-def demand_alike(columns: Mapping[str, str | int | None]) -> None:
+def check_alike(columns: Mapping[str, str | int | None]) -> None:
     """Raises ``ValueError`` for columns of which some are named and some numbered."""
     if len({type(column) for column in columns.values() if column is not None}) > 1:
         raise ValueError(f"columns must be all names or all numbers: change {', '.join(columns)}")
 
 
-def demand_fractions(fractions: tuple[float, float, float]) -> None:
+def check_fractions(fractions: tuple[float, float, float]) -> None:
     """Raises ``ValueError`` for shares of train, valid and test that cannot be."""
     if min(fractions) < 0 or fractions[0] == 0 or sum(fractions) > 1 + 1e-6:
         raise ValueError(f"expected three fractions (train, valid, test) of at most 1 in all, train above 0, got {fractions}")
@@ -272,7 +272,7 @@ def _is_number(label: str) -> bool:
 
 def _drawn(examples: list[Example], fractions: tuple[float, float, float], seed: int, stratified: bool = True) -> dict[str, list[Example]]:
     """Parts in the data's own order, of each class its share to the nearest whole number, at least one in the training part."""
-    demand_fractions(fractions)
+    check_fractions(fractions)
     total = sum(fractions)
     places: dict[str | None, list[int]] = {}
     for place, example in enumerate(examples):

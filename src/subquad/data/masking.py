@@ -15,7 +15,7 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from subquad.config import Config
-from subquad.data.order import Integers, keyed
+from subquad.data.shuffle import Integers, keyed
 from subquad.data.windows import Ids
 
 Mask = npt.NDArray[np.bool_]

@@ -15,9 +15,9 @@ import numpy as np
 from pydantic import model_validator
 
 from subquad.config import Config
-from subquad.data.labelled import Table, cell, demand_alike, demand_fractions, read_rows
-from subquad.data.order import keyed
-from subquad.data.sources import Document, open_documents
+from subquad.data.files import Document, open_documents
+from subquad.data.labelled import Table, cell, check_alike, check_fractions, read_rows
+from subquad.data.shuffle import keyed
 
 _NAMING = "data.pairs.query=question"
 
@@ -35,7 +35,7 @@ class PairColumns(Config):
 
     @model_validator(mode="after")
     def _alike(self) -> PairColumns:
-        demand_alike({"query": self.query, "passage": self.passage, "negative": self.negative})
+        check_alike({"query": self.query, "passage": self.passage, "negative": self.negative})
         return self
 
 
@@ -118,7 +118,7 @@ def _read(document: Document, columns: PairColumns) -> list[Pair]:
 
 def _drawn(pairs: list[Pair], fractions: tuple[float, float, float], seed: int) -> tuple[list[Pair], list[Pair], list[Pair]]:
     """Parts in the data's own order, each with its share of the queries to the nearest whole number, at least one for training."""
-    demand_fractions(fractions)
+    check_fractions(fractions)
     queries = list(dict.fromkeys(pair.query for pair in pairs))
     order = np.argsort(keyed(seed, np.arange(len(queries))), kind="stable").tolist()
     first = min(round(len(queries) * fractions[1] / sum(fractions)), len(queries) - 1)

@@ -18,8 +18,8 @@ import numpy.typing as npt
 from pydantic import Field
 
 from subquad.config import Config, parse, suggest
-from subquad.data.order import Integers
-from subquad.data.sources import Bytes, Document, Held
+from subquad.data.files import Bytes, Document, InMemory
+from subquad.data.shuffle import Integers
 
 PREFIX = "synthetic:"
 LEARNED, ANSWER = 1, 2  # bits of a mark
@@ -292,7 +292,7 @@ def task_documents(task: Task) -> list[Document]:
     """Each example as a document with marks. Raises ``ValueError`` when the task's fields do not fit each other."""
     found = task.make()
     name, size = task_path(task).removeprefix(PREFIX).split(",")[0], task.size
-    ids, marks = Held(found.ids.reshape(-1)), Held(found.marks.reshape(-1))
+    ids, marks = InMemory(found.ids.reshape(-1)), InMemory(found.marks.reshape(-1))
     digits = len(str(task.examples - 1))
     return [Document(f"{name}/{row:0{digits}d}", size, ids, row * size, marks=marks) for row in range(task.examples)]
 

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from subquad.data.characters import TYPE, Characters, CharacterSpan
-from subquad.data.order import Integers
+from subquad.data.shuffle import Integers
 from subquad.data.windows import Ids, Span, Stretch
 
 if TYPE_CHECKING:
@@ -113,14 +113,14 @@ class Tokenizer:
                 found += [np.array(one.ids, dtype=np.int32) for one in self._encoder.encode_batch_fast(group, add_special_tokens=False)]
                 group = []
         ids = np.concatenate(found)
-        self._demand_same(self.decode(ids), data)
+        self._check_same(self.decode(ids), data)
         return ids
 
     def decode(self, ids: Sequence[int] | Ids) -> bytes:
         """The bytes that ids stand for, (n,)."""
         return b"".join(map(self.pieces.__getitem__, ids if isinstance(ids, Sequence) else ids.tolist()))
 
-    def _demand_same(self, decoded: bytes, data: bytes) -> None:
+    def _check_same(self, decoded: bytes, data: bytes) -> None:
         if decoded == data:
             return
         at = next((at for at, (one, other) in enumerate(zip(decoded, data, strict=False)) if one != other), min(len(decoded), len(data)))

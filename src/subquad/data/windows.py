@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from subquad.data.order import Integers, Order, keyed
-from subquad.data.sources import Bytes, Document, Held
+from subquad.data.files import Bytes, Document, InMemory
+from subquad.data.shuffle import Integers, Order, keyed
 
 Ids: TypeAlias = npt.NDArray[np.integer[Any]]  # bytes (uint8) or tokens
 
@@ -40,7 +40,7 @@ class Span(NamedTuple):
 
 def whole_span(text: bytes, name: str) -> Span:
     """All of a text in memory."""
-    return Span(Document(name, len(text), Held(np.frombuffer(text, dtype=np.uint8))), 0, len(text))
+    return Span(Document(name, len(text), InMemory(np.frombuffer(text, dtype=np.uint8))), 0, len(text))
 
 
 class Stretch(Protocol):

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from subquad.checkpoint import write_atomically
 from subquad.evaluation.axes import Axis, bar_axis, bar_step, spread, thinned, value_axis
 from subquad.evaluation.markup import escape
+from subquad.run_folder import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -184,7 +184,7 @@ def png(chart: Chart, path: Path) -> Path:
         figure.text((x + 26) / WIDTH, height, name, fontsize=9, color=INK, va="center", parse_math=False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
-    write_atomically(path, buffer.getvalue())
+    write_atomic(path, buffer.getvalue())
     return path
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from subquad.layers.stack import Block
-from subquad.models.model import CausalModel
+from subquad.models.base import CausalModel
 from subquad.state import State
 
 

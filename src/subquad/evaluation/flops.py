@@ -27,14 +27,14 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from subquad.layers.base import Mixer
 from subquad.layers.block_diagonal import BlockDiagonalLinear
 from subquad.layers.long_filter import LongFilter
-from subquad.layers.mixer import Mixer
 from subquad.layers.monarch_map import MonarchMap
 from subquad.layers.stack import Block, Stack
 from subquad.models import build_model, parse_model
+from subquad.models.base import CausalModel, Model, ModelConfig
 from subquad.models.encoder import Encoder
-from subquad.models.model import CausalModel, Model, ModelConfig
 
 Causal = Literal["half", "full"]
 _DRAWS = {nn.init.normal_, nn.init.uniform_, nn.init.trunc_normal_, nn.init.kaiming_uniform_, nn.init.zeros_, nn.init.constant_}

@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from subquad.checkpoint import write_atomically
 from subquad.evaluation.charts import Chart, Level, Series, Style, png, svg
 from subquad.evaluation.markup import escape
 from subquad.evaluation.page import counted, duration, figures, folded, folded_json, grid, page, picture, ranking, section, table, text_card
 from subquad.evaluation.passage import Numbers, Passage, passage_html, passage_key
-from subquad.evaluation.record import Point, Record, read_record
+from subquad.run_folder import write_atomic
+from subquad.run_log import Point, Record, read_run_log
 
 MOST_SAMPLES = 8
 _SURPRISE = "The stronger the colour of a character, the more bits the model paid for its bytes. Rest the pointer on one to read them."
@@ -66,7 +66,7 @@ def write_report(
     (the line that repeats the run) are found in the folder when None. Raises ``ValueError`` when
     ``run`` is not a run folder.
     """
-    record = read_record(run)
+    record = read_run_log(run)
     curve = _learning_curve(record)
     patch = _inside_chart(inside) if inside is not None and len(inside) > 1 else None
     write_charts({"learning_curve": curve, "inside_patch": patch}, run)
@@ -80,7 +80,7 @@ def write_report(
         _configuration(record, command or record.command),
     ]
     path = run / "report.html"
-    write_atomically(path, page(run.resolve().name, _lead(record), parts).encode("utf-8"))
+    write_atomic(path, page(run.resolve().name, _lead(record), parts).encode("utf-8"))
     return path
 
 
@@ -98,7 +98,7 @@ def write_comparison(
     """
     if not entries:
         raise ValueError("a comparison needs at least one run, got none: give the runs to compare")
-    records = [read_record(entry.run) for entry in entries]
+    records = [read_run_log(entry.run) for entry in entries]
     charts = {
         f"{path.stem}_by_bytes": _overlaid(entries, records, baselines, time=False),
         f"{path.stem}_by_time": _overlaid(entries, records, baselines, time=True),
@@ -115,7 +115,7 @@ def write_comparison(
         section("Configurations", *(folded_json(entry.name, record.config) for entry, record in zip(entries, records, strict=True))),
         section("To repeat this", text_card("Command", command) if command else ""),
     ]
-    write_atomically(path, page(title, intro, parts).encode("utf-8"))
+    write_atomic(path, page(title, intro, parts).encode("utf-8"))
     return path
 
 
@@ -182,7 +182,7 @@ def write_charts(charts: Mapping[str, Chart | None], folder: Path) -> None:
     plot = importlib.util.find_spec("matplotlib") is not None
     for name, chart in charts.items():
         if chart:
-            write_atomically(folder / f"{name}.svg", svg(chart).encode("utf-8"))
+            write_atomic(folder / f"{name}.svg", svg(chart).encode("utf-8"))
         if chart and plot:
             png(chart, folder / f"{name}.png")
 

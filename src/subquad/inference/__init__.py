@@ -1,9 +1,9 @@
 """Using a model: writing on from a prompt, scoring data, classifying and embedding texts."""
 
 from subquad.inference.answers import Answers, answer, answer_spans
-from subquad.inference.classify import Classified, agreement, classify, estimate, estimates, number_agreement
-from subquad.inference.continuation import continuation_bits
-from subquad.inference.distill import distil
+from subquad.inference.classify import Classified, classification_metrics, classify, is_regression, regress, regression_metrics
+from subquad.inference.continuation import conditional_bits
+from subquad.inference.distill import distill
 from subquad.inference.embed import embed
 from subquad.inference.generate import generate, stream
 from subquad.inference.score import Score, score, score_files, total
@@ -12,17 +12,17 @@ __all__ = [
     "Answers",
     "Classified",
     "Score",
-    "agreement",
+    "classification_metrics",
     "answer",
     "answer_spans",
     "classify",
-    "continuation_bits",
-    "distil",
+    "conditional_bits",
+    "distill",
     "embed",
-    "estimate",
-    "estimates",
+    "regress",
+    "is_regression",
     "generate",
-    "number_agreement",
+    "regression_metrics",
     "score",
     "score_files",
     "stream",

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from subquad.data import Batches, Corpus, Span, Task
-from subquad.inference.contract import byte_model, evaluating
-from subquad.ops.answers import judge_answers
+from subquad.inference.checks import byte_model, evaluating
+from subquad.ops.answers import score_answers
 
 _BATCH_LOGITS = 1 << 23
 
@@ -50,6 +50,6 @@ def answer_spans(model: nn.Module, spans: Sequence[Span], task: Task) -> Answers
         assert part.answers is not None
         ids, answers = (torch.from_numpy(array).to(device) for array in (part.ids, part.answers))
         with evaluating(list(model.modules())):
-            found, hits = judge_answers(causal(ids.long()), ids.long(), answers, task.slack)
+            found, hits = score_answers(causal(ids.long()), ids.long(), answers, task.slack)
         nats, right, count = nats + found, right + hits, count + int(part.answers.sum())
     return Answers(right / count, nats / count / math.log(2), count)

@@ -11,7 +11,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from subquad.inference.contract import evaluating
+from subquad.inference.checks import evaluating
 from subquad.inference.texts import prepared_batches, text_rows
 from subquad.models.classifier import Classifier
 from subquad.models.encoder import Encoder
@@ -32,7 +32,7 @@ def classify(model: nn.Module, texts: Sequence[bytes | str], *, cut: bool = Fals
     no list, for a model that does not classify, and for a token model without its tokenizer.
     """
     classifier = _classifier(model)
-    if estimates(classifier):
+    if is_regression(classifier):
         raise ValueError("this model estimates numbers and knows no classes: use estimate")
     classes = classifier.config.classes
     found = []
@@ -42,15 +42,15 @@ def classify(model: nn.Module, texts: Sequence[bytes | str], *, cut: bool = Fals
     return found
 
 
-def estimate(model: nn.Module, texts: Sequence[bytes | str], *, cut: bool = False) -> list[float]:
+def regress(model: nn.Module, texts: Sequence[bytes | str], *, cut: bool = False) -> list[float]:
     """The number of each text, of a classifier whose target is one; otherwise as ``classify``."""
     classifier = _classifier(model)
-    if not estimates(classifier):
+    if not is_regression(classifier):
         raise ValueError("this model knows classes and estimates no numbers: use classify")
     return [one.item() for one in _outputs(classifier, texts, cut)]
 
 
-def estimates(model: nn.Module) -> bool:
+def is_regression(model: nn.Module) -> bool:
     """Whether it is a classifier whose target is a number."""
     return _classifier(model).config.target == "number"
 
@@ -75,7 +75,7 @@ def _outputs(classifier: Classifier, texts: Sequence[bytes | str], cut: bool) ->
     return found
 
 
-def agreement(results: Sequence[Classified], labels: Sequence[str | None]) -> dict[str, float] | None:
+def classification_metrics(results: Sequence[Classified], labels: Sequence[str | None]) -> dict[str, float] | None:
     """Accuracy, F1 and Matthews' correlation of what was classified with the true labels; None where no text has one.
 
     Texts without a label do not count. Raises ``ValueError`` for a label that is none of the classes.
@@ -92,7 +92,7 @@ def agreement(results: Sequence[Classified], labels: Sequence[str | None]) -> di
     return figures(confusion(true, predicted, len(classes)))
 
 
-def number_agreement(results: Sequence[float], labels: Sequence[str | None]) -> dict[str, float] | None:
+def regression_metrics(results: Sequence[float], labels: Sequence[str | None]) -> dict[str, float] | None:
     """Pearson's and Spearman's correlation of what was estimated with the true numbers; None where no text has one.
 
     Texts without a number do not count. Raises ``ValueError`` for a label that is none.

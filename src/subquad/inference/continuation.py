@@ -7,11 +7,11 @@ import math
 import torch
 from torch.nn import functional
 
-from subquad.inference.contract import evaluating
-from subquad.models.model import CausalModel
+from subquad.inference.checks import evaluating
+from subquad.models.base import CausalModel
 
 
-def continuation_bits(model: CausalModel, prompt: bytes, continuation: bytes) -> float:
+def conditional_bits(model: CausalModel, prompt: bytes, continuation: bytes) -> float:
     """Bits, ``-log2`` of the probability that the model writes ``continuation`` after ``prompt`` when it is given the prompt as such.
 
     A token model reads the two apart, as a user's prompt and its answer are, so the same text cut elsewhere may cost something else;

@@ -11,7 +11,7 @@ from subquad.layers.distilled_hyena import DistilledHyena
 from subquad.layers.hyena import Hyena
 
 
-def distil(model: nn.Module, modes: int) -> tuple[nn.Module, dict[str, Tensor]]:
+def distill(model: nn.Module, modes: int) -> tuple[nn.Module, dict[str, Tensor]]:
     """A copy of ``model`` whose Hyena layers decode by ``modes`` exponentials a filter, and the relative error of every filter.
 
     The errors, (filters, D), go by the layer's name. The copy shares nothing with the model, generates and scores, and cannot be trained or

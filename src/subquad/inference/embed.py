@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from subquad.inference.contract import evaluating
+from subquad.inference.checks import evaluating
 from subquad.inference.texts import prepared_batches, text_rows
 from subquad.models.encoder import Encoder
 

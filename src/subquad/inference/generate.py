@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from subquad.inference.alphabet import Alphabet
-from subquad.inference.contract import evaluating, text_model
+from subquad.inference.checks import evaluating, text_model
 from subquad.inference.sampling import Sampling, draw
 from subquad.inference.utf8 import BETWEEN, LONGEST, advance, state_after
+from subquad.inference.vocab import Alphabet
 
 Text = bytes | str
 Prompts = list[bytes] | list[str] | list[Text]

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from subquad.errors import RunError
-from subquad.inference.contract import evaluating, text_model
+from subquad.inference.checks import evaluating, text_model
 
 Progress = Callable[[int, int], None]
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from subquad.data.subwords import text_ids
-from subquad.inference.contract import BYTES
-from subquad.layers.mixer import Prepared
+from subquad.inference.checks import BYTES
+from subquad.layers.base import Prepared
+from subquad.models.base import Model
 from subquad.models.encoder import Encoder
-from subquad.models.model import Model
 
 BATCH_IDS = 1 << 14
 NEAR = 1.25  # texts of up to so many times a length share its filters' spectra

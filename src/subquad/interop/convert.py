@@ -14,12 +14,12 @@ from typing import Any, Literal
 import torch
 import yaml
 
-from subquad import checkpoint
+from subquad import run_folder
 from subquad.data import open_tokenizer, read_subwords
 from subquad.errors import RunError
 from subquad.interop.m2_bert import encoder_in, set_padding
 from subquad.interop.official import KINDS, from_official, kind_of
-from subquad.training.state import check_out
+from subquad.training.checkpoints import check_out
 
 SAFE, PICKLED = (".safetensors",), (".pt", ".pth", ".ckpt", ".bin")
 
@@ -47,7 +47,7 @@ def convert(
     if Path(out).is_dir() and any(Path(out).iterdir()):
         raise ValueError(f"{out} is not empty: give another --out")
     weights = _weights_file(Path(src))
-    options = _config(config if config is not None else weights.parent / checkpoint.CONFIG, config is None)
+    options = _config(config if config is not None else weights.parent / run_folder.CONFIG, config is None)
     model = official.model(from_official(kind, options, read_state(weights)))
     if padding != "masked":
         if padding != "official" or encoder_in(model) is None:
@@ -55,18 +55,18 @@ def convert(
         set_padding(model, padding)
     tokenizer = official.tokenizer if tokenizer is None else tokenizer
     if tokenizer is not None:
-        model.tokenizer = open_tokenizer(str(tokenizer), []) if model.lossless else read_subwords(tokenizer)
+        model.tokenizer = open_tokenizer(str(tokenizer), []) if model.reversible else read_subwords(tokenizer)
         if model.tokenizer.vocab > model.vocab:
             raise ValueError(f"{tokenizer} has {model.tokenizer.vocab} tokens, but the model {model.vocab} ids: give the model's own")
     check_out(out)
-    checkpoint.save(model, out)
+    run_folder.save(model, out)
     return Path(out)
 
 
 def read_state(path: Path) -> dict[str, Any]:
     """What a checkpoint file holds. Raises ``RunError`` for a damaged file, and for one whose pickle holds more than tensors."""
     if path.suffix in SAFE:
-        return dict(checkpoint.read_tensors(path))
+        return dict(run_folder.read_tensors(path))
     try:
         with warnings.catch_warnings(action="ignore"):  # on a pickle by another protocol
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))

@@ -26,9 +26,9 @@ from subquad.interop.keys import SAME, Constant, Key, Keys, Layout, State, weigh
 from subquad.interop.options import read_options
 from subquad.layers.hyena import HyenaConfig
 from subquad.layers.stack import Stack
+from subquad.models.base import Model
 from subquad.models.classifier import Classifier, ClassifierConfig
 from subquad.models.language_model import LanguageModel, LanguageModelConfig
-from subquad.models.model import Model
 
 FilterLayout = Literal["order first", "dim first"]
 Plan = tuple[Callable[[], nn.Module], Keys]

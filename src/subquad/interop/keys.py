@@ -85,7 +85,7 @@ class Keys:
         Raises ``ValueError`` with the list of what does not fit.
         """
         own = {name: torch.empty(tensor.shape, device="meta") for name, tensor in module.state_dict().items()}
-        self._demand_fit(own, state)
+        self._check_fit(own, state)
         tensors = {key.ours: key.layout.read(state[key.official].detach()) for key in self.keys}
         tensors = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
         module.load_state_dict(tensors, assign=True)
@@ -94,7 +94,7 @@ class Keys:
         """Tensors by our names, weights or gradients, under their official names (the first where there are copies) and in that layout."""
         return {key.official: key.layout.write(tensors[key.ours]) for key in self.keys if key.ours in tensors}
 
-    def _demand_fit(self, own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    def _check_fit(self, own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
         expected = {name: tensor.shape for name, tensor in self.write(own).items()}
         expected |= {copy: expected[key.official] for key in self.keys for copy in key.copies}
         expected |= {one.official: one.value.shape for one in self.constants}

@@ -23,7 +23,7 @@ from subquad.interop.filters import FIRST, RATES, ROW, SHORT, has_table
 from subquad.interop.keys import Constant, Key, Keys, State, weight_and_bias
 from subquad.interop.options import read_options
 from subquad.layers.block_diagonal import BlockDiagonalLinear
-from subquad.layers.monarch_mixer import MonarchMixer, MonarchMixerConfig
+from subquad.layers.m2_bert_mixer import M2BertMixer, M2BertMixerConfig
 from subquad.models.classifier import Classifier, ClassifierConfig
 from subquad.models.encoder import Encoder, EncoderConfig
 
@@ -165,7 +165,7 @@ def mixer(config: Mapping[str, Any], state: State) -> Plan:
     """``MonarchMixerSequenceMixing``."""
     options = read_options(MixerOptions, config, {"use_learnable_monarch": False}, _MIXER_IGNORED)
     table = _has_table(options, state, "", options.l_max)
-    build = partial(MonarchMixer, _mixer_config(options, table), options.d_model, options.l_max)
+    build = partial(M2BertMixer, _mixer_config(options, table), options.d_model, options.l_max)
     return build, _mixer_keys(options, options.l_max, table)
 
 
@@ -319,7 +319,7 @@ def _has_table(options: FilterOptions, state: State, prefix: str, length: int) -
     return has_table(state, f"{prefix}filter_fn.pos_emb.z", length, options.hyena_emb_dim, options.hyena_lr_pos_emb)
 
 
-def _mixer_config(options: FilterOptions, table: bool) -> MonarchMixerConfig:
+def _mixer_config(options: FilterOptions, table: bool) -> M2BertMixerConfig:
     filter_ = {
         "features": options.hyena_emb_dim,
         "width": options.hyena_filter_order,
@@ -335,7 +335,7 @@ def _mixer_config(options: FilterOptions, table: bool) -> MonarchMixerConfig:
         "norm": options.hyena_training_additions,
         "filter": filter_,
     }
-    return parse(MonarchMixerConfig, values)
+    return parse(M2BertMixerConfig, values)
 
 
 def _mixer_keys(options: FilterOptions, length: int, table: bool) -> Keys:

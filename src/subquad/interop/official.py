@@ -16,7 +16,7 @@ from torch import nn
 from subquad.config import suggest
 from subquad.interop import hyena, m2_bert, monarch
 from subquad.interop.keys import Keys, State, tensors_of
-from subquad.models.model import Model
+from subquad.models.base import Model
 
 
 @dataclass(frozen=True)

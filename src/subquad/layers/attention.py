@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from subquad.layers.mixer import Mixer, MixerConfig, Pairs, check_mask, check_width
+from subquad.layers.base import Mixer, MixerConfig, Pairs, check_mask, check_width
 from subquad.ops.attention import attend, causal_attention, sees, two_sided_attention
+from subquad.ops.ragged import put_rows, run_index, take_rows
 from subquad.ops.rotary import rotary_table, rotate, run_table
-from subquad.ops.rows import put_rows, run_index, take_rows
 from subquad.state import State
 
 

@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from subquad.layers.mixer import OptimizerHint
+from subquad.layers.base import OptimizerHint
+from subquad.ops.autocast import wants_rows
 from subquad.ops.monarch import block_diagonal_dense, block_diagonal_multiply_columns
-from subquad.ops.precision import wants_rows
 
 
 class BlockDiagonalLinear(nn.Module):
@@ -35,9 +35,9 @@ class BlockDiagonalLinear(nn.Module):
         self.in_dim, self.out_dim, self.blocks, self.shuffle = in_dim, out_dim, blocks, shuffle
         self.weight = nn.Parameter(torch.empty(blocks, -(-out_dim // blocks), -(-in_dim // blocks)))
         self.bias = nn.Parameter(torch.empty(out_dim)) if bias else None
-        self.initialise(0.0)
+        self.init_weights(0.0)
 
-    def initialise(self, std: float) -> None:
+    def init_weights(self, std: float) -> None:
         """Uniform within 1 / sqrt(inputs of a block), as in the official code, whatever the model's ``std``; no bias to begin with."""
         bound = self.weight.shape[2] ** -0.5
         nn.init.uniform_(self.weight, -bound, bound)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from subquad.config import Config
 from subquad.layers.block_diagonal import BlockDiagonalLinear
 from subquad.layers.monarch_map import MonarchMap
-from subquad.ops.precision import wants_rows
+from subquad.ops.autocast import wants_rows
 
 CACHED = 1 << 21  # hidden numbers of so many positions at a time stay in a CPU's cache; where no backward pass needs them all
 

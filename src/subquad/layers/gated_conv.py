@@ -16,12 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from subquad.layers.mixer import Mixer, OptimizerHint, Prepared, check_mask, check_width
-from subquad.ops.conv_chain import Filter, conv_chain
+from subquad.layers.base import Mixer, OptimizerHint, Prepared, check_mask, check_width
+from subquad.ops.autocast import wants_rows
+from subquad.ops.gated_conv_cpu import Filter, gated_conv
 from subquad.ops.long_conv import spectrum
 from subquad.ops.online_conv import OnlineConvState, OnlineFilter, init_online_conv, prefill_online_conv
-from subquad.ops.precision import wants_rows
-from subquad.ops.rows import take_rows
+from subquad.ops.ragged import take_rows
 from subquad.state import State
 
 Taps = tuple[Tensor, Tensor | None]  # (D, K) at lags from 0 on, and at lags from -1 on backwards
@@ -37,7 +37,7 @@ class GatedConvState(State):
 
 class GatedConv(Mixer):
     """Base of these mixers; ``two_sided`` ones have no steps. ``filters`` counts the long filters of each channel and side, ``gates`` are
-    the parts of the projection that gate, in their order of use (``ops/conv_chain.py``).
+    the parts of the projection that gate, in their order of use (``ops/gated_conv_cpu.py``).
     """
 
     dim: int
@@ -64,7 +64,7 @@ class GatedConv(Mixer):
         """Everything between the projections: x (B, T, D) and its projection p (B, C / D, D, T) -> (B, D, T)."""
         parts = p.shape[1]
         weight, bias = self.short.weight.unflatten(0, (parts, -1)), self.short.bias.unflatten(0, (parts, -1))
-        return conv_chain(p, weight, bias, filters, self.skip.weight, self.gates, real)
+        return gated_conv(p, weight, bias, filters, self.skip.weight, self.gates, real)
 
     @abstractmethod
     def _filters(self, length: int) -> list[Taps]:
@@ -151,9 +151,9 @@ class ShortFilter(nn.Module):
     def __init__(self, channels: int, taps: int) -> None:
         super().__init__()
         self.weight, self.bias = nn.Parameter(torch.empty(channels, taps)), nn.Parameter(torch.empty(channels))
-        self.initialise(0.0)
+        self.init_weights(0.0)
 
-    def initialise(self, std: float) -> None:
+    def init_weights(self, std: float) -> None:
         """Uniform within 1 / sqrt(taps), whatever the model's ``std``: three small weights would close the layer."""
         bound = self.weight.shape[1] ** -0.5
         nn.init.uniform_(self.weight, -bound, bound)
@@ -166,8 +166,8 @@ class Skip(nn.Module):
     def __init__(self, filters: int, dim: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(filters, dim))
-        self.initialise(0.0)
+        self.init_weights(0.0)
 
-    def initialise(self, std: float) -> None:
+    def init_weights(self, std: float) -> None:
         """N(0, 1), whatever the model's ``std``."""
         nn.init.normal_(self.weight)

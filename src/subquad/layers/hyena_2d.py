@@ -19,9 +19,9 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from subquad.layers.base import Mixer, MixerConfig, check_mask, check_width
 from subquad.layers.gated_conv import Skip
 from subquad.layers.long_filter import ImplicitFilter, ImplicitFilterConfig
-from subquad.layers.mixer import Mixer, MixerConfig, check_mask, check_width
 from subquad.ops.long_conv_2d import long_conv_2d
 from subquad.state import State
 

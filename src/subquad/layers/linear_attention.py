@@ -14,10 +14,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from subquad.layers.mixer import Mixer, MixerConfig, Pairs, check_mask, check_width
+from subquad.layers.base import Mixer, MixerConfig, Pairs, check_mask, check_width
 from subquad.ops.linear_attention import CHUNK, Rotation, continue_linear_attention, linear_attention
+from subquad.ops.ragged import run_index
 from subquad.ops.rotary import rotary_table, run_table
-from subquad.ops.rows import run_index
 from subquad.state import State
 
 

@@ -19,8 +19,8 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 from torch import Tensor, nn
 
 from subquad.config import Config, parse, suggest
-from subquad.layers.mixer import OptimizerHint
-from subquad.ops.precision import full_precision
+from subquad.layers.base import OptimizerHint
+from subquad.ops.autocast import full_precision
 
 TARGET = 1e-2  # what a window has fallen to after the part of the length that ``fast`` and ``slow`` say
 
@@ -128,7 +128,7 @@ class LongFilter(nn.Module, ABC):
         """The taps at lags 0 to length - 1, or as many as there are. Raises ``ValueError`` in half precision."""
 
     @abstractmethod
-    def initialise(self, std: float) -> None:
+    def init_weights(self, std: float) -> None:
         """Draws new weights; filters have starting values of their own, so ``std``, that of the model, may mean nothing to them."""
 
 
@@ -144,10 +144,10 @@ class ImplicitFilter(LongFilter):
         self.frequency = nn.Parameter(torch.empty(config.width))
         self.table = nn.Parameter(torch.empty(max_len, config.features)) if config.learned_features else None
         self.register_buffer("rates", None if config.window is None else torch.empty(channels))
-        self.initialise(0.0)
+        self.init_weights(0.0)
 
     @torch.no_grad()
-    def initialise(self, std: float) -> None:
+    def init_weights(self, std: float) -> None:
         for linear in (module for module in self.modules() if isinstance(module, nn.Linear)):
             if self.config.init_std is None:
                 linear.reset_parameters()
@@ -221,7 +221,7 @@ class TwoSidedFilter(ImplicitFilter):
             raise ValueError("a filter with a reverse network of its own is not normalized: leave filter.normalized out")
         super().__init__(config, channels, max_len)
         self.reverse_hidden, self.reverse_last = _linear_maps(config, channels)
-        self.initialise(0.0)
+        self.init_weights(0.0)
 
     def _network(self, x: Tensor) -> Tensor:
         return torch.cat((super()._network(x), self._through(self.reverse_hidden, self.reverse_last, x)))
@@ -237,9 +237,9 @@ class ExplicitFilter(LongFilter):
         super().__init__()
         self.max_len = max_len
         self.taps = nn.Parameter(torch.empty(channels, config.taps))
-        self.initialise(0.0)
+        self.init_weights(0.0)
 
-    def initialise(self, std: float) -> None:
+    def init_weights(self, std: float) -> None:
         bound = self.taps.shape[1] ** -0.5
         nn.init.uniform_(self.taps, -bound, bound)
 

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from subquad.layers.mixer import Mixer, MixerConfig, check_mask, check_width
+from subquad.layers.base import Mixer, MixerConfig, check_mask, check_width
 from subquad.ops.monarch import monarch_multiply
 from subquad.state import State
 
@@ -74,9 +74,9 @@ class MonarchPair(nn.Module):
         self.size, root = size, math.isqrt(size - 1) + 1
         self.factors = nn.ParameterList(torch.empty(root, root, root) for _ in range(4))
         self.kernel = nn.Parameter(torch.empty(kernels, root**2) if kernels > 1 else torch.empty(root**2))
-        self.initialise(0.0)
+        self.init_weights(0.0)
 
-    def initialise(self, std: float) -> None:
+    def init_weights(self, std: float) -> None:
         """Kernels of one and factors that keep the size of their input, the half that relu cuts included, whatever the model's ``std``."""
         nn.init.ones_(self.kernel)
         for factor, gain in zip(self.factors, (1.0, 1.0, 2**0.5, 1.0), strict=True):

@@ -34,9 +34,9 @@ class MonarchLinear(nn.Module):
         self.w1 = nn.Parameter(torch.empty(config.blocks, between, entering))
         self.w2 = nn.Parameter(torch.empty(config.blocks, leaving, between))
         self.bias = nn.Parameter(torch.empty(outputs)) if config.bias else None
-        self.initialise(0.0)
+        self.init_weights(0.0)
 
-    def initialise(self, std: float) -> None:
+    def init_weights(self, std: float) -> None:
         """Uniform within 1 / sqrt(inputs of a block), the bias within 1 / sqrt(outputs), whatever the model's ``std``: as in the original
         code."""
         for weight in (self.w1, self.w2):

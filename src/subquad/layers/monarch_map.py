@@ -15,7 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from subquad.layers.mixer import OptimizerHint
+from subquad.layers.base import OptimizerHint
 from subquad.ops.monarch import even_factors, monarch_product, monarch_product_dense
 
 
@@ -34,9 +34,9 @@ class MonarchMap(nn.Module):
             width = width // given * made
         self.factors = nn.ParameterList(factors)
         self.bias = nn.Parameter(torch.empty(outputs)) if bias else None
-        self.initialise(0.0)
+        self.init_weights(0.0)
 
-    def initialise(self, std: float) -> None:
+    def init_weights(self, std: float) -> None:
         """Uniform, so that what comes out is as large as from a dense or block-diagonal map drawn within 1 / sqrt(inputs), whatever the
         model's ``std``; no bias to begin with."""
         for index, factor in enumerate(self.factors):

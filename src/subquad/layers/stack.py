@@ -17,9 +17,9 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from subquad.config import Config
+from subquad.layers.base import Mixer, MixerConfig, Prepared
 from subquad.layers.feedforward import FeedForward, FeedForwardConfig
-from subquad.layers.mixer import Mixer, MixerConfig, Prepared
-from subquad.layers.mixers import AnyMixerConfig
+from subquad.layers.registry import AnyMixerConfig
 from subquad.state import State
 
 
@@ -153,9 +153,9 @@ class Stack(nn.Module):
 def init_weights(module: nn.Module, std: float) -> None:
     """Weights of linear maps, convolutions and tables, and the start vectors, from N(0, std) cut off at two std; biases zero.
 
-    A module with a method ``initialise(std)`` draws its weights itself.
+    A module with a method ``init_weights(std)`` draws its weights itself.
     """
-    own = getattr(module, "initialise", None)
+    own = getattr(module, "init_weights", None)
     if own is not None:
         own(std)
         return

@@ -7,9 +7,9 @@ from typing import Any
 
 from subquad.config import parse, suggest
 from subquad.models import classifier, encoder, language_model, megabyte, perceiver_ar
-from subquad.models.model import AnyModelConfig, Model, ModelConfig
+from subquad.models.base import BaseModelConfig, Model, ModelConfig
 
-MODELS: dict[str, type[AnyModelConfig]] = {
+MODELS: dict[str, type[BaseModelConfig]] = {
     "classifier": classifier.ClassifierConfig,
     "encoder": encoder.EncoderConfig,
     "language_model": language_model.LanguageModelConfig,
@@ -24,7 +24,7 @@ def presets() -> dict[str, ModelConfig]:
     return dict(PRESETS)
 
 
-def parse_model(values: Mapping[str, Any] | str) -> AnyModelConfig:
+def parse_model(values: Mapping[str, Any] | str) -> BaseModelConfig:
     """A preset's name, or a mapping with ``kind`` and the fields of that model's config, of which a ``backbone`` may be a preset's name.
 
     Raises ``ValueError`` in words.
@@ -41,7 +41,7 @@ def parse_model(values: Mapping[str, Any] | str) -> AnyModelConfig:
     return parse(MODELS[kind], values)
 
 
-def build_model(values: Mapping[str, Any] | AnyModelConfig | str) -> Model:
+def build_model(values: Mapping[str, Any] | BaseModelConfig | str) -> Model:
     """A freshly initialised model of a config, a mapping or a preset's name."""
-    config = values if isinstance(values, AnyModelConfig) else parse_model(values)
+    config = values if isinstance(values, BaseModelConfig) else parse_model(values)
     return config.build()

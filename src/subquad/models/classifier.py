@@ -20,14 +20,14 @@ import torch.nn.functional as F
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
-from subquad.layers.mixer import Prepared
+from subquad.layers.base import Prepared
 from subquad.layers.stack import init_weights
+from subquad.models.base import BaseModelConfig, Model
 from subquad.models.encoder import Encoder, EncoderConfig
 from subquad.models.language_model import LanguageModel, LanguageModelConfig
-from subquad.models.model import AnyModelConfig, Model
 
 
-class ClassifierConfig(AnyModelConfig):
+class ClassifierConfig(BaseModelConfig):
     """``classes`` are the labels in the order of the logits; training finds them in its data where there are none.
 
     ``target="number"`` estimates numbers in place of classes; ``center`` and ``scale`` are the mean and the deviation of those that were
@@ -86,7 +86,7 @@ class Classifier(Model):
             raise ValueError(f"a classifier needs at least 2 classes, got {len(config.classes)}: name them in model.classes")
         self.config: ClassifierConfig = config
         self.backbone: LanguageModel | Encoder = config.backbone.build()
-        self.lossless = self.backbone.lossless
+        self.reversible = self.backbone.reversible
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(config.width, config.outputs)
         init_weights(self.head, config.backbone.init_std)
@@ -107,7 +107,7 @@ class Classifier(Model):
         """
         counts = torch.tensor([ids.shape[1]] * len(ids) if lengths is None else list(lengths), device=ids.device)
         if isinstance(self.backbone, Encoder):
-            self._demand_ids(counts, "an encoder reads it")
+            self._check_ids(counts, "an encoder reads it")
             if self.backbone.config.padding == "official":  # which reads its padding: each text is filled up to the context
                 ids = _filled(ids, counts, self.max_len)
             inside = torch.arange(ids.shape[1], device=ids.device) < counts[:, None]
@@ -119,7 +119,7 @@ class Classifier(Model):
 
     def _pooled(self, backbone: LanguageModel, ids: Tensor, counts: Tensor) -> Tensor:
         if backbone.start is None:
-            self._demand_ids(counts, "the backbone has no start")
+            self._check_ids(counts, "the backbone has no start")
         else:
             counts = counts + 1
         hidden = backbone.hidden(ids)
@@ -130,7 +130,7 @@ class Classifier(Model):
         return hidden.masked_fill(~inside[..., None], 0).sum(1) / counts[:, None]
 
     @staticmethod
-    def _demand_ids(counts: Tensor, where: str) -> None:
+    def _check_ids(counts: Tensor, where: str) -> None:
         if len(counts) and int(counts.min()) < 1:
             raise ValueError(f"an empty text has no class where {where}: leave it out")
 

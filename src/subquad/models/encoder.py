@@ -19,12 +19,12 @@ from torch import Tensor, nn
 
 from subquad.config import Config
 from subquad.layers.attention import AttentionConfig
+from subquad.layers.base import MixerConfig, Prepared
 from subquad.layers.feedforward import FeedForwardConfig
 from subquad.layers.long_filter import ImplicitFilterConfig
-from subquad.layers.mixer import MixerConfig, Prepared
-from subquad.layers.monarch_mixer import MonarchMixerConfig
+from subquad.layers.m2_bert_mixer import M2BertMixerConfig
 from subquad.layers.stack import Stack, StackConfig, init_weights
-from subquad.models.model import Model, ModelConfig
+from subquad.models.base import Model, ModelConfig
 
 
 class PoolingConfig(Config):
@@ -74,7 +74,7 @@ class Encoder(Model):
     """See the module's docstring."""
 
     config: EncoderConfig
-    lossless = False
+    reversible = False
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -231,7 +231,7 @@ def _stack(dim: int, depth: int, mixer: MixerConfig, feedforward: FeedForwardCon
 
 def _m2_stack(dim: int, depth: int, filter_: ImplicitFilterConfig, dropout: float) -> StackConfig:
     feedforward = FeedForwardConfig(activation="gelu", gated=True, blocks=4, up_bias=False)
-    stack = _stack(dim, depth, MonarchMixerConfig(two_sided=True, filter=filter_), feedforward, dropout)
+    stack = _stack(dim, depth, M2BertMixerConfig(two_sided=True, filter=filter_), feedforward, dropout)
     return stack.model_copy(update={"mixer_residual": False})
 
 

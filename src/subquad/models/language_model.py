@@ -17,15 +17,15 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from subquad.layers.attention import AttentionConfig
-from subquad.layers.causal_monarch import CausalMonarchConfig
+from subquad.layers.base import Prepared
 from subquad.layers.feedforward import FeedForwardConfig
 from subquad.layers.hyena import HyenaConfig
 from subquad.layers.linear_attention import LinearAttentionConfig
 from subquad.layers.long_filter import ImplicitFilterConfig
-from subquad.layers.mixer import Prepared
+from subquad.layers.m2_gpt_mixer import M2GptMixerConfig
 from subquad.layers.stack import Stack, StackConfig, StackState, init_weights, scale_output
-from subquad.models.model import CausalModel, ModelConfig, ModelState, demand_causal
-from subquad.ops.rows import run_index
+from subquad.models.base import CausalModel, ModelConfig, ModelState, check_causal
+from subquad.ops.ragged import run_index
 
 
 class LanguageModelConfig(ModelConfig):
@@ -46,7 +46,7 @@ class LanguageModelConfig(ModelConfig):
 
     @model_validator(mode="after")
     def _predicts(self) -> LanguageModelConfig:
-        demand_causal(self.stack, "a language model")
+        check_causal(self.stack, "a language model")
         return self
 
     @property
@@ -177,13 +177,13 @@ def m2_gpt(dim: int, depth: int, heads: int) -> LanguageModelConfig:
     """
     setup = hyena(dim, depth)
     assert isinstance(setup.stack.mixer, HyenaConfig)
-    mixer = CausalMonarchConfig(heads=heads, filter=setup.stack.mixer.filter)
+    mixer = M2GptMixerConfig(heads=heads, filter=setup.stack.mixer.filter)
     return setup.model_copy(update={"stack": StackConfig(dim=dim, depth=depth, mixer=mixer, feedforward=None)})
 
 
 def m2_gpt_bytes(dim: int, depth: int, heads: int, max_len: int = 1024) -> LanguageModelConfig:
     """An M2-GPT on bytes for a CPU. Three of its blocks have the weights of one Hyena block with its feed-forward."""
-    mixer = CausalMonarchConfig(heads=heads, filter=ImplicitFilterConfig(features=9, width=32, frequency=1.0))
+    mixer = M2GptMixerConfig(heads=heads, filter=ImplicitFilterConfig(features=9, width=32, frequency=1.0))
     stack = StackConfig(dim=dim, depth=depth, mixer=mixer, feedforward=None)
     return LanguageModelConfig(max_len=max_len, stack=stack, init_std=0.08, scale_residual=True)
 

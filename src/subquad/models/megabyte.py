@@ -25,10 +25,10 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from subquad.layers.attention import AttentionConfig
-from subquad.layers.short_conv import ConvEncoder, ConvEncoderState
+from subquad.layers.patch_conv import ConvEncoder, ConvEncoderState
 from subquad.layers.stack import Stack, StackConfig, StackState, init_weights
-from subquad.models.model import CausalModel, ModelConfig, ModelState, demand_causal
-from subquad.ops.rows import put_rows, run_index, take_rows
+from subquad.models.base import CausalModel, ModelConfig, ModelState, check_causal
+from subquad.ops.ragged import put_rows, run_index, take_rows
 from subquad.state import State
 
 
@@ -67,7 +67,7 @@ class MegabyteConfig(ModelConfig):
         if len(self.stages) != len(self.patches) + 1:
             raise ValueError(f"{len(self.stages)} stages need {len(self.stages) - 1} patch sizes, got {list(self.patches)}")
         for index, stage in enumerate(self.stages):
-            demand_causal(stage, f"stage {index}")
+            check_causal(stage, f"stage {index}")
             unit = math.prod(self.patches[index:])
             if stage.dim % unit:
                 raise ValueError(

@@ -20,11 +20,11 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from subquad.layers.attention import AttentionConfig
+from subquad.layers.base import Prepared
 from subquad.layers.feedforward import FeedForwardConfig
-from subquad.layers.mixer import Prepared
 from subquad.layers.stack import Block, Stack, StackConfig, StackState, init_weights
-from subquad.models.model import CausalModel, ModelConfig, ModelState
-from subquad.ops.rows import put_rows, take_rows
+from subquad.models.base import CausalModel, ModelConfig, ModelState
+from subquad.ops.ragged import put_rows, take_rows
 from subquad.state import State
 
 
@@ -130,7 +130,7 @@ class Latents(nn.Module):
         while max(left):
             opens = [at >= self.size and at % self.overlap == 0 and rest > 0 for at, rest in zip(state.lengths, left, strict=True)]
             if any(opens):
-                state.stack.restart(opens, self.stack.init_state(len(opens), self.size))
+                state.stack.reset(opens, self.stack.init_state(len(opens), self.size))
             again = [self.overlap if new else 0 for new in opens]
             counts = [min(self._room(at), rest) for at, rest in zip(state.lengths, left, strict=True)]
             reads = [count + more for count, more in zip(counts, again, strict=True)]

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def judge_answers(logits: Tensor, ids: Tensor, answers: Tensor, slack: int = 0) -> tuple[float, int]:
+def score_answers(logits: Tensor, ids: Tensor, answers: Tensor, slack: int = 0) -> tuple[float, int]:
     """Nats of ids (B, T) under logits (B, T, V), summed over ``answers``, a mask (B, T); and how many of them are right.
 
     Right is where the largest logit is at the id, or at most ``slack`` ids from it.

@@ -22,9 +22,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from subquad.ops.autocast import full_precision
 from subquad.ops.long_conv import Method, Spectrum, long_conv
 from subquad.ops.monarch import block_diagonal_multiply, roots_of_unity
-from subquad.ops.precision import full_precision
 
 
 def causal_monarch_conv(

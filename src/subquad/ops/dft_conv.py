@@ -22,8 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from subquad.ops.autocast import full_precision
 from subquad.ops.monarch import roots_of_unity
-from subquad.ops.precision import full_precision
 
 ORDER_3_FROM = 1 << 13  # points; from here on the matrices of order 3 are at least 16 wide, as matrix units want them
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from subquad.ops.precision import full_precision
+from subquad.ops.autocast import full_precision
 from subquad.ops.rotary import rotate
 
 CHUNK = 64

@@ -23,10 +23,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from subquad.ops.autocast import full_precision
 from subquad.ops.conv_arguments import check_choices, check_filters, check_inputs, check_operand
 from subquad.ops.dft_conv import RealDFT, dft_conv, dft_radices
 from subquad.ops.fft_conv import FFTFilter, fast_size, fft_conv, reach, seen, wrapped
-from subquad.ops.precision import full_precision
 from subquad.ops.short_conv import short_conv
 
 Method = Literal["auto", "fft", "dft", "direct"]

@@ -28,7 +28,7 @@ Norm = Literal["ortho", "backward"]
 
 def block_diagonal_multiply(x: Tensor, w: Tensor) -> Tensor:
     """x (..., k p) times the block-diagonal matrix of w (k, q, p) -> (..., k q)."""
-    _demand_factors(x.shape[-1], (w,))
+    _check_factors(x.shape[-1], (w,))
     blocks, outputs, inputs = w.shape
     dtype = torch.result_type(x, w)
     rows = x.to(dtype).reshape(-1, blocks, inputs).transpose(0, 1)
@@ -37,14 +37,14 @@ def block_diagonal_multiply(x: Tensor, w: Tensor) -> Tensor:
 
 def block_diagonal_multiply_columns(x: Tensor, w: Tensor) -> Tensor:
     """The same of columns, x (k p, N) -> (k q, N), of the same type: channels first, the product needs no copy."""
-    _demand_factors(x.shape[0], (w,))
+    _check_factors(x.shape[0], (w,))
     blocks, _, inputs = w.shape
     return torch.bmm(w, x.unflatten(0, (blocks, inputs))).flatten(0, 1)
 
 
 def monarch_multiply(x: Tensor, w1: Tensor, w2: Tensor) -> Tensor:
     """The product of order 2, square or rectangular: x (..., k p), w1 (k, q, p), w2 (l, s, r) with l r = k q -> (..., s l)."""
-    _demand_factors(x.shape[-1], (w1, w2))
+    _check_factors(x.shape[-1], (w1, w2))
     blocks, outputs, inputs = w2.shape
     hidden = block_diagonal_multiply(x, w1)
     return _turn(block_diagonal_multiply(_turn(hidden, inputs, blocks), w2), blocks, outputs)
@@ -67,7 +67,7 @@ def monarch_product(x: Tensor, factors: Sequence[Tensor]) -> Tensor:
     The first factor acts on the last digit; after each one the digit moves to the front, so that after p factors all are home. Square
     Monarch matrices have p factors (N / b, b, b) with b^p = N. One factor alone is block-diagonal, and nothing moves.
     """
-    _demand_factors(x.shape[-1], factors)
+    _check_factors(x.shape[-1], factors)
     y = block_diagonal_multiply(x, factors[0])
     for before, factor in zip(factors, factors[1:], strict=False):
         y = block_diagonal_multiply(_turn(y, *before.shape[:2]), factor)
@@ -81,7 +81,7 @@ def block_diagonal_dense(w: Tensor) -> Tensor:
 
 def monarch_dense(w1: Tensor, w2: Tensor) -> Tensor:
     """Slow twin of ``monarch_multiply``: the matrix (outputs, inputs) as the product of its four factors."""
-    _demand_factors(_inputs((w1,)), (w1, w2))
+    _check_factors(_inputs((w1,)), (w1, w2))
     blocks, outputs, inputs = w2.shape
     back, between = _turn_dense(blocks, outputs, w1), _turn_dense(inputs, blocks, w1)
     return back @ block_diagonal_dense(w2) @ between @ block_diagonal_dense(w1)
@@ -89,7 +89,7 @@ def monarch_dense(w1: Tensor, w2: Tensor) -> Tensor:
 
 def monarch_product_dense(factors: Sequence[Tensor]) -> Tensor:
     """Slow twin of ``monarch_product``: the matrix (outputs, inputs), factor by factor."""
-    _demand_factors(_inputs(factors), factors)
+    _check_factors(_inputs(factors), factors)
     matrix = block_diagonal_dense(factors[0])
     if len(factors) == 1:
         return matrix
@@ -203,11 +203,11 @@ def _turn_dense(rows: int, columns: int, like: Tensor) -> Tensor:
 
 
 def _inputs(factors: Sequence[Tensor]) -> int:
-    """What the first factor reads; 0 where it is none, which ``_demand_factors`` then says."""
+    """What the first factor reads; 0 where it is none, which ``_check_factors`` then says."""
     return factors[0].shape[0] * factors[0].shape[2] if factors and factors[0].ndim == 3 else 0
 
 
-def _demand_factors(length: int, factors: Sequence[Tensor]) -> None:
+def _check_factors(length: int, factors: Sequence[Tensor]) -> None:
     if not factors:
         raise ValueError("a Monarch product needs at least one factor (blocks, outputs, inputs)")
     for index, factor in enumerate(factors):

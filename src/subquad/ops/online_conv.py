@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from subquad.ops.rows import together
+from subquad.ops.ragged import together
 from subquad.state import State
 
 BASE = 64  # positions of a base tile: the fastest of 16, 32, 64 and 128 on one core, at 256 channels

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from subquad.ops.causal_monarch import unit_lower
-from subquad.ops.rows import together
+from subquad.ops.ragged import together
 from subquad.state import State
 
 

@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from subquad.checkpoint import load, shapes_of
 from subquad.data import Corpus, Labelled, read_labelled, read_pairs
 from subquad.layers.long_filter import ImplicitFilter
 from subquad.models import build_model
+from subquad.models.base import Model, causal_model
 from subquad.models.classifier import Classifier
 from subquad.models.encoder import Encoder
-from subquad.models.lengthen import lengthened
-from subquad.models.model import Model, causal_model
-from subquad.training.classification import Classification, Estimation
+from subquad.models.extend_context import extend_context
+from subquad.run_folder import load, state_shapes
+from subquad.training.classification import Classification, Regression
 from subquad.training.config import TrainConfig, differences
 from subquad.training.contrastive import Contrast
 from subquad.training.masked import MaskedPrediction
@@ -27,10 +27,10 @@ CLASSIFIER, ENCODER = "classifier", "encoder"
 NAMED = 6  # settings that an error names
 
 
-def objective_of(config: TrainConfig) -> tuple[TrainConfig, Objective]:
+def build_objective(config: TrainConfig) -> tuple[TrainConfig, Objective]:
     """A freshly initialised model with its data, and the config with the classes that they have."""
     data = config.data
-    _demand_read(config)
+    _check_read(config)
     if learns_pairs(config.model):
         return config, _contrast(config)
     if config.model["kind"] != CLASSIFIER:
@@ -40,12 +40,12 @@ def objective_of(config: TrainConfig) -> tuple[TrainConfig, Objective]:
         torch.manual_seed(config.seed)
         model = build_model(config.model)
         if isinstance(model, Encoder):
-            _demand_no_samples(config, "an encoder")
+            _check_no_samples(config, "an encoder")
             return config, MaskedPrediction(model, corpus)
         return config, Prediction(causal_model(model, "training on files"), corpus)
     if data.image is not None or data.format != "raw":
         raise ValueError("a classifier reads tables of texts and labels: leave out data.image and data.format")
-    _demand_no_samples(config, "a classifier")
+    _check_no_samples(config, "a classifier")
     seed = config.seed if data.split_seed is None else data.split_seed
     numbers = config.model["target"] == "number"
     texts = read_labelled(data.paths, data.valid, data.test, data.columns, data.fractions, seed, config.model["classes"], numbers)
@@ -54,7 +54,7 @@ def objective_of(config: TrainConfig) -> tuple[TrainConfig, Objective]:
     torch.manual_seed(config.seed)
     classifier = build_model(config.model)
     assert isinstance(classifier, Classifier)
-    return config, Estimation(classifier, texts) if numbers else Classification(classifier, texts)
+    return config, Regression(classifier, texts) if numbers else Classification(classifier, texts)
 
 
 def learns_pairs(model: Mapping[str, Any]) -> bool:
@@ -66,7 +66,7 @@ def _contrast(config: TrainConfig) -> Contrast:
     data = config.data
     if data.image is not None or data.format != "raw":
         raise ValueError('an encoder with head="none" reads tables of queries and passages: leave out data.image and data.format')
-    _demand_no_samples(config, "an encoder")
+    _check_no_samples(config, "an encoder")
     seed = config.seed if data.split_seed is None else data.split_seed
     pairs = read_pairs(data.paths, data.valid, data.test, data.pairs, data.fractions, seed)
     torch.manual_seed(config.seed)
@@ -86,20 +86,20 @@ def _scale(texts: Labelled) -> dict[str, float]:
 def start_from(model: Model, config: TrainConfig) -> None:
     """Takes over another run's weights: all of them, or a language model's or an encoder's as the backbone of a classifier.
 
-    An encoder with a longer context than the run's is begun by ``lengthened``. Raises ``ValueError`` when its model has other shapes, with
-    the keys that make it so, and where nobody says what becomes of its filters.
+    An encoder with a longer context than the run's is begun by ``extend_context``. Raises ``ValueError`` when its model has other shapes,
+    with the keys that make it so, and where nobody says what becomes of its filters.
     """
     assert config.init is not None
     start = load(config.init)
     assert isinstance(start, Model)
     there, here = start, model
-    if isinstance(model, Classifier) and shapes_of(start) != shapes_of(model):
+    if isinstance(model, Classifier) and state_shapes(start) != state_shapes(model):
         there, here = start.backbone if isinstance(start, Classifier) else start, model.backbone
     if isinstance(there, Encoder) and isinstance(here, Encoder):
         there = _as_long(_with_head_of(there, here), here, config.init)
-    if shapes_of(there) != shapes_of(here):
+    if state_shapes(there) != state_shapes(here):
         raise ValueError(f"{config.init} holds another model, they differ in {_difference(there, here)}")
-    _demand_same_filters(there, here, config.init)
+    _check_same_filters(there, here, config.init)
     here.load_state_dict(there.state_dict())
     model.tokenizer = start.tokenizer
 
@@ -129,12 +129,12 @@ def _as_long(there: Encoder, here: Encoder, init: str) -> Encoder:
     """The encoder with the other's context, where that is longer."""
     if here.max_len <= there.max_len:
         return there
-    _demand_same_filters(there, here, init)
+    _check_same_filters(there, here, init)
     filters = [one.config.base_len for one in here.modules() if isinstance(one, ImplicitFilter)]
-    return lengthened(there, here.max_len, "stretched" if here.max_len in filters else "continued")
+    return extend_context(there, here.max_len, "stretched" if here.max_len in filters else "continued")
 
 
-def _demand_same_filters(there: nn.Module, here: nn.Module, init: str) -> None:
+def _check_same_filters(there: nn.Module, here: nn.Module, init: str) -> None:
     """Raises ``ValueError`` where filters of another length would be stretched without anybody having asked for it."""
     pairs = [[one for one in model.modules() if isinstance(one, ImplicitFilter)] for model in (there, here)]
     for old, new in zip(*pairs, strict=False):  # models that differ otherwise are refused elsewhere
@@ -145,7 +145,7 @@ def _demand_same_filters(there: nn.Module, here: nn.Module, init: str) -> None:
             )
 
 
-def _demand_read(config: TrainConfig) -> None:
+def _check_read(config: TrainConfig) -> None:
     """Raises ``ValueError`` for settings that this objective would never read."""
     kind, pairs = config.model["kind"], learns_pairs(config.model)
     fresh = TrainConfig(model=config.model)
@@ -157,6 +157,6 @@ def _demand_read(config: TrainConfig) -> None:
         raise ValueError(f"data.columns is for labelled texts: train a {CLASSIFIER}, or leave it out")
 
 
-def _demand_no_samples(config: TrainConfig, what: str) -> None:
+def _check_no_samples(config: TrainConfig, what: str) -> None:
     if config.eval.sample_bytes:
         raise ValueError(f"{what} writes nothing, got eval.sample_bytes={config.eval.sample_bytes}: leave it out")

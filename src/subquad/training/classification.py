@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from subquad.data import Batch, Example, Labelled, Numbers, Reader, Subwords, count_bytes
-from subquad.data.order import Integers
+from subquad.data.shuffle import Integers
 from subquad.models.classifier import Classifier
 from subquad.ops.agreement import FIGURES, NUMBER_FIGURES, confusion, figures, number_figures
 from subquad.training.config import TrainConfig
@@ -130,7 +130,7 @@ class Classification(Labelling):
         return {self.measure: F.cross_entropy(outputs, labels).item(), **figures(counts)}
 
 
-class Estimation(Labelling):
+class Regression(Labelling):
     """Numbers, measured by the mean squared error in units of their variance in training, Pearson's and Spearman's correlation."""
 
     measure, unit, names = "squared_error", "of the variance", NUMBER_FIGURES

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from subquad.data import Batch, Ids, Pair, Pairs, Passages, Subwords, count_bytes
-from subquad.data.order import Integers
+from subquad.data.shuffle import Integers
 from subquad.models.encoder import Encoder
 from subquad.ops.contrast import contenders, infonce, orthogonal
 from subquad.training.config import TrainConfig

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from subquad.data import Batch, Corpus, Ids, Reader, Span, Subwords, Windows, framed, mask_ids, stretches
-from subquad.data.order import Integers
+from subquad.data.shuffle import Integers
 from subquad.models.encoder import Encoder
 from subquad.training.config import DataConfig, TrainConfig
 from subquad.training.objectives import Objective, Place, settled_tokenizer
@@ -54,7 +54,7 @@ class MaskedPrediction(Objective):
         data, window = config.data, self.window(config.data)
         self.split = self.corpus.split(data.fractions, data.split, config.seed if data.split_seed is None else data.split_seed)
         self.tokenizer = settled_tokenizer(self.model, self.model.vocab, data.tokenizer, kept, self.split.train)
-        self._demand_blank()
+        self._check_blank()
         self._frame = self.tokenizer.frame if isinstance(self.tokenizer, Subwords) else ([], [])
         self._config, self._seed = config.mask, config.seed
         self._inner = window - sum(map(len, self._frame))
@@ -65,7 +65,7 @@ class MaskedPrediction(Objective):
         windows = config.eval.windows
         self._valid = self._held_out(self.split.valid, windows, data.pack) if self.split.valid and windows else None
 
-    def _demand_blank(self) -> None:
+    def _check_blank(self) -> None:
         """Raises ``ValueError`` for a blank that stands for itself too."""
         own, tokenizer = self.model.config.blank, self.tokenizer
         blank = tokenizer.blank if isinstance(tokenizer, Subwords) else None

@@ -1,7 +1,7 @@
 """What a run learns, as a value that the loop is handed: batches by number, a loss in nats, figures on held-out data.
 
 ``Prediction`` learns the next byte or token of a corpus; in their own files ``MaskedPrediction`` learns what is hidden of it,
-``Classification`` and ``Estimation`` the labels of texts, and ``Contrast`` which passage answers a query.
+``Classification`` and ``Regression`` the labels of texts, and ``Contrast`` which passage answers a query.
 B batch, T ids, V vocabulary.
 """
 
@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from subquad.data import Batch, Batches, Codec, Corpus, Reader, Span, Subwords, open_reader, open_tokenizer
-from subquad.models.model import CausalModel, Model
-from subquad.ops.answers import judge_answers
+from subquad.models.base import CausalModel, Model
+from subquad.ops.answers import score_answers
 from subquad.training.config import DataConfig, TrainConfig
 
 _IGNORED = -100
@@ -186,7 +186,7 @@ class Prediction(Objective):
         """The cost of the answers in nats, and how many are right."""
         slack = self.corpus.task.slack if self.corpus.task else 0
         assert batch.answers is not None
-        return judge_answers(*self._logits(batch, place), torch.from_numpy(batch.answers).to(place.device), slack)
+        return score_answers(*self._logits(batch, place), torch.from_numpy(batch.answers).to(place.device), slack)
 
     def _logits(self, batch: Batch, place: Place) -> tuple[Tensor, Tensor]:
         """Logits and ids at the positions of the batch's span, or at all of them."""
@@ -199,7 +199,7 @@ class Prediction(Objective):
 
 def settled_tokenizer(model: Model, vocab: int, asked: str | int | None, kept: Path | None, spans: Sequence[Span]) -> Reader | None:
     """The run's own tokenizer, or the one asked for; the model takes it along, and must have been without or have the same."""
-    opened = open_tokenizer if model.lossless else open_reader
+    opened = open_tokenizer if model.reversible else open_reader
     tokenizer = None if asked is None else opened(asked if kept is None else str(kept), spans)
     start = model.tokenizer
     if start is not None and (tokenizer is None or tokenizer.to_bytes() != start.to_bytes()):

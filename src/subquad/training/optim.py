@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from subquad.errors import RunError
-from subquad.layers.mixer import OptimizerHint
+from subquad.layers.base import OptimizerHint
+from subquad.models.base import BaseModelConfig
 from subquad.models.encoder import Encoder
-from subquad.models.model import AnyModelConfig
 from subquad.training.config import OptimConfig
 
 ENCODER_LR = 1e-3  # with norms after the blocks, larger rates leave small encoders at the frequencies of ids; papers have 5e-4 and 8e-4
@@ -28,11 +28,11 @@ def default_lr(width: int) -> float:
     return 0.5 / width
 
 
-def resolved_lr(config: OptimConfig, model: nn.Module) -> float:
+def resolve_lr(config: OptimConfig, model: nn.Module) -> float:
     """The peak learning rate: as set, or from the model's width, of an encoder at most ``ENCODER_LR``."""
     if config.lr is not None:
         return config.lr
-    assert isinstance(model.config, AnyModelConfig)
+    assert isinstance(model.config, BaseModelConfig)
     lr = default_lr(model.config.width)
     return min(lr, ENCODER_LR) if any(isinstance(module, Encoder) for module in model.modules()) else lr
 

@@ -15,14 +15,14 @@ import math
 from subquad.training.config import ScheduleConfig
 
 
-def resolved_warmup(config: ScheduleConfig, steps: int) -> int:
+def resolve_warmup(config: ScheduleConfig, steps: int) -> int:
     """Steps of warmup: as set, or 500, or a tenth of the steps when that is fewer."""
     return min(500, steps // 10) if config.warmup is None else config.warmup
 
 
 def learning_rate(config: ScheduleConfig, peak: float, steps: int, step: int) -> float:
     """The rate of one step of ``steps``; a run shorter than its warmup only warms up."""
-    warmup = resolved_warmup(config, steps)
+    warmup = resolve_warmup(config, steps)
     if step < warmup:
         return peak * (step + 1) / warmup
     return peak * (config.end + (1 - config.end) * _shape(config, (steps - step) / max(steps - warmup, 1), (steps - step) / steps))

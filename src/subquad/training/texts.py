@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from subquad.data import Batch, Ids, Labelled, Pairs, Reader, text_ids, whole_span
-from subquad.data.order import Integers, Order
+from subquad.data.shuffle import Integers, Order
 from subquad.training.config import DataConfig, TrainConfig
 from subquad.training.objectives import Objective, settled_tokenizer
 

@@ -19,16 +19,16 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from subquad import checkpoint
+from subquad import run_folder
 from subquad.data import Batch
 from subquad.errors import RunError
+from subquad.training.checkpoints import Counters, check_out, last_good, newest_state, restore_state, resume_command, save_state
 from subquad.training.config import TrainConfig, as_yaml, differences, read
-from subquad.training.machine import Interrupts, checkpointed, resolved_device, threads, undisturbed
 from subquad.training.objectives import Objective, Place
-from subquad.training.optim import build_optimizer, resolved_lr, set_lr
+from subquad.training.optim import build_optimizer, resolve_lr, set_lr
 from subquad.training.progress import Display, Log, Record, Tracker, summary_writer
-from subquad.training.schedule import learning_rate, resolved_warmup
-from subquad.training.state import Counters, check_out, last_good, newest_state, restore_state, resume_command, save_state
+from subquad.training.runtime import Interrupts, checkpointed, evaluation_mode, resolve_device, threads
+from subquad.training.schedule import learning_rate, resolve_warmup
 
 DATA, LOG = "data.json", "log.jsonl"
 
@@ -75,7 +75,7 @@ class Trainer:
     def __init__(self, objective: Objective, config: TrainConfig, out: str | Path, hooks: Hooks | None = None) -> None:
         self.objective, self.model, self.out, self.hooks = objective, objective.model, Path(out), hooks or Hooks()
         self.config = config.model_copy(update={"model": self.model.config.model_dump(mode="json")})
-        self.device = resolved_device(config.device)
+        self.device = resolve_device(config.device)
         self.display = Display(config.steps, self.hooks.console, self.hooks.quiet, objective.measure, objective.unit)
 
     def run(self, resume: bool = False) -> Result:
@@ -101,29 +101,29 @@ class Trainer:
         self._set_up_data()
         self._set_up_model()
         self._decide(self.config)
-        contents: dict[str, checkpoint.Content] = {
-            checkpoint.CONFIG: checkpoint.as_json(self.config.model),
-            checkpoint.TRAIN: as_yaml(self.config),
-            DATA: checkpoint.as_json(self.objective.record()),
+        contents: dict[str, run_folder.Content] = {
+            run_folder.CONFIG: run_folder.as_json(self.config.model),
+            run_folder.TRAIN: as_yaml(self.config),
+            DATA: run_folder.as_json(self.objective.record()),
         }
         if self.objective.tokenizer is not None:
-            contents[checkpoint.TOKENIZER] = self.objective.tokenizer.to_bytes()
+            contents[run_folder.TOKENIZER] = self.objective.tokenizer.to_bytes()
         with self._writing():
-            checkpoint.replace(self.out, contents)
+            run_folder.replace(self.out, contents)
         return Counters()
 
     def _resume(self) -> Counters:
-        checkpoint.check(self.out, [checkpoint.TRAIN, DATA])
+        run_folder.check(self.out, [run_folder.TRAIN, DATA])
         saved = read(self.out)
         if saved.data.tokenizer is not None:
-            checkpoint.check(self.out, [checkpoint.TOKENIZER])
+            run_folder.check(self.out, [run_folder.TOKENIZER])
         self._decide(saved)
         changed = differences(self.config, saved)
         if fixed := [key for key in changed if not key.startswith(_CHANGEABLE + _MOVABLE)]:
             raise ValueError(f"a resumed run cannot change {', '.join(fixed)}: leave it as {self.out} has it, or start anew with --init")
         if json.loads((self.out / DATA).read_text(encoding="utf-8"))["fingerprint"] != self.objective.fingerprint:
             raise ValueError(f"the data is not what {self.out} was trained on: give the same files, or start anew with --init {self.out}")
-        self._set_up_data(self.out / checkpoint.TOKENIZER)
+        self._set_up_data(self.out / run_folder.TOKENIZER)
         self._set_up_model()
         counters = self._restore()
         if counters.step > self.config.steps:
@@ -131,9 +131,9 @@ class Trainer:
         if saved.steps != self.config.steps:
             self.display.say(f"the schedule is now that of {self.config.steps} steps, it was that of {saved.steps}")
         with self._writing():
-            checkpoint.seal(self.out, [checkpoint.CONFIG, checkpoint.WEIGHTS, checkpoint.TOKENIZER, checkpoint.TRAIN, DATA])
+            run_folder.seal(self.out, [run_folder.CONFIG, run_folder.WEIGHTS, run_folder.TOKENIZER, run_folder.TRAIN, DATA])
             if changed:
-                checkpoint.replace(self.out, {checkpoint.TRAIN: as_yaml(self.config)})
+                run_folder.replace(self.out, {run_folder.TRAIN: as_yaml(self.config)})
         return counters
 
     def _restore(self) -> Counters:
@@ -149,9 +149,9 @@ class Trainer:
         """Replaces None and "auto" by what ``known`` decided, or decides now."""
         config = self.config
         lr, warmup, window, dtype = config.optim.lr, config.schedule.warmup, config.data.window, config.dtype
-        optim = config.optim.model_copy(update={"lr": lr or known.optim.lr or resolved_lr(config.optim, self.model)})
+        optim = config.optim.model_copy(update={"lr": lr or known.optim.lr or resolve_lr(config.optim, self.model)})
         warmup = warmup if warmup is not None else known.schedule.warmup
-        warmup = warmup if warmup is not None else resolved_warmup(config.schedule, config.steps)
+        warmup = warmup if warmup is not None else resolve_warmup(config.schedule, config.steps)
         dtype = dtype if dtype != "auto" else known.dtype
         decided: dict[str, Any] = {
             "optim": optim,
@@ -174,7 +174,7 @@ class Trainer:
         self.model.to(self.device).train()
         if self.config.compile:
             self.model.compile()
-        lr = resolved_lr(self.config.optim, self.model)
+        lr = resolve_lr(self.config.optim, self.model)
         self.optimizer = build_optimizer(self.model, self.config.optim, lr)
 
     def _faster_dtype(self) -> str:
@@ -226,8 +226,8 @@ class Trainer:
             total = total + nats.detach()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.optim.clip or math.inf).item()
         read, loss = objective.bytes(batch), objective.loss(total.item(), batch)
-        self._demand_finite(loss, f"a loss of {loss} {objective.unit}", counters.step + 1)
-        self._demand_finite(norm, f"a gradient of norm {norm}", counters.step + 1)
+        self._check_finite(loss, f"a loss of {loss} {objective.unit}", counters.step + 1)
+        self._check_finite(norm, f"a gradient of norm {norm}", counters.step + 1)
         set_lr(self.optimizer, lr)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -260,7 +260,7 @@ class Trainer:
         assert self.config.optim.lr is not None
         return learning_rate(self.config.schedule, self.config.optim.lr, self.config.steps, step)
 
-    def _demand_finite(self, value: float, what: str, step: int) -> None:
+    def _check_finite(self, value: float, what: str, step: int) -> None:
         if math.isfinite(value):
             return
         self._log({"kind": "end", "step": step, "reason": "not finite"})
@@ -273,34 +273,34 @@ class Trainer:
         at, unit = {"step": counters.step}, self.objective.unit
         if (figures := self._validate()) is not None:
             loss = figures[self.objective.measure]
-            self._demand_finite(loss, f"a validation loss of {loss} {unit}", counters.step)
+            self._check_finite(loss, f"a validation loss of {loss} {unit}", counters.step)
             self._log({"kind": "valid", **at, **figures, "bytes": counters.bytes, "seconds": counters.seconds})
             others = "".join(f" · {name} {value:.3f}" for name, value in figures.items() if name != self.objective.measure)
             self.display.say(f"step {counters.step}: validation {loss:.3f} {unit}{others}")
             counters = counters.validated(loss, figures.get("accuracy"))
             if counters.best_step == counters.step:
                 with self._writing():
-                    checkpoint.save(self.model, self.out)
+                    run_folder.save(self.model, self.out)
         if self.hooks.sample is not None:
-            with undisturbed(self.model, self.device):
+            with evaluation_mode(self.model, self.device):
                 text = self.hooks.sample(self.model, counters.step)
             self._log({"kind": "sample", **at, "text": text})
             self.display.say(text)
         return counters
 
     def _validate(self) -> dict[str, float] | None:
-        with undisturbed(self.model, self.device):
+        with evaluation_mode(self.model, self.device):
             return self.objective.validate(self.config.batch // self.config.accumulate, self._place())
 
     def _save(self, counters: Counters) -> None:
         # An update can ruin the weights and still have had a finite gradient: what is saved must predict something.
-        with undisturbed(self.model, self.device):
+        with evaluation_mode(self.model, self.device):
             nats = self._nats(self.objective.batch(counters.samples, self.config.batch // self.config.accumulate)).item()
-        self._demand_finite(nats, f"weights whose loss is {nats}", counters.step)
+        self._check_finite(nats, f"weights whose loss is {nats}", counters.step)
         with self._writing():
             path = save_state(self.out, self.model, self.optimizer, counters, self.config.save.keep)
             if counters.best is None:
-                checkpoint.save(self.model, self.out)
+                run_folder.save(self.model, self.out)
         self._log({"kind": "save", "step": counters.step, "path": path.relative_to(self.out).as_posix()})
 
     def _end(self, counters: Counters) -> Result:
@@ -308,7 +308,7 @@ class Trainer:
         self._log({"kind": "end", "step": counters.step, "reason": reason})
         with self._writing():
             self._close()
-            checkpoint.seal(self.out)
+            run_folder.seal(self.out)
         if reason == "interrupted":
             self.display.tell(f"stopped after step {counters.step}; go on with: {resume_command(self.out)}")
         return self._result(counters, reason)

@@ -29,7 +29,7 @@ from subquad import models
 from subquad.config import Config
 from subquad.data import read_subwords, read_tokenizer
 from subquad.errors import RunError
-from subquad.models.model import Model, TextCodec
+from subquad.models.base import Model, TextCodec
 
 CONFIG, WEIGHTS, TRAIN, MANIFEST = "config.json", "model.safetensors", "train.yaml", "manifest.json"
 TOKENIZER = "tokenizer.json"
@@ -78,7 +78,7 @@ def load(path: str | Path, device: str | torch.device = "cpu", verify: bool = Tr
     Raises ``RunError``, in one sentence, for a folder that is no run, a damaged file, or weights that do not fit the config, and
     ``ValueError`` for a device that is not there.
     """
-    device = found_device(device)
+    device = check_device(device)
     folder = _folder(path)
     if verify:
         covered = read_manifest(folder).files
@@ -89,7 +89,7 @@ def load(path: str | Path, device: str | torch.device = "cpu", verify: bool = Tr
             model: nn.Module = models.build_model(config)
     except (ValueError, TypeError) as error:
         raise RunError(f"{folder / CONFIG} does not describe a model of this version: {error}") from error
-    tensors = read_tensors(folder / WEIGHTS, shapes_of(model), device)
+    tensors = read_tensors(folder / WEIGHTS, state_shapes(model), device)
     model.load_state_dict(tensors, assign=True)
     assert not any(tensor.is_meta for tensor in model.state_dict().values())
     if isinstance(model, Model):
@@ -97,7 +97,7 @@ def load(path: str | Path, device: str | torch.device = "cpu", verify: bool = Tr
     return model.eval()
 
 
-def found_device(device: str | torch.device) -> torch.device:
+def check_device(device: str | torch.device) -> torch.device:
     """That device. Raises ``ValueError`` for one that PyTorch does not know or see."""
     try:
         found = torch.device(device)
@@ -112,7 +112,7 @@ def load_weights(model: nn.Module, path: str | Path, verify: bool = True) -> Non
     folder = _folder(path)
     if verify:
         check(folder, [WEIGHTS])
-    model.load_state_dict(read_tensors(folder / WEIGHTS, shapes_of(model)))
+    model.load_state_dict(read_tensors(folder / WEIGHTS, state_shapes(model)))
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -199,13 +199,13 @@ def read_tensors(path: Path, expected: Mapping[str, Shape] | None = None, device
         return {name: file.get_tensor(name).clone().to(device) for name in found}
 
 
-def shapes_of(model: nn.Module) -> dict[str, Shape]:
+def state_shapes(model: nn.Module) -> dict[str, Shape]:
     """Names and shapes of what a checkpoint of the model holds."""
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
 def tensor_file(tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> Content:
-    """What ``write_atomically`` and ``replace`` take to write a safetensors file; a failing disk is an ``OSError``."""
+    """What ``write_atomic`` and ``replace`` take to write a safetensors file; a failing disk is an ``OSError``."""
 
     def write(path: Path) -> None:
         try:
@@ -222,7 +222,7 @@ def as_json(value: object) -> bytes:
     return (json.dumps(value, indent=2) + "\n").encode("utf-8")
 
 
-def write_atomically(path: Path, content: Content) -> None:
+def write_atomic(path: Path, content: Content) -> None:
     """Writes a file under a temporary name in the same folder and renames it; after a crash the old or the new one is there, whole."""
     temporary = _temporary(path)
     try:
@@ -284,7 +284,7 @@ def _write_manifest(folder: Path, manifest: Manifest) -> None:
     values = {"files": dict(sorted(manifest.files.items()))}
     if manifest.replacing:
         values["replacing"] = dict(sorted(manifest.replacing.items()))
-    write_atomically(folder / MANIFEST, as_json(values))
+    write_atomic(folder / MANIFEST, as_json(values))
 
 
 def _settled(folder: Path) -> dict[str, str]:
@@ -336,7 +336,7 @@ def _tokenizer(folder: Path, model: Model) -> TextCodec | None:
     if not path.exists():
         return None
     try:
-        tokenizer = read_tokenizer(path) if model.lossless else read_subwords(path)
+        tokenizer = read_tokenizer(path) if model.reversible else read_subwords(path)
     except ValueError as error:
         raise RunError(str(error)) from error
     with _opened(folder / WEIGHTS) as file:

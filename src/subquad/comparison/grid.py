@@ -16,11 +16,11 @@ from subquad.comparison.results import Role
 from subquad.config import override, parse
 from subquad.evaluation.flops import count_flops, skeleton
 from subquad.models import parse_model
+from subquad.models.base import causal_model
 from subquad.models.encoder import Encoder
-from subquad.models.model import causal_model
 from subquad.training.beginning import CLASSIFIER, ENCODER
 from subquad.training.config import OptimConfig, TrainConfig
-from subquad.training.optim import resolved_lr
+from subquad.training.optim import resolve_lr
 
 Values = dict[str, Any]
 
@@ -92,7 +92,7 @@ def _resolved(name: str, spec: ModelSpec, experiment: Experiment, others: Mappin
     try:
         config = model_config(spec)
         options = flat(experiment.train) | flat(spec.train)
-        _demand_unsettled(options, _OF_DATA, "use set, seeds, budget, lr or data")
+        _check_unsettled(options, _OF_DATA, "use set, seeds, budget, lr or data")
         if spec.solve is None:
             return _costed(config, options, spec.note)
         target = others[spec.solve.like].training_flops_per_byte
@@ -122,7 +122,7 @@ def model_config(spec: ModelSpec) -> Values:
     return parse_model(override(base, changes)).model_dump(mode="json")
 
 
-def _demand_unsettled(options: Mapping[str, Any], of_data: Sequence[str], remedy: str) -> None:
+def _check_unsettled(options: Mapping[str, Any], of_data: Sequence[str], remedy: str) -> None:
     if own := [key for key in options if key.split(".")[0] in _SETTLED or key.startswith(tuple(of_data))]:
         raise ValueError(f"the training option {own[0]!r} is settled by the experiment: {remedy}")
 
@@ -189,7 +189,7 @@ def final_cells(experiment: Experiment, models: Mapping[str, Resolved], rates: M
                 elif experiment.budget:
                     lr = learning_rate(experiment, name, models[name], rates)
                     cells.append(_cell(experiment, models[name], name, data, seed, lr, "final", experiment.budget))
-    _demand_one_measure(cells)
+    _check_one_measure(cells)
     return cells
 
 
@@ -200,7 +200,7 @@ def learning_rate(experiment: Experiment, name: str, model: Resolved, rates: Map
 
 
 def _default_lr(model: Resolved) -> float:
-    return resolved_lr(OptimConfig(), skeleton(model.config))
+    return resolve_lr(OptimConfig(), skeleton(model.config))
 
 
 def _cell(experiment: Experiment, model: Resolved, name: str, data: str, seed: int, lr: float, role: Role, budget: Budget) -> Cell:
@@ -224,7 +224,7 @@ def _label_cell(experiment: Experiment, model: Resolved, name: str, data: str, s
     spec, tokens = experiment.data[data], experiment.models[name].tokens
     own = flat(labels.train)
     try:
-        _demand_unsettled(own, _OF_LABELS, "use labels.steps, columns, test and set, seeds or data")
+        _check_unsettled(own, _OF_LABELS, "use labels.steps, columns, test and set, seeds or data")
         classifier = parse_model({"kind": CLASSIFIER, "backbone": model.config}).model_dump(mode="json")
         config = parse_model(override(classifier, labels.set)).model_dump(mode="json")
         lr = float(own.get("optim.lr") or _default_lr(model))
@@ -242,7 +242,7 @@ def _label_cell(experiment: Experiment, model: Resolved, name: str, data: str, s
     return Cell(name, data, seed, lr, "final", config, options, spec, Budget(steps=labels.steps), model, begin)
 
 
-def _demand_one_measure(cells: Sequence[Cell]) -> None:
+def _check_one_measure(cells: Sequence[Cell]) -> None:
     """Raises ``ValueError`` for a text on which some guess what comes next and some what is hidden."""
     measured: dict[str, Cell] = {}
     for cell in cells:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from subquad.comparison.cells import model_config
 from subquad.comparison.experiment import Costs, CostSpec, ModelSpec
+from subquad.comparison.grid import model_config
 from subquad.comparison.results import CostCurve
 from subquad.evaluation.flops import count_flops
 

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from subquad.layers.long_filter import ImplicitFilterConfig, TwoSidedFilter, WindowConfig
-from subquad.layers.monarch_mixer import MonarchMixer, MonarchMixerConfig
+from subquad.layers.m2_bert_mixer import M2BertMixer, M2BertMixerConfig
 
 SMALL = ImplicitFilterConfig(features=5, width=6)
 LENGTH = 11
 
 
-def mixer_of(**options: Any) -> MonarchMixer:
+def mixer_of(**options: Any) -> M2BertMixer:
     torch.manual_seed(0)
-    return MonarchMixerConfig(**{"filter": SMALL, **options}).build(4, LENGTH).double()
+    return M2BertMixerConfig(**{"filter": SMALL, **options}).build(4, LENGTH).double()
 
 
 def toeplitz(taps: Tensor, reverse: Tensor | None) -> Tensor:

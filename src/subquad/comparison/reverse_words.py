@@ -7,7 +7,7 @@ import re
 import numpy as np
 
 from subquad.data import Corpus
-from subquad.data.order import keyed
+from subquad.data.shuffle import keyed
 
 READ = 4_000_000  # bytes of the corpus that words are taken from
 LINES = 60_000

@@ -8,13 +8,13 @@ from pydantic import BeforeValidator, SerializeAsAny
 
 from subquad.config import parse, suggest
 from subquad.layers.attention import AttentionConfig
-from subquad.layers.causal_monarch import CausalMonarchConfig
+from subquad.layers.base import MixerConfig
 from subquad.layers.hyena import HyenaConfig
 from subquad.layers.hyena_2d import Hyena2dConfig
 from subquad.layers.linear_attention import LinearAttentionConfig
-from subquad.layers.mixer import MixerConfig
+from subquad.layers.m2_bert_mixer import M2BertMixerConfig
+from subquad.layers.m2_gpt_mixer import M2GptMixerConfig
 from subquad.layers.monarch import MonarchConfig
-from subquad.layers.monarch_mixer import MonarchMixerConfig
 
 MIXERS: dict[str, type[MixerConfig]] = {
     "attention": AttentionConfig,
@@ -22,8 +22,8 @@ MIXERS: dict[str, type[MixerConfig]] = {
     "hyena": HyenaConfig,
     "hyena_2d": Hyena2dConfig,
     "monarch": MonarchConfig,
-    "monarch_mixer": MonarchMixerConfig,
-    "causal_monarch": CausalMonarchConfig,
+    "monarch_mixer": M2BertMixerConfig,
+    "causal_monarch": M2GptMixerConfig,
 }
 
 

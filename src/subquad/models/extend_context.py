@@ -17,15 +17,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from subquad.layers.base import MixerConfig
 from subquad.layers.long_filter import ImplicitFilter, ImplicitFilterConfig
-from subquad.layers.mixer import MixerConfig
 from subquad.models.encoder import Encoder
 
 Filters = Literal["continued", "stretched"]
 
 
 @torch.no_grad()
-def lengthened(encoder: Encoder, max_len: int, filters: Filters) -> Encoder:
+def extend_context(encoder: Encoder, max_len: int, filters: Filters) -> Encoder:
     """A new encoder with the same weights and a context of ``max_len`` ids, in evaluation mode.
 
     Raises ``ValueError`` for what is no encoder, a context that is no longer than the old one, another way with filters, and mixers with

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from subquad.comparison.cells import final_cells, flat, rate_cells, resolve, steps_for
 from subquad.comparison.experiment import Budget, Experiment
+from subquad.comparison.grid import final_cells, flat, rate_cells, resolve, steps_for
 from subquad.config import parse
 from subquad.evaluation.flops import count_flops
 

@@ -25,7 +25,7 @@ from subquad.ops.short_conv import channel_dots, short_conv, short_conv_gradient
 Filter = tuple[Tensor | Spectrum, Tensor | None]  # (D, K) at lags from 0 on, and at lags from -1 on backwards; a spectrum holds both
 
 
-def conv_chain(
+def gated_conv(
     p: Tensor, short: Tensor, bias: Tensor, filters: Sequence[Filter], skip: Tensor, gates: Sequence[int], real: Tensor | None = None
 ) -> Tensor:
     """See the module's docstring. ``short`` (P, D, taps) and ``bias`` (P, D) are the short convolution's.

@@ -26,11 +26,11 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from subquad.layers.base import MixerConfig, OptimizerHint
 from subquad.layers.gated_conv import GatedConv, GatedConvState, ShortFilter, Skip, Taps
 from subquad.layers.long_filter import AnyFilterConfig, ImplicitFilterConfig
-from subquad.layers.mixer import MixerConfig, OptimizerHint
 from subquad.ops.causal_monarch import causal_monarch_conv, prepare_taps
-from subquad.ops.conv_chain import Filter
+from subquad.ops.gated_conv_cpu import Filter
 from subquad.ops.long_conv import long_conv
 from subquad.ops.online_conv import OnlineConvState, OnlineFilter, init_online_conv, prefill_online_conv
 from subquad.ops.online_monarch import OnlineBasis, OnlineBasisState, init_online_basis, prefill_online_basis
@@ -38,7 +38,7 @@ from subquad.ops.short_conv import short_conv
 from subquad.state import State
 
 
-class CausalMonarchConfig(MixerConfig):
+class M2GptMixerConfig(MixerConfig):
     """``heads`` share the filters; ``order`` is N; ``short_kernel`` counts the taps of the short convolution.
 
     ``block`` is b, the positions of a block of the learned basis, any number: what the context lacks of whole blocks counts as zeros. By
@@ -59,17 +59,17 @@ class CausalMonarchConfig(MixerConfig):
             raise ValueError('block is of a learned basis, and this one is "dft": set basis="learned", or leave block out')
         return self
 
-    def build(self, dim: int, max_len: int) -> CausalMonarch:
-        return CausalMonarch(self, dim, max_len)
+    def build(self, dim: int, max_len: int) -> M2GptMixer:
+        return M2GptMixer(self, dim, max_len)
 
 
-class CausalMonarch(GatedConv):
+class M2GptMixer(GatedConv):
     """See the module's docstring. Raises ``ValueError`` when heads do not divide the width.
 
     Inside, every head of every row is a row of its own, of ``dim`` channels.
     """
 
-    def __init__(self, config: CausalMonarchConfig, dim: int, max_len: int) -> None:
+    def __init__(self, config: M2GptMixerConfig, dim: int, max_len: int) -> None:
         super().__init__()
         if dim % config.heads:
             raise ValueError(f"dim {dim} is no multiple of {config.heads} heads: change one of them")
@@ -158,9 +158,9 @@ class CausalBasis(nn.Module):
         b = isqrt(2 * length - 1) + 1 if block is None else min(block, length)
         h = -(-length // b)
         self.a, self.c = nn.Parameter(torch.empty(b, b)), nn.Parameter(torch.empty(b, h, h))
-        self.initialise(0.0)
+        self.init_weights(0.0)
 
-    def initialise(self, std: float) -> None:
+    def init_weights(self, std: float) -> None:
         """Zeros, whatever the model's ``std``."""
         nn.init.zeros_(self.a)
         nn.init.zeros_(self.c)
@@ -180,5 +180,5 @@ class SharedConvState(State):
     entering: OnlineBasisState | None
     leaving: OnlineBasisState | None
 
-    def restart(self, rows: Sequence[bool], fresh: Self) -> None:
-        super().restart([row for row in rows for _ in range(self.heads)], fresh)
+    def reset(self, rows: Sequence[bool], fresh: Self) -> None:
+        super().reset([row for row in rows for _ in range(self.heads)], fresh)

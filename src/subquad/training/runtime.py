@@ -14,15 +14,15 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from subquad.checkpoint import found_device
 from subquad.layers.stack import Block
+from subquad.run_folder import check_device
 
 
-def resolved_device(name: str) -> torch.device:
+def resolve_device(name: str) -> torch.device:
     """The device of that name; "auto" is the GPU if there is one. Raises ``ValueError`` for one that is not there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return found_device(name)
+    return check_device(name)
 
 
 @contextmanager
@@ -50,7 +50,7 @@ def checkpointed(model: nn.Module, enabled: bool = True) -> Iterator[None]:
 
 
 @contextmanager
-def undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
+def evaluation_mode(model: nn.Module, device: torch.device) -> Iterator[None]:
     """Evaluation mode, no gradients, and random numbers of its own: training goes on as if nothing had been in between."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
         model.eval()

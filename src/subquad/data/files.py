@@ -67,7 +67,7 @@ class File:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Held:
+class InMemory:
     """Bytes in memory as a source."""
 
     values: Bytes

@@ -16,7 +16,7 @@ _EVERY = 30.0  # seconds between plain lines
 _TAIL = 4096  # bytes of a log that hold its last line
 
 
-class Watch:
+class GridProgress:
     """Shows how far the cells are, on stderr. A cell counts by the share of its steps that its log tells of."""
 
     def __init__(self, quiet: bool = False, console: Console | None = None) -> None:

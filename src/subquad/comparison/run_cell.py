@@ -18,26 +18,26 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from subquad import api
-from subquad.checkpoint import as_json, write_atomically
-from subquad.comparison.cells import Cell, with_steps
+from subquad.comparison.evaluate import judge
 from subquad.comparison.experiment import Way, found_paths
-from subquad.comparison.judging import judge
+from subquad.comparison.grid import Cell, with_steps
 from subquad.comparison.results import Outcome
-from subquad.comparison.tasks import reverse_lines
+from subquad.comparison.reverse_words import reverse_lines
 from subquad.data import Corpus, MaskConfig
 from subquad.errors import RunError
 from subquad.evaluation.decoding import measure_decoding
 from subquad.evaluation.flops import count_parameters
 from subquad.evaluation.memory import peak_memory
-from subquad.evaluation.record import Point, Record, read_record
 from subquad.evaluation.throughput import seconds
 from subquad.models import build_model
+from subquad.models.base import CausalModel, Model
 from subquad.models.encoder import Encoder
-from subquad.models.model import CausalModel, Model
+from subquad.run_folder import as_json, write_atomic
+from subquad.run_log import Point, Record, read_run_log
 from subquad.training.config import OptimConfig
-from subquad.training.machine import resolved_device
 from subquad.training.objectives import cross_entropy_sum
 from subquad.training.optim import build_optimizer
+from subquad.training.runtime import resolve_device
 
 OUTCOME = "outcome.json"
 
@@ -67,7 +67,7 @@ def execute(cell: Cell, folder: Path, ways: Sequence[Way], probes: Sequence[str]
         kind = "" if isinstance(error, RunError | ValueError) else f"{type(error).__name__}: "
         outcome = replace(waiting(cell), status="failed", error=f"{kind}{error}")
     if outcome is not None:
-        write_atomically(folder / OUTCOME, as_json(asdict(outcome)))
+        write_atomic(folder / OUTCOME, as_json(asdict(outcome)))
     return outcome
 
 
@@ -98,9 +98,9 @@ def _outcome(cell: Cell, folder: Path, ways: Sequence[Way], probes: Sequence[str
         start = None if resume else init
         api.train(None if resume else cell.config, paths, run, options, init=start, resume=resume, quiet=True, report=False)
     except RunError:
-        if not (run / "config.json").is_file() or read_record(run).ended != "not finite":
+        if not (run / "config.json").is_file() or read_run_log(run).ended != "not finite":
             raise
-    record = read_record(run)
+    record = read_run_log(run)
     if record.ended == "interrupted":
         return None
     known = replace(waiting(cell), **_trained(cell, record))
@@ -136,7 +136,7 @@ def data_paths(cell: Cell, folder: Path) -> list[str]:
     made = folder.parent / f"{cell.spec.task}.txt"
     if not made.is_file():
         made.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(made, reverse_lines(Corpus.open(paths)))
+        write_atomic(made, reverse_lines(Corpus.open(paths)))
     return [str(made)]
 
 
@@ -145,7 +145,7 @@ def timed_options(cell: Cell) -> dict[str, Any]:
     assert cell.budget.seconds is not None
     with torch.random.fork_rng():
         model = build_model(cell.config)
-        model.to(resolved_device(str(cell.options.get("device", "auto"))))
+        model.to(resolve_device(str(cell.options.get("device", "auto"))))
         taken = seconds(training_step(model, cell), repeat=3)
     return with_steps(cell.options, max(1, int(cell.budget.seconds / taken)), cell.resolved)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from subquad.ops import fft_conv
-from subquad.ops.conv_chain import Filter, conv_chain, conv_chain_composed
+from subquad.ops.gated_conv_cpu import Filter, conv_chain_composed, gated_conv
 from subquad.ops.long_conv import spectrum
 
 BATCH, DIM, LENGTH = 2, 5, 70
@@ -43,7 +43,7 @@ def test_values_and_gradients(gates: tuple[int, ...], filters: int, masked: bool
     if real is not None:
         p.data.masked_fill_(~real[:, None, None], torch.inf)
     held = filters_of(taps, filters, two_sided)
-    fast = conv_chain(p, short, bias, held, skip, gates, real)
+    fast = gated_conv(p, short, bias, held, skip, gates, real)
     slow = conv_chain_composed(p, short, bias, held, skip, gates, real, method="direct")
     torch.testing.assert_close(fast, slow)
     upstream = torch.randn_like(fast)
@@ -57,13 +57,13 @@ def test_gradients_against_differences() -> None:
     p, short, bias, skip, taps = small
     small = [p[:1], short[:, :2], bias[:, :2], skip[:, :2], taps[:2]]
     leaves = [tensor.clone().requires_grad_() for tensor in small]
-    assert torch.autograd.gradcheck(lambda p, short, bias, skip, taps: conv_chain(p, short, bias, [(taps, None)], skip, (1, 0)), leaves)
+    assert torch.autograd.gradcheck(lambda p, short, bias, skip, taps: gated_conv(p, short, bias, [(taps, None)], skip, (1, 0)), leaves)
 
 
 def test_only_what_is_asked_for_gets_a_gradient() -> None:
     p, short, bias, skip, taps = (tensor.detach() for tensor in inputs((1, 0), 1, False))
     bias.requires_grad_()
-    y = conv_chain(p, short, bias, [(taps, None)], skip, (1, 0))
+    y = gated_conv(p, short, bias, [(taps, None)], skip, (1, 0))
     y.sum().backward()
     twin = bias.detach().requires_grad_()
     conv_chain_composed(p, short, twin, [(taps, None)], skip, (1, 0)).sum().backward()
@@ -74,7 +74,7 @@ def test_only_what_is_asked_for_gets_a_gradient() -> None:
 def test_half_precision_loses_only_the_digits_of_its_input_and_output(dtype: torch.dtype) -> None:
     p, short, bias, skip, taps = (tensor.detach().float() for tensor in inputs((1, 0), 1, False))
     p = p.to(dtype).requires_grad_()
-    y = conv_chain(p, short, bias, [(taps, None)], skip, (1, 0))
+    y = gated_conv(p, short, bias, [(taps, None)], skip, (1, 0))
     whole = p.detach().float().requires_grad_()
     twin = conv_chain_composed(whole, short, bias, [(taps, None)], skip, (1, 0))
     assert y.dtype == dtype
@@ -90,7 +90,7 @@ def test_spectra_made_before_give_the_same() -> None:
     p, short, bias, skip, *taps = (tensor.detach() for tensor in inputs((2, 0, 1), 3, True))
     held = filters_of(taps, 3, True)
     made: list[Filter] = [(spectrum(taps[n], LENGTH + 9, taps[3 + n]), None) for n in range(3)]
-    ours, twin = (conv_chain(p, short, bias, one, skip, (2, 0, 1)) for one in (made, held))
+    ours, twin = (gated_conv(p, short, bias, one, skip, (2, 0, 1)) for one in (made, held))
     torch.testing.assert_close(ours, twin)
 
 
@@ -103,7 +103,7 @@ def test_only_p_the_parameters_and_the_outputs_of_filters_are_kept() -> None:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        conv_chain(p, short, bias, filters_of(taps, 3, False), skip, (2, 0, 1))
+        gated_conv(p, short, bias, filters_of(taps, 3, False), skip, (2, 0, 1))
     parameters = sum(tensor.numel() for tensor in (short, bias, skip, *taps))
     assert sum(kept.values()) == p.numel() + 3 * BATCH * DIM * LENGTH + parameters
 
@@ -111,7 +111,7 @@ def test_only_p_the_parameters_and_the_outputs_of_filters_are_kept() -> None:
 @pytest.mark.parametrize(("taps", "length"), [(3, LENGTH), (LENGTH, 20), (0, LENGTH), (LENGTH, 0)])
 def test_short_filters_and_inputs_take_the_other_way(taps: int, length: int) -> None:
     p, short, bias, skip, k = inputs((1, 0), 1, False, taps=taps, length=length)
-    ours = conv_chain(p, short, bias, [(k, None)], skip, (1, 0))
+    ours = gated_conv(p, short, bias, [(k, None)], skip, (1, 0))
     twin = conv_chain_composed(p, short, bias, [(k, None)], skip, (1, 0), method="fft")
     torch.testing.assert_close(ours, twin)
 
@@ -119,7 +119,7 @@ def test_short_filters_and_inputs_take_the_other_way(taps: int, length: int) -> 
 def test_filters_of_two_lengths() -> None:
     p, short, bias, skip, k, other = inputs((1, 0), 2, False)
     held: list[Filter] = [(k, None), (other[:, :30], None)]
-    ours, twin = conv_chain(p, short, bias, held, skip, (1, 0)), conv_chain_composed(p, short, bias, held, skip, (1, 0), method="direct")
+    ours, twin = gated_conv(p, short, bias, held, skip, (1, 0)), conv_chain_composed(p, short, bias, held, skip, (1, 0), method="direct")
     torch.testing.assert_close(ours, twin)
 
 
@@ -129,7 +129,7 @@ def test_what_does_not_fit_is_told() -> None:
     def refused(match: str, **changed: Any) -> None:
         given: dict[str, Any] = {"p": p, "short": short, "bias": bias, "filters": [(k, None)], "skip": skip, "gates": (1, 0)} | changed
         with pytest.raises(ValueError, match=match):
-            conv_chain(**given)
+            gated_conv(**given)
 
     for gates in ((0,), (0, 0), (-2, 0), (0, 1, 0), ()):
         refused("each part but the last must gate once", gates=gates)

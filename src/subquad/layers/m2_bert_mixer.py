@@ -17,15 +17,15 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from subquad.layers.base import MixerConfig, Prepared, check_width
 from subquad.layers.gated_conv import GatedConv, GatedConvState, ShortFilter, Skip, Taps
 from subquad.layers.long_filter import AnyFilterConfig, ImplicitFilterConfig
-from subquad.layers.mixer import MixerConfig, Prepared, check_width
-from subquad.ops.conv_chain import Filter
+from subquad.ops.gated_conv_cpu import Filter
 from subquad.ops.long_conv import long_conv
 from subquad.state import State
 
 
-class MonarchMixerConfig(MixerConfig):
+class M2BertMixerConfig(MixerConfig):
     """``residual`` is the convolution of the mixer's input; ``norm`` puts a LayerNorm before both (the code's "training additions").
 
     ``short_kernel`` counts the taps of the short convolution.
@@ -42,14 +42,14 @@ class MonarchMixerConfig(MixerConfig):
     def causal(self) -> bool:
         return not self.two_sided
 
-    def build(self, dim: int, max_len: int) -> MonarchMixer:
-        return MonarchMixer(self, dim, max_len)
+    def build(self, dim: int, max_len: int) -> M2BertMixer:
+        return M2BertMixer(self, dim, max_len)
 
 
-class MonarchMixer(GatedConv):
+class M2BertMixer(GatedConv):
     """See the module's docstring."""
 
-    def __init__(self, config: MonarchMixerConfig, dim: int, max_len: int) -> None:
+    def __init__(self, config: M2BertMixerConfig, dim: int, max_len: int) -> None:
         super().__init__()
         self.config, self.dim, self.max_len = config, dim, max_len
         self.two_sided, self.filters, self.gates = config.two_sided, 1 + config.residual, (0, 1)

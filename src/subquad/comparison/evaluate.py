@@ -14,15 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from subquad import api
-from subquad.checkpoint import TOKENIZER
-from subquad.comparison.cells import Cell
 from subquad.comparison.experiment import SPLIT_SEED, Labels, Way, found_paths
+from subquad.comparison.grid import Cell
 from subquad.comparison.probes import probe
 from subquad.data import Corpus, Span, read_labelled, span_text
 from subquad.errors import RunError
 from subquad.inference import answer_spans
+from subquad.models.base import CausalModel, Model
 from subquad.models.encoder import Encoder
-from subquad.models.model import CausalModel, Model
+from subquad.run_folder import TOKENIZER
 from subquad.training.config import read
 from subquad.training.masked import MaskedPrediction
 from subquad.training.objectives import Place
@@ -51,7 +51,7 @@ def judge(model: Model, cell: Cell, run: Path, paths: Sequence[str], ways: Seque
 
 def _labelled(model: Model, cell: Cell, labels: Labels, paths: Sequence[str]) -> dict[str, Any]:
     """Bits of a label and GLUE's figures on the held-out texts; of numbers the figures alone."""
-    numbers = api.estimates(model)
+    numbers = api.is_regression(model)
     held_out, fractions = found_paths(labels.test), cell.spec.fractions
     test = read_labelled(paths, (), held_out, labels.columns, fractions, SPLIT_SEED, numbers=numbers).test
     if not test:
@@ -59,9 +59,9 @@ def _labelled(model: Model, cell: Cell, labels: Labels, paths: Sequence[str]) ->
     texts, truth = [one.text for one in test], [one.label for one in test]
     size = sum(map(len, texts))
     if numbers:
-        return {"figures": api.number_agreement(api.estimate(model, texts), truth), "scored_bytes": size}
+        return {"figures": api.regression_metrics(api.regress(model, texts), truth), "scored_bytes": size}
     found = api.classify(model, texts)
-    figures = dict(api.agreement(found, truth) or {})
+    figures = dict(api.classification_metrics(found, truth) or {})
     bits = [-math.log2(max(one.probabilities[cast(str, label)], _LEAST)) for one, label in zip(found, truth, strict=True)]
     return {"bits": {"basic": sum(bits) / len(bits)}, "accuracy": figures.pop("accuracy"), "figures": figures, "scored_bytes": size}
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from subquad import checkpoint
+from subquad import run_folder
 from subquad.errors import RunError
 from subquad.training.optim import optimizer_tensors, restore_optimizer
 
@@ -50,8 +50,8 @@ def check_out(out: str | Path, resume: bool = False) -> None:
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file, expected a folder for the run: give another --out")
     if resume:
-        if not (out / checkpoint.TRAIN).is_file():
-            raise ValueError(f"{out} holds no run to resume: expected a {checkpoint.TRAIN} there; give the folder of a run")
+        if not (out / run_folder.TRAIN).is_file():
+            raise ValueError(f"{out} holds no run to resume: expected a {run_folder.TRAIN} there; give the folder of a run")
     elif out.is_dir() and any(out.iterdir()):
         raise ValueError(f"{out} is not empty: give another --out, or go on with the run there by --resume")
     try:
@@ -66,14 +66,14 @@ def save_state(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer, co
     """Writes the checkpoint of a step and removes all but the last ``keep``; a failure leaves those that were there."""
 
     def fill(folder: Path) -> None:
-        checkpoint.save(model, folder)
+        run_folder.save(model, folder)
         tensors = optimizer_tensors(model, optimizer) | _random_states()
-        checkpoint.write_atomically(folder / OPTIMIZER, checkpoint.tensor_file(tensors))
-        checkpoint.write_atomically(folder / PROGRESS, checkpoint.as_json(asdict(counters)))
-        checkpoint.seal(folder)
+        run_folder.write_atomic(folder / OPTIMIZER, run_folder.tensor_file(tensors))
+        run_folder.write_atomic(folder / PROGRESS, run_folder.as_json(asdict(counters)))
+        run_folder.seal(folder)
 
     path = out / "state" / f"step-{counters.step:08d}"
-    checkpoint.write_folder(path, fill)
+    run_folder.write_folder(path, fill)
     _prune(out, path, keep)
     return path
 
@@ -86,7 +86,7 @@ def newest_state(out: Path, tell: Callable[[str], None] = lambda text: None) -> 
     folders = _states(out)
     for folder in reversed(folders):
         try:
-            checkpoint.check(folder)
+            run_folder.check(folder)
         except RunError:
             tell(f"{folder} is damaged and left out")
         else:
@@ -98,8 +98,8 @@ def newest_state(out: Path, tell: Callable[[str], None] = lambda text: None) -> 
 
 def restore_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Counters:
     """Puts weights, optimizer and random number generators back where that checkpoint had them."""
-    checkpoint.load_weights(model, folder)
-    tensors = checkpoint.read_tensors(folder / OPTIMIZER)
+    run_folder.load_weights(model, folder)
+    tensors = run_folder.read_tensors(folder / OPTIMIZER)
     torch.set_rng_state(tensors.pop("rng/cpu"))
     for name in [name for name in tensors if name.startswith("rng/cuda:")]:
         number, state = int(name.rpartition(":")[2]), tensors.pop(name)

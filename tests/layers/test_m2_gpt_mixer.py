@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from subquad.config import parse
-from subquad.layers.causal_monarch import CausalMonarch, CausalMonarchConfig
+from subquad.layers.base import Mixer
 from subquad.layers.hyena import Hyena, HyenaConfig
 from subquad.layers.long_filter import ImplicitFilterConfig
-from subquad.layers.mixer import Mixer
+from subquad.layers.m2_gpt_mixer import M2GptMixer, M2GptMixerConfig
 from subquad.ops.causal_monarch import causal_monarch_conv_direct
 from subquad.training.optim import decayed_names
 
@@ -20,16 +20,16 @@ SMALL = ImplicitFilterConfig(features=5, width=6)
 LENGTH = 13
 
 
-def mixer_of(std: float = 0.3, dim: int = 8, **options: Any) -> CausalMonarch:
+def mixer_of(std: float = 0.3, dim: int = 8, **options: Any) -> M2GptMixer:
     torch.manual_seed(0)
-    mixer = CausalMonarchConfig(**{"heads": 2, "filter": SMALL, **options}).build(dim, LENGTH).double()
+    mixer = M2GptMixerConfig(**{"heads": 2, "filter": SMALL, **options}).build(dim, LENGTH).double()
     if mixer.basis is not None:
         nn.init.normal_(mixer.basis.a, std=std)
         nn.init.normal_(mixer.basis.c, std=std)
     return mixer
 
 
-def convolved(mixer: CausalMonarch, z: Tensor, taps: Tensor) -> Tensor:
+def convolved(mixer: M2GptMixer, z: Tensor, taps: Tensor) -> Tensor:
     """One head's convolution (B, T, D / H) by the slow twin; plain powers where no basis is learned."""
     a, c = (torch.zeros(5, 5), torch.zeros(5, 3, 3)) if mixer.basis is None else mixer.basis.factors
     return causal_monarch_conv_direct(z.mT, taps, a.double(), c.double()).mT
@@ -56,7 +56,7 @@ def test_every_head_is_its_formula_with_the_filters_of_all(order: int, basis: di
 
 def test_one_head_without_a_learned_basis_is_hyena() -> None:
     torch.manual_seed(0)
-    hyena, mixer = HyenaConfig(order=3, filter=SMALL).build(8, LENGTH), CausalMonarchConfig(heads=1, order=3, filter=SMALL).build(8, LENGTH)
+    hyena, mixer = HyenaConfig(order=3, filter=SMALL).build(8, LENGTH), M2GptMixerConfig(heads=1, order=3, filter=SMALL).build(8, LENGTH)
     mixer.load_state_dict(hyena.state_dict())
     x = torch.randn(2, LENGTH, 8)
     torch.testing.assert_close(mixer(x), hyena(x))
@@ -135,7 +135,7 @@ WRONG: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("sentence", WRONG)
 def test_wrong_configs(sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        parse(CausalMonarchConfig, WRONG[sentence])
+        parse(M2GptMixerConfig, WRONG[sentence])
 
 
 def test_what_a_mixer_refuses() -> None:

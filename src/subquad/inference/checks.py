@@ -9,8 +9,8 @@ from typing import cast
 import torch
 from torch import nn
 
+from subquad.models.base import CausalModel, TokenCodec
 from subquad.models.encoder import Encoder
-from subquad.models.model import CausalModel, TokenCodec
 
 BYTES = 256
 

@@ -86,7 +86,7 @@ class Record:
         return f"subquad train {settings} --data {' '.join(paths)} --out {again}"
 
 
-def read_record(run: Path) -> Record:
+def read_run_log(run: Path) -> Record:
     """Reads a run folder; damaged log lines are left out, and so is what a resumed run did a second time.
 
     Raises ``ValueError`` when ``run`` is not a run folder, ``RunError`` when its config.json is no JSON object.

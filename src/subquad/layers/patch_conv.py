@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from subquad.ops.rows import put_rows, take_rows
+from subquad.ops.ragged import put_rows, take_rows
 from subquad.state import State
 
 

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 from subquad.config import Config
 from subquad.layers.stack import StackConfig
-from subquad.ops.rows import take_rows
+from subquad.ops.ragged import take_rows
 from subquad.state import State
 
 
-class AnyModelConfig(Config, ABC):
+class BaseModelConfig(Config, ABC):
     """Base of all models' configs. ``kind`` is the model's name in the table of ``models/__init__.py``."""
 
     kind: str
@@ -38,7 +38,7 @@ class AnyModelConfig(Config, ABC):
         """A freshly initialised model. Raises ``ValueError`` when sizes do not fit."""
 
 
-class ModelConfig(AnyModelConfig, ABC):
+class ModelConfig(BaseModelConfig, ABC):
     """Base of the configs of models that read up to ``max_len`` ids of a vocabulary."""
 
     vocab: int = Field(256, gt=0)
@@ -46,7 +46,7 @@ class ModelConfig(AnyModelConfig, ABC):
     init_std: float = Field(0.006, gt=0)
 
 
-def demand_causal(stack: StackConfig, where: str) -> None:
+def check_causal(stack: StackConfig, where: str) -> None:
     """Raises ``ValueError`` for a stack that sees the ids it should predict."""
     if seeing := [mixer.kind for mixer in stack.mixers if not mixer.causal]:
         raise ValueError(f"{where} predicts what comes next, but its mixer {seeing[0]!r} sees it: make it causal (two_sided=false)")
@@ -60,7 +60,7 @@ class ModelState(State):
     lengths: list[int]
     max_len: int
 
-    def admit(self, counts: Sequence[int]) -> None:
+    def check_capacity(self, counts: Sequence[int]) -> None:
         """Raises ``ValueError`` when a row would take more ids than the state has room for."""
         most = max((length + count for length, count in zip(self.lengths, counts, strict=True)), default=0)
         if most > self.max_len:
@@ -89,12 +89,12 @@ class TokenCodec(TextCodec, Protocol):
 class Model(nn.Module, ABC):
     """Base of all models. ``tokenizer`` is what a token model reads text with; None where ids are bytes.
 
-    ``lossless`` says that its ids have to give the text back, as they do where ids are predicted and their loss is one in bits.
+    ``reversible`` says that its ids have to give the text back, as they do where ids are predicted and their loss is one in bits.
     """
 
-    config: AnyModelConfig
+    config: BaseModelConfig
     tokenizer: TextCodec | None = None
-    lossless: bool = True
+    reversible: bool = True
 
     @property
     @abstractmethod
@@ -143,7 +143,7 @@ class CausalModel(Model, ABC):
         counts = [n] * batch if lengths is None else list(lengths)
         if len(counts) != batch or not all(0 <= count <= n for count in counts):
             raise ValueError(f"lengths must be {batch} numbers from 0 to {n}, one a row, got {counts}")
-        state.admit(counts)
+        state.check_capacity(counts)
         most = max(counts, default=0)
         if most == 0:
             return state.logits.new_zeros(batch, n, self.config.vocab)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from subquad.config import Config
 from subquad.ops.long_conv import Spectrum
-from subquad.ops.rows import put_rows, take_rows
+from subquad.ops.ragged import put_rows, take_rows
 from subquad.state import State
 
 Pairs = Literal["half", "all"]
@@ -68,7 +68,7 @@ class Mixer(nn.Module, ABC):
 
 
 class MixerConfig(Config, ABC):
-    """Base of the mixers' configs. ``kind`` is the mixer's name in the table of ``layers/mixers.py``."""
+    """Base of the mixers' configs. ``kind`` is the mixer's name in the table of ``layers/registry.py``."""
 
     kind: str
 
@@ -142,7 +142,7 @@ class Segmented(Mixer):
         while max(left):
             begins = [length > 0 and length % self.segment == 0 and rest > 0 for length, rest in zip(state.lengths, left, strict=True)]
             if any(begins):
-                state.inner.restart(begins, state.fresh.clone())
+                state.inner.reset(begins, state.fresh.clone())
             whole = left[0] // self.segment * self.segment
             if whole and len(set(left)) == 1 and len(set(done)) == 1 and not any(length % self.segment for length in state.lengths):
                 counts = [whole] * len(left)  # whole segments of all rows at once; the state is still that of a segment's start
