@@ -1,23 +1,76 @@
-"""Configs: small frozen pydantic models, parsed from mappings with errors that suggest the right key."""
+"""Configs: small frozen pydantic models, parsed from mappings with errors that suggest the right key.
+
+A field whose value is one of several kinds (a mixer, a model, an objective) is annotated with ``OneOf`` a table: its mapping becomes the
+config that ``kind`` names there, so one line in the table is all that a new kind takes.
+"""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, TypeVar, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, GetCoreSchemaHandler, ValidationError, model_validator
+from pydantic_core import CoreSchema, core_schema
 
 Paths = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]  # one is a list of one
 
 
 class Config(BaseModel):
-    """Base of every config: frozen, and an unknown key is an error."""
+    """Base of every config: frozen, and an unknown key is an error.
+
+    ``RENAMED`` maps keys of earlier versions to today's, so that their files still load.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    RENAMED: ClassVar[Mapping[str, str]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rename_keys(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping) or not cls.RENAMED.keys() & values.keys():
+            return values
+        return {cls.RENAMED.get(key, key): value for key, value in values.items()}
+
 
 C = TypeVar("C", bound=Config)
+
+
+class OneOf:
+    """Annotation of a field that holds one of the configs of a table: ``Annotated[MixerConfig, OneOf(MIXERS, "mixer", "attention")]``.
+
+    ``noun`` is what errors call it, ``default`` the kind of a mapping that names none, and ``presets`` are configs that go by name. The
+    table is looked up when a value is validated, so what is added to it later counts too.
+    """
+
+    def __init__(
+        self, table: Mapping[str, type[Config]], noun: str, default: str | None = None, presets: Mapping[str, Config] | None = None
+    ) -> None:
+        self.table, self.noun, self.default, self.presets = table, noun, default, presets or {}
+
+    def kind_of(self, value: Mapping[str, Any]) -> type[Config]:
+        """The config class that a mapping names. Raises ``ValueError`` for none and for one that is not in the table."""
+        kind = value.get("kind", self.default)
+        if not isinstance(kind, str) or kind not in self.table:
+            what = f"unknown {self.noun} {kind!r}" if kind is not None else f"{self.noun} needs a 'kind'"
+            raise ValueError(f"{what}: {suggest(str(kind), self.table)}")
+        return self.table[kind]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """A config passes; a mapping is validated as the kind that it names, errors keep their whole path; any config is written whole."""
+
+        def validate(value: Any) -> Any:
+            if isinstance(value, str) and self.presets:
+                if value not in self.presets:
+                    raise ValueError(f"unknown preset {value!r}: {suggest(value, self.presets)}")
+                return self.presets[value]
+            return self.kind_of(value).model_validate(value) if isinstance(value, Mapping) else value
+
+        whole = core_schema.plain_serializer_function_ser_schema(
+            lambda value, info: value.model_dump(mode=info.mode, exclude_defaults=info.exclude_defaults), info_arg=True
+        )
+        return core_schema.no_info_before_validator_function(validate, core_schema.is_instance_schema(source), serialization=whole)
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
@@ -35,7 +88,15 @@ def parse(kind: type[C], values: Mapping[str, Any]) -> C:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise ValueError(_sentence(kind, error)) from None
+        raise ValueError(_sentence(kind, values, error)) from None
+
+
+def with_changes(config: C, changes: Mapping[str, Any]) -> C:
+    """The config with fields replaced by dotted or nested name, validated again: ``with_changes(config, {"optim.lr": 1e-3})``.
+
+    Raises ``ValueError`` like ``override`` and ``parse``.
+    """
+    return parse(type(config), override(config.model_dump(mode="json"), changes))
 
 
 def override(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,33 +152,48 @@ def _key(place: Any, part: str, where: str) -> str | int:
     raise ValueError(f"{where!r} holds {place!r}, so it has no key {part!r}: set {where!r} itself")
 
 
-def _sentence(kind: type[BaseModel], error: ValidationError) -> str:
+def _sentence(kind: type[BaseModel], values: Mapping[str, Any], error: ValidationError) -> str:
     # An unknown key first: where it is the misspelling of a key that is missing, it is the one to speak of.
-    first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+    first = min(error.errors(), key=lambda line: line["type"] != "extra_forbidden")
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        parent = _model_at(kind, first["loc"][:-1])
+        parent = _class_at(kind, values, first["loc"][:-1])
         return f"unknown key {where!r}: {suggest(str(first['loc'][-1]), parent.model_fields)}"
     if first["type"] == "missing":
-        return f"{where!r} is missing: {kind.__name__} needs it"
+        return f"{where!r} is missing: {_class_at(kind, values, first['loc'][:-1]).__name__} needs it"
     message = first["msg"].removeprefix("Value error, ")
-    if where and message.startswith("'"):  # a config inside was parsed by itself: one name for the whole way
-        return f"'{where}.{message[1:]}"
     if not where or isinstance(first["input"], Mapping):  # a whole mapping says nothing that the message does not
         return f"{where}: {message}" if where else message
     return f"{where!r}: {message}, got {first['input']!r}"
 
 
-def _model_at(kind: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel]:
+def _class_at(kind: type[BaseModel], values: Any, path: tuple[int | str, ...]) -> type[BaseModel]:
+    """The config class whose fields lie at a path into ``values``."""
+    choices: list[OneOf | type[BaseModel]] = []
     for part in path:
         field = kind.model_fields.get(str(part))
-        nested = _models_in(field.annotation) if field else []
-        kind = nested[0] if len(nested) == 1 else kind
+        if field is not None:
+            choices = [*(mark for mark in field.metadata if isinstance(mark, OneOf)), *_choices_in(field.annotation)]
+        try:
+            values = values[part]
+        except (KeyError, IndexError, TypeError):  # a tag that pydantic adds to the path of a union
+            values = values if isinstance(values, Mapping) else {}
+        if isinstance(values, Mapping) and choices:
+            tagged = [choice for choice in choices if not isinstance(choice, OneOf) and _kind(choice) == values.get("kind")]
+            choice = (tagged or choices)[0]
+            kind = choice.kind_of(values) if isinstance(choice, OneOf) else choice
     return kind
 
 
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    """The config classes that an annotation such as ``tuple[StackConfig, ...]`` or ``ImageShape | None`` names."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+def _choices_in(annotation: Any) -> list[OneOf | type[BaseModel]]:
+    """What an annotation such as ``tuple[StackConfig, ...]`` or ``dict[int, AnyMixerConfig]`` may hold; a table goes before its base."""
+    if isinstance(annotation, OneOf) or (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
         return [annotation]
-    return [model for inner in get_args(annotation) for model in _models_in(inner)]
+    inner = [choice for argument in get_args(annotation) for choice in _choices_in(argument)]
+    return sorted(inner, key=lambda choice: not isinstance(choice, OneOf))
+
+
+def _kind(config: type[BaseModel]) -> Any:
+    """The default of a config class's ``kind``."""
+    field = config.model_fields.get("kind")
+    return None if field is None else field.default

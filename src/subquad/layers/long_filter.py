@@ -12,13 +12,13 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal, cast
+from typing import Annotated, ClassVar, Literal, cast
 
 import torch
-from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from subquad.config import Config, parse, suggest
+from subquad.config import Config, OneOf
 from subquad.layers.base import OptimizerHint
 from subquad.ops.autocast import full_precision
 
@@ -103,18 +103,7 @@ class ExplicitFilterConfig(FilterConfig):
 
 FILTERS: dict[str, type[FilterConfig]] = {"implicit": ImplicitFilterConfig, "explicit": ExplicitFilterConfig}
 
-
-def _choose(value: Any) -> Any:
-    """A mapping becomes the config that its ``kind`` names."""
-    if not isinstance(value, dict):
-        return value
-    kind = str(value.get("kind", "implicit"))
-    if kind not in FILTERS:
-        raise ValueError(f"unknown filter {kind!r}: {suggest(kind, FILTERS)}")
-    return parse(FILTERS[kind], value)
-
-
-AnyFilterConfig = Annotated[SerializeAsAny[FilterConfig], BeforeValidator(_choose)]
+AnyFilterConfig = Annotated[FilterConfig, OneOf(FILTERS, "filter", "implicit")]
 
 
 class LongFilter(nn.Module, ABC):

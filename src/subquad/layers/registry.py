@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import BeforeValidator, SerializeAsAny
-
-from subquad.config import parse, suggest
+from subquad.config import OneOf
 from subquad.layers.attention import AttentionConfig
 from subquad.layers.base import MixerConfig
 from subquad.layers.hyena import HyenaConfig
@@ -26,15 +24,4 @@ MIXERS: dict[str, type[MixerConfig]] = {
     "causal_monarch": M2GptMixerConfig,
 }
 
-
-def _choose(value: Any) -> Any:
-    """A mapping becomes the config that its ``kind`` names."""
-    if not isinstance(value, dict):
-        return value
-    kind = str(value.get("kind", "attention"))
-    if kind not in MIXERS:
-        raise ValueError(f"unknown mixer {kind!r}: {suggest(kind, MIXERS)}")
-    return parse(MIXERS[kind], value)
-
-
-AnyMixerConfig = Annotated[SerializeAsAny[MixerConfig], BeforeValidator(_choose)]
+AnyMixerConfig = Annotated[MixerConfig, OneOf(MIXERS, "mixer", "attention")]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from subquad.config import parse, suggest
+from subquad.config import OneOf, parse, suggest
 from subquad.models import classifier, encoder, language_model, megabyte, perceiver_ar
 from subquad.models.base import BaseModelConfig, Model, ModelConfig
 
@@ -17,6 +17,9 @@ MODELS: dict[str, type[BaseModelConfig]] = {
     "perceiver_ar": perceiver_ar.PerceiverARConfig,
 }
 PRESETS: dict[str, ModelConfig] = {**language_model.PRESETS, **megabyte.PRESETS, **perceiver_ar.PRESETS, **encoder.PRESETS}
+
+
+AnyModelConfig = Annotated[BaseModelConfig, OneOf(MODELS, "model", presets=PRESETS)]
 
 
 def presets() -> dict[str, ModelConfig]:
