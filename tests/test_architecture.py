@@ -37,7 +37,7 @@ ROWS = [
 ]
 RANK = {member: rank for rank, row in enumerate(ROWS) for member in row}
 # Below in the order of rows, and still none of its business.
-FORBIDDEN = {"data": {"state", "ops", "layers", "models", "torch"}, "ops": {"layers", "models"}}
+FORBIDDEN = {"data": {"state", "ops", "layers", "models", "torch"}, "ops": {"layers", "models"}, "training": {"inference"}}
 OPTIONAL = {
     "MEGABYTE_pytorch",
     "PIL",

@@ -32,14 +32,14 @@ class Bars:
 
 @dataclass(frozen=True)
 class Passage:
-    """A piece of data with what each byte cost: ``bits`` (n,); ``patch_size`` above 1 marks where patches begin, the first at byte
-    ``-offset % patch_size``."""
+    """A piece of data with what each byte cost: ``bits`` (n,). ``patch_size`` above 1 marks where patches begin; ``first`` is the place of
+    the first byte inside its patch."""
 
     title: str
     data: bytes
     bits: npt.NDArray[np.float32]
     patch_size: int = 1
-    offset: int = 0
+    first: int = 0
     note: str = ""
 
 
