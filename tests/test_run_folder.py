@@ -156,6 +156,20 @@ def test_a_missing_manifest_names_the_way_round_it(run: Path) -> None:
     run_folder.load(run, verify=False)
 
 
+@pytest.mark.parametrize("name", ["gpu", "cuda:97"])
+def test_a_device_that_is_not_there_is_a_sentence(name: str) -> None:
+    with pytest.raises(ValueError, match=f"device '{name}' cannot be used: expected auto, cpu"):
+        run_folder.resolve_device(name)
+
+
+def test_auto_is_the_gpu_where_there_is_one(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for available, kind in ((True, "cuda"), (False, "cpu")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda available=available: available)
+        assert run_folder.resolve_device("auto") == torch.device(kind)
+    weights = run_folder.load(run, "auto").parameters()
+    assert {parameter.device for parameter in weights} == {torch.device("cpu")}
+
+
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
 def test_what_is_no_run_folder_says_what_it_lacks(run: Path, name: str) -> None:
     (run / name).unlink()

@@ -73,12 +73,12 @@ def save(model: nn.Module, path: str | Path) -> None:
 def load(path: str | Path, device: str | torch.device = "cpu", verify: bool = True) -> nn.Module:
     """The model of a run folder, or of a Hugging Face repo id "org/name" when there is no such folder, in eval mode.
 
-    With a tokenizer.json in the folder the model has it as ``tokenizer``. ``verify`` compares config.json, model.safetensors,
-    tokenizer.json and train.yaml with the manifest. Weights keep the type they were saved in.
+    ``device`` "auto" is the GPU if there is one. With a tokenizer.json in the folder the model has it as ``tokenizer``. ``verify``
+    compares config.json, model.safetensors, tokenizer.json and train.yaml with the manifest. Weights keep the type they were saved in.
     Raises ``RunError``, in one sentence, for a folder that is no run, a damaged file, or weights that do not fit the config, and
     ``ValueError`` for a device that is not there.
     """
-    device = check_device(device)
+    device = resolve_device(device)
     folder = _folder(path)
     if verify:
         covered = read_manifest(folder).files
@@ -97,14 +97,16 @@ def load(path: str | Path, device: str | torch.device = "cpu", verify: bool = Tr
     return model.eval()
 
 
-def check_device(device: str | torch.device) -> torch.device:
-    """That device. Raises ``ValueError`` for one that PyTorch does not know or see."""
+def resolve_device(name: str | torch.device) -> torch.device:
+    """The device of that name; "auto" is the GPU if there is one. Raises ``ValueError`` for one that PyTorch does not know or see."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        found = torch.device(device)
-        torch.empty(0, device=found)
+        device = torch.device(name)
+        torch.empty(0, device=device)
     except (RuntimeError, AssertionError):
-        raise ValueError(f"device {str(device)!r} cannot be used: expected cpu, or a GPU that PyTorch sees, as cuda or cuda:1") from None
-    return found
+        raise ValueError(f"device {str(name)!r} cannot be used: expected auto, cpu, or a GPU that PyTorch sees: cuda, cuda:1") from None
+    return device
 
 
 def load_weights(model: nn.Module, path: str | Path, verify: bool = True) -> None:

@@ -22,7 +22,7 @@ from subquad.training.config import OptimConfig, ScheduleConfig
 from subquad.training.objectives import bits_per_byte, cross_entropy_sum
 from subquad.training.optim import build_optimizer, decayed_names, optimizer_tensors, resolve_lr, restore_optimizer
 from subquad.training.progress import Display, Log, summary_writer
-from subquad.training.runtime import Interrupts, checkpointed, evaluation_mode, resolve_device, threads
+from subquad.training.runtime import Interrupts, checkpointed, evaluation_mode, threads
 from subquad.training.schedule import learning_rate, resolve_warmup
 from tests.training.conftest import MODEL, STACK
 from tests.training.logs import read_log
@@ -156,12 +156,6 @@ def test_the_first_signal_is_noted_and_the_second_acts() -> None:
         assert interrupts.received
         signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-
-
-@pytest.mark.parametrize("name", ["gpu", "cuda:97"])
-def test_a_device_that_is_not_there_is_a_sentence(name: str) -> None:
-    with pytest.raises(ValueError, match=f"device '{name}' cannot be used"):
-        resolve_device(name)
 
 
 def test_the_log_forgets_what_was_done_again_and_what_was_cut(tmp_path: Path) -> None:

@@ -32,12 +32,11 @@ from subquad.evaluation.throughput import seconds
 from subquad.models import build_model
 from subquad.models.base import CausalModel, Model
 from subquad.models.encoder import Encoder
-from subquad.run_folder import as_json, write_atomic
+from subquad.run_folder import as_json, resolve_device, write_atomic
 from subquad.run_log import Point, Record, read_run_log
 from subquad.training.config import OptimConfig
 from subquad.training.objectives import cross_entropy_sum
 from subquad.training.optim import build_optimizer
-from subquad.training.runtime import resolve_device
 
 OUTCOME = "outcome.json"
 

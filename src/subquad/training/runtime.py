@@ -1,4 +1,4 @@
-"""What surrounds the loop and is undone after it: device, threads, signals, activation checkpointing."""
+"""What surrounds the loop and is undone after it: threads, signals, activation checkpointing."""
 
 from __future__ import annotations
 
@@ -15,14 +15,6 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from subquad.layers.stack import Block
-from subquad.run_folder import check_device
-
-
-def resolve_device(name: str) -> torch.device:
-    """The device of that name; "auto" is the GPU if there is one. Raises ``ValueError`` for one that is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return check_device(name)
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from subquad.training.config import TrainConfig, as_yaml, differences, read
 from subquad.training.objectives import Objective, Place
 from subquad.training.optim import build_optimizer, resolve_lr, set_lr
 from subquad.training.progress import Display, Log, Record, Tracker, summary_writer
-from subquad.training.runtime import Interrupts, checkpointed, evaluation_mode, resolve_device, threads
+from subquad.training.runtime import Interrupts, checkpointed, evaluation_mode, threads
 from subquad.training.schedule import learning_rate, resolve_warmup
 
 DATA, LOG = "data.json", "log.jsonl"
@@ -75,7 +75,7 @@ class Trainer:
     def __init__(self, objective: Objective, config: TrainConfig, out: str | Path, hooks: Hooks | None = None) -> None:
         self.objective, self.model, self.out, self.hooks = objective, objective.model, Path(out), hooks or Hooks()
         self.config = config.model_copy(update={"model": self.model.config.model_dump(mode="json")})
-        self.device = resolve_device(config.device)
+        self.device = run_folder.resolve_device(config.device)
         self.display = Display(config.steps, self.hooks.console, self.hooks.quiet, objective.measure, objective.unit)
 
     def run(self, resume: bool = False) -> Result:
