@@ -99,8 +99,8 @@ def model_row(context: int) -> list[str]:
     lengths = [context * (index + 1) // 16 for index in range(16)]
     held = model.prepare(context)
     cells = [f"{context:,}", f"{1e3 * steps:.2f}"]
-    for prepared in (None, held):
-        calls = [partial(model, torch.zeros(1, n, dtype=torch.long), prepared=prepared) for n in lengths]
+    for spectra in (None, held):
+        calls = [partial(model, torch.zeros(1, n, dtype=torch.long), spectra=spectra) for n in lengths]
         passes = [median([timed(call) for _ in range(3)]) for call in calls]
         recomputed = sum(passes) / len(passes)
         cells += [f"{1e3 * recomputed:.1f}", f"{recomputed / steps:.0f}x"]

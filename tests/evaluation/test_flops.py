@@ -91,7 +91,7 @@ def test_transforms_and_filters_of_hyena() -> None:
     transform = 2.5 * 1024 * 10  # twice the length, padded: nothing wraps around
     assert flops.transforms * 512 == 3 * 2 * 32 * 3 * transform  # blocks, filters, channels; of input, filter and product
     assert flops.filters == 3 * 2 * (5 * 8 + 2 * 8 * 8 + 8 * 2 * 32)
-    hybrid = count_flops(config(others={1: LinearAttentionConfig(heads=4, chunk=16)}), 512)
+    hybrid = count_flops(config(overrides={1: LinearAttentionConfig(heads=4, chunk=16)}), 512)
     assert hybrid.transforms == pytest.approx(flops.transforms * 2 / 3)
     assert hybrid.attention == count_flops(LanguageModelConfig(max_len=1024, stack=_stack()), 512).attention / 3
 

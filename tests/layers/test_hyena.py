@@ -15,6 +15,7 @@ from subquad.layers.attention import AttentionConfig
 from subquad.layers.hyena import Hyena, HyenaConfig
 from subquad.layers.hyena_2d import Hyena2d, Hyena2dConfig
 from subquad.layers.long_filter import ExplicitFilterConfig, ImplicitFilter, ImplicitFilterConfig, WindowConfig
+from subquad.layers.stack import StackConfig
 from subquad.models import build_model, parse_model
 from subquad.models.language_model import LanguageModel
 from subquad.training.config import OptimConfig
@@ -73,9 +74,9 @@ def test_a_whole_model_prepared() -> None:
 
 
 def test_a_longer_context_continues_the_filters_or_stretches_them() -> None:
-    def build(max_len: int, base_len: int | None = None) -> tuple[Tensor, Tensor]:
+    def build(max_len: int, filter_len: int | None = None) -> tuple[Tensor, Tensor]:
         torch.manual_seed(0)
-        filter_ = SMALL.model_copy(update={"base_len": base_len}).build(3, max_len)
+        filter_ = SMALL.model_copy(update={"filter_len": filter_len}).build(3, max_len)
         assert isinstance(filter_, ImplicitFilter)
         return filter_(max_len), filter_.features(torch.arange(max_len), torch.float32)[:, 0]
 
@@ -140,13 +141,19 @@ def test_two_dimensions_without_gates_are_a_linear_map_that_commutes_with_shifts
     torch.testing.assert_close(there[:, 1:, 2:], here[:, :-1, :-2], rtol=0, atol=1e-10)
 
 
+def test_keys_of_0_1_0_still_load() -> None:
+    assert parse(HyenaConfig, {"filter": {"base_len": 9}}) == HyenaConfig(filter=ImplicitFilterConfig(filter_len=9))
+    mixers = {"mixer": {"kind": "hyena"}, "others": {1: {"kind": "attention", "heads": 2}}}
+    assert parse(StackConfig, {"dim": 4, "depth": 2, **mixers}).overrides == {1: AttentionConfig(heads=2)}
+
+
 WRONG: dict[str, dict[str, Any]] = {
     "order 1 leaves its one filter to the short convolution": {"order": 1},
     "'order': Input should be greater than or equal to 1, got 0": {"order": 0},
     "features are time and pairs of a cosine and a sine, so an odd number from 3 on, got 8": {"filter": {"features": 8}},
     "so an odd number from 3 on, got 1": {"filter": {"features": 1}},
     "unknown filter 'implict': did you mean 'implicit'": {"filter": {"kind": "implict"}},
-    "unknown key 'windw'": {"filter": {"windw": None}},
+    "unknown key 'filter.windw'": {"filter": {"windw": None}},
 }
 
 
@@ -173,8 +180,8 @@ def test_a_language_model_refuses_what_sees_the_future() -> None:
     with pytest.raises(ValueError, match="a language model predicts what comes next, but its mixer 'hyena' sees it"):
         parse_model(values)
     values["stack"]["mixer"]["two_sided"] = False
-    values["stack"]["others"] = {7: {"kind": "attention", "heads": 2}}
-    with pytest.raises(ValueError, match="others names block 7, but the blocks are 0 to 1"):
+    values["stack"]["overrides"] = {7: {"kind": "attention", "heads": 2}}
+    with pytest.raises(ValueError, match="overrides names block 7, but the blocks are 0 to 1"):
         parse_model(values)
 
 
@@ -212,17 +219,17 @@ def test_prepared_spectra_are_for_evaluation_and_for_their_own_mixer() -> None:
         mixer.prepare(-3)
     model = build_model("hyena-tiny").eval()
     assert isinstance(model, LanguageModel)
-    with pytest.raises(ValueError, match="prepared for 2 blocks, got 1"):
+    with pytest.raises(ValueError, match="the spectra of 2 blocks, got 1"):
         model(torch.zeros(1, 4, dtype=torch.long), model.prepare(8)[:1])
 
 
 def test_the_block_of_a_hybrid_is_named_by_its_number() -> None:
     attention = {"kind": "attention", "heads": 2}
-    for changes in ({"stack.others": {1: attention}}, {"stack.others.1": attention}, {"stack": {"others": {"1": attention}}}):
+    for changes in ({"stack.overrides": {1: attention}}, {"stack.overrides.1": attention}, {"stack": {"overrides": {"1": attention}}}):
         model = subquad.build("hyena-tiny", changes)
         assert isinstance(model, LanguageModel) and [type(block.mixer).__name__ for block in model.stack.blocks] == ["Hyena", "Attention"]
-        again = subquad.build(model.config.model_dump(mode="json"), {"stack.others.1.heads": 4})
-        assert isinstance(again, LanguageModel) and again.config.stack.others[1] == AttentionConfig(heads=4)
+        again = subquad.build(model.config.model_dump(mode="json"), {"stack.overrides.1.heads": 4})
+        assert isinstance(again, LanguageModel) and again.config.stack.overrides[1] == AttentionConfig(heads=4)
 
 
 @torch.no_grad()

@@ -41,7 +41,7 @@ EXAMPLES: dict[str, list[MixerConfig]] = {
         HyenaConfig(order=2, short_first=False, short_kernel=4, filter=ExplicitFilterConfig(taps=7)),
         HyenaConfig(two_sided=True, filter=ImplicitFilterConfig(features=5, width=6)),
         HyenaConfig(order=3, two_sided=True, filter=ExplicitFilterConfig(taps=4)),
-        HyenaConfig(order=4, filter=ImplicitFilterConfig(features=3, width=6, depth=2, normalized=True, base_len=9)),
+        HyenaConfig(order=4, filter=ImplicitFilterConfig(features=3, width=6, depth=2, normalized=True, filter_len=9)),
     ],
 }
 

@@ -113,7 +113,7 @@ CASES: dict[str, ModelConfig] = {
         max_len=40, patch_size=4, stages=(m2_gpt_stack(16), m2_gpt_stack(8, basis="learned", block=3)), cross_patch=0
     ),
     "hyena-hybrid": LanguageModelConfig(
-        max_len=40, stack=hyena_stack(16, depth=3).model_copy(update={"others": {1: AttentionConfig(heads=2)}}), start="none"
+        max_len=40, stack=hyena_stack(16, depth=3).model_copy(update={"overrides": {1: AttentionConfig(heads=2)}}), start="none"
     ),
     "megabyte-hyena-global": MegabyteConfig(max_len=40, patch_size=4, stages=(hyena_stack(16), stack(8))),
     "megabyte-hyena-both": MegabyteConfig(max_len=40, patch_size=4, stages=(hyena_stack(16), hyena_stack(8, order=3)), cross_patch=0),

@@ -88,9 +88,9 @@ def test_longer_texts_than_it_was_trained_on(start: Path, tmp_path: Path, base: 
     """A longer context is asked for, and what becomes of the filters; no text is cut."""
     table = made(tmp_path / "table.tsv", 40, 96, number=False)
     longer = {"steps": 1, "optim.lr": 1e-9, "model.backbone.max_len": 96}
-    with pytest.raises(ValueError, match=r"would be stretched to 96: set the mixer's filter\.base_len"):
+    with pytest.raises(ValueError, match=r"would be stretched to 96: set the mixer's filter\.filter_len"):
         api.train("classifier", table, tmp_path / "no", OPTIONS | longer, init=start, quiet=True)
-    longer["model.backbone.stack.mixer.filter.base_len"] = base
+    longer["model.backbone.stack.mixer.filter.filter_len"] = base
     run = api.train("classifier", table, tmp_path / "run", OPTIONS | longer, init=start, quiet=True)
     before = api.load(start)
     assert isinstance(before, Encoder)

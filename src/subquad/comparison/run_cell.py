@@ -227,5 +227,5 @@ def reading_speed(model: Model, window: int) -> float:
     ids = torch.zeros(1, window, dtype=torch.long, device=next(model.parameters()).device)
     if isinstance(model, Encoder):
         held = model.prepare(window)
-        return window / seconds(lambda: model.hidden(ids, prepared=held))
+        return window / seconds(lambda: model.hidden(ids, spectra=held))
     return window / seconds(lambda: model(ids))

@@ -9,7 +9,7 @@ look-ups, norms, gates, short convolutions and activations count nothing, as in 
 
 With the backward pass it is a training step that is counted: of a model
 that learns a part of each window (PerceiverAR), the mean over the parts that it draws. Linear attention needs all that it
-multiplies, so none of it is halved (``Mixer.pairs``).
+multiplies, so none of it is halved (``Mixer.attention_flops``).
 """
 
 from __future__ import annotations
@@ -208,10 +208,10 @@ def _noting_attention(model: Model, counter: FlopCounterMode) -> Iterator[list[t
         before.append(products())
 
     def ends(module: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-        unseen = output.shape[1] / (2 * inputs[0].shape[1]) if module.pairs == "half" else 0.0
+        unseen = output.shape[1] / (2 * inputs[0].shape[1]) if module.attention_flops == "half" else 0.0
         noted.append((products() - before.pop(), 1 - unseen))
 
-    found = [module for module in model.modules() if isinstance(module, Mixer) and module.pairs]
+    found = [module for module in model.modules() if isinstance(module, Mixer) and module.attention_flops]
     hooks = [hook for module in found for hook in (module.register_forward_pre_hook(begins), module.register_forward_hook(ends))]
     try:
         yield noted

@@ -67,9 +67,9 @@ def _outputs(classifier: Classifier, texts: Sequence[bytes | str], cut: bool) ->
     found: list[Tensor] = [torch.empty(0)] * len(rows)
     modules, device = list(classifier.modules()), classifier.head.weight.device
     encoder = classifier.backbone if isinstance(classifier.backbone, Encoder) else None
-    for places, ids, lengths, prepared in prepared_batches(encoder, rows):
+    for places, ids, lengths, spectra in prepared_batches(encoder, rows):
         with evaluating(modules):
-            outputs = classifier(ids.to(device), lengths, prepared).double().cpu()
+            outputs = classifier(ids.to(device), lengths, spectra).double().cpu()
         for place, one in zip(places, outputs, strict=True):
             found[place] = one
     return found

@@ -30,9 +30,9 @@ def embed(model: nn.Module, texts: Sequence[bytes | str], *, cut: bool = False) 
     weight = model.embedding.weight
     found = torch.empty(len(rows), model.config.width, dtype=torch.promote_types(weight.dtype, torch.float32))
     modules = list(model.modules())
-    for places, ids, lengths, prepared in prepared_batches(model, rows):
+    for places, ids, lengths, spectra in prepared_batches(model, rows):
         mask = torch.arange(ids.shape[1]) < torch.tensor(lengths).unsqueeze(1)
         with evaluating(modules):
-            vectors = model.embed(ids.to(weight.device), mask.to(weight.device), prepared=prepared)
+            vectors = model.embed(ids.to(weight.device), mask.to(weight.device), spectra=spectra)
         found[places] = vectors.to(found)
     return found

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from subquad.data.subwords import text_ids
 from subquad.inference.checks import BYTES
-from subquad.layers.base import Prepared
+from subquad.layers.base import FilterSpectra
 from subquad.models.base import Model
 from subquad.models.encoder import Encoder
 
@@ -60,20 +60,20 @@ def batches(rows: Sequence[Row], length: int = 0) -> Iterator[tuple[list[int], T
 
 def prepared_batches(
     encoder: Encoder | None, rows: Sequence[Row]
-) -> Iterator[tuple[list[int], Tensor, list[int], list[Prepared | None] | None]]:
+) -> Iterator[tuple[list[int], Tensor, list[int], list[FilterSpectra | None] | None]]:
     """``batches``, and with each what the encoder has prepared for its length, None without an encoder.
 
     It is prepared once for a length and all up to a quarter more. A model that reads padding gets texts that are filled up to its context.
     """
     found = list(batches(rows, encoder.max_len if encoder is not None and encoder.config.padding == "official" else 0))
     reach = 0
-    prepared: list[Prepared | None] | None = None
+    spectra: list[FilterSpectra | None] | None = None
     for number, (places, ids, lengths) in enumerate(found):
         if encoder is not None and ids.shape[1] > reach:
             reach = max(other.shape[1] for _, other, _ in found[number:] if other.shape[1] <= NEAR * ids.shape[1])
             with torch.inference_mode():
-                prepared = encoder.prepare(reach)
-        yield places, ids, lengths, prepared
+                spectra = encoder.prepare(reach)
+        yield places, ids, lengths, spectra
 
 
 def _groups(lengths: Sequence[int]) -> Iterator[list[int]]:

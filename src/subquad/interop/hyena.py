@@ -256,7 +256,7 @@ def _backbone(
         "dim": options.d_model,
         "depth": options.n_layer,
         "mixer": _hyena(layer, table),
-        "others": dict.fromkeys(attending, attention),
+        "overrides": dict.fromkeys(attending, attention),
         "feedforward": {"expand": (options.d_inner or 4 * options.d_model) / options.d_model, "activation": "gelu_tanh"},
         "dropout": options.resid_dropout,
     }

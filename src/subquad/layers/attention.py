@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from subquad.layers.base import Mixer, MixerConfig, Pairs, check_mask, check_width
+from subquad.layers.base import AttentionFlops, Mixer, MixerConfig, check_mask, check_width
 from subquad.ops.attention import attend, causal_attention, sees, two_sided_attention
 from subquad.ops.ragged import put_rows, run_index, take_rows
 from subquad.ops.rotary import rotary_table, rotate, run_table
@@ -101,14 +101,14 @@ class KeyValues(State):
 class Attention(Mixer):
     """See the module's docstring. Raises ``ValueError`` when heads do not divide the width or a window meets a segment."""
 
-    pairs: Pairs | None = "half"
+    attention_flops: AttentionFlops | None = "half"
 
     def __init__(self, config: AttentionConfig, dim: int, segment: int | None = None, lookback: int = 0) -> None:
         super().__init__()
         if config.head_dim is None and dim % config.heads:
             raise ValueError(f"dim {dim} is no multiple of {config.heads} heads: change one of them, or set head_dim")
         self.head_dim = config.head_dim or dim // config.heads
-        self.turned = _turned(config, self.head_dim)
+        self.rotary_dim = _rotary_dim(config, self.head_dim)
         if segment is not None and config.window is not None:
             raise ValueError(f"a window of {config.window} inside segments of {segment} is not supported: set window=null")
         if segment is not None and lookback > segment:
@@ -116,7 +116,7 @@ class Attention(Mixer):
         if segment is not None and config.two_sided:
             raise ValueError("segments are for causal attention: set two_sided=false")
         self.config, self.segment, self.lookback = config, segment, lookback
-        self.pairs = "all" if config.two_sided else "half"
+        self.attention_flops = "full" if config.two_sided else "half"
         inner = config.heads * self.head_dim
         self.qkv = nn.Linear(dim, 3 * inner)
         self.out = nn.Linear(inner, dim)
@@ -176,17 +176,17 @@ class Attention(Mixer):
 
     def _rotate(self, x: Tensor, starts: Sequence[int]) -> Tensor:
         """Queries or keys of positions from ``starts`` on, (B, n, parts, H, d), with their positions."""
-        if not self.turned:
+        if not self.rotary_dim:
             return x
         dtype = torch.promote_types(x.dtype, torch.float32)
         if len(set(starts)) == 1:
-            cos, sin = run_table(starts[0], x.shape[1], self.turned, self.config.rotary_base, dtype, x.device)
+            cos, sin = run_table(starts[0], x.shape[1], self.rotary_dim, self.config.rotary_base, dtype, x.device)
         else:
-            cos, sin = rotary_table(run_index(starts, x.shape[1], x.device), self.turned, self.config.rotary_base, dtype)
+            cos, sin = rotary_table(run_index(starts, x.shape[1], x.device), self.rotary_dim, self.config.rotary_base, dtype)
         cos, sin = cos[..., None, None, :], sin[..., None, None, :]
-        if self.turned == self.head_dim:
+        if self.rotary_dim == self.head_dim:
             return rotate(x, cos, sin)
-        return torch.cat((rotate(x[..., : self.turned], cos, sin), x[..., self.turned :]), -1)
+        return torch.cat((rotate(x[..., : self.rotary_dim], cos, sin), x[..., self.rotary_dim :]), -1)
 
     def _latest(self, x: Tensor, first: int, dropout: float) -> Tensor:
         """Attention of the queries from position ``first`` on, (B, T - first, H, d); the other queries are not even projected."""
@@ -220,7 +220,7 @@ class Attention(Mixer):
         return attend(q, keys, values, seen.unsqueeze(1))
 
 
-def _turned(config: AttentionConfig, head_dim: int) -> int:
+def _rotary_dim(config: AttentionConfig, head_dim: int) -> int:
     """How many channels of a head rotary positions turn. Raises ``ValueError`` when these are no pairs."""
     share = config.rotary_fraction * head_dim if config.rotary else 0.0
     turned = round(share)

@@ -19,8 +19,8 @@ from subquad.ops.long_conv import Spectrum
 from subquad.ops.ragged import put_rows, take_rows
 from subquad.state import State
 
-Pairs = Literal["half", "all"]
-Prepared = tuple[Spectrum, ...]  # what a mixer's weights alone come down to, for one length
+AttentionFlops = Literal["half", "full"]
+FilterSpectra = tuple[Spectrum, ...]  # what a mixer's weights alone come down to, for one length
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,11 @@ class OptimizerHint:
 class Mixer(nn.Module, ABC):
     """Base of the mixers. D is the model width, T the number of positions.
 
-    ``pairs`` is for FLOP counts: a mixer whose batched matrix products compare positions says whether a causal one needs "half" or "all"
-    of what they multiply.
+    ``attention_flops`` is for FLOP counts: a mixer whose batched matrix products compare positions says whether what it computes needs
+    "half" of what they multiply, as a causal one does, or the "full" products.
     """
 
-    pairs: Pairs | None = None
+    attention_flops: AttentionFlops | None = None
 
     @abstractmethod
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -47,8 +47,8 @@ class Mixer(nn.Module, ABC):
         Raises ``ValueError`` as ``check_width`` and ``check_mask`` do.
         """
 
-    def prepare(self, length: int) -> Prepared | None:
-        """What depends on the weights and a length alone, for those mixers whose ``forward`` then takes it as ``prepared``."""
+    def prepare(self, length: int) -> FilterSpectra | None:
+        """What depends on the weights and a length alone, for those mixers whose ``forward`` then takes it as ``spectra``."""
         return None
 
     @abstractmethod

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from subquad.layers.base import Mixer, OptimizerHint, Prepared, check_mask, check_width
+from subquad.layers.base import FilterSpectra, Mixer, OptimizerHint, check_mask, check_width
 from subquad.ops.autocast import wants_rows
 from subquad.ops.gated_conv_cpu import Filter, gated_conv
 from subquad.ops.long_conv import spectrum
@@ -50,13 +50,13 @@ class GatedConv(Mixer):
     skip: Skip
     out: nn.Linear
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, prepared: Prepared | None = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None, spectra: FilterSpectra | None = None) -> Tensor:
         check_width(x, self.project.in_features)
         self._check_length(x.shape[1])
         check_mask(x, mask)
-        self._check_prepared(prepared)
+        self._check_spectra(spectra)
         p = self._projected(x).unflatten(1, (-1, self.dim))
-        filters: Sequence[Filter] = self._filters(x.shape[1]) if prepared is None else [(held, None) for held in prepared]
+        filters: Sequence[Filter] = self._filters(x.shape[1]) if spectra is None else [(whole, None) for whole in spectra]
         y = self._output(self._convolved(x, p, filters, mask))
         return y if mask is None else y.masked_fill(~mask.unsqueeze(-1), 0)
 
@@ -70,7 +70,7 @@ class GatedConv(Mixer):
     def _filters(self, length: int) -> list[Taps]:
         """The taps of each long filter, for inputs of that length."""
 
-    def prepare(self, length: int) -> Prepared:
+    def prepare(self, length: int) -> FilterSpectra:
         """The spectra of the filters for inputs of up to ``length`` positions; hand them to ``forward`` while the weights stay."""
         self._check_length(length)
         with torch.no_grad():
@@ -119,13 +119,13 @@ class GatedConv(Mixer):
             return torch.addmm(bias, y[0].mT, weight.mT).unsqueeze(0)
         return F.linear(y.mT, weight, bias)
 
-    def _check_prepared(self, prepared: Prepared | None) -> None:
-        if prepared is None:
+    def _check_spectra(self, spectra: FilterSpectra | None) -> None:
+        if spectra is None:
             return
         if self.training and torch.is_grad_enabled():
             raise ValueError("prepared spectra give the filters no gradient: train without them, or call eval()")
-        if len(prepared) != self.filters:
-            raise ValueError(f"expected the spectra of {self.filters} filters, got {len(prepared)}: prepare with this mixer")
+        if len(spectra) != self.filters:
+            raise ValueError(f"expected the spectra of {self.filters} filters, got {len(spectra)}: prepare with this mixer")
 
     def _check_causal(self) -> None:
         if self.two_sided:
@@ -139,7 +139,7 @@ class GatedConv(Mixer):
         if length > self.max_len + 1:  # a context and the start vector before it
             raise ValueError(
                 f"{length} positions exceed the {self.max_len} of the filter: build the model with a larger max_len; "
-                f"filter.base_len={self.max_len} then keeps the filters as they are and continues them"
+                f"filter.filter_len={self.max_len} then keeps the filters as they are and continues them"
             )
 
 

@@ -52,8 +52,8 @@ class Hyena2dConfig(MixerConfig):
             raise ValueError("order 1 leaves its one filter to the short convolution, so none is long: use order 2, or short_first=false")
         if min(self.shape) < 1 or self.short_kernel % 2 == 0:
             raise ValueError(f"shape must be two positive sides and short_kernel odd, got {list(self.shape)} and {self.short_kernel}")
-        if self.filter.learned_features or self.filter.base_len is not None:
-            raise ValueError("filters over rows and columns are functions of both: leave out filter.learned_features and filter.base_len")
+        if self.filter.learned_features or self.filter.filter_len is not None:
+            raise ValueError("filters over rows and columns are functions of both: leave out filter.learned_features and filter.filter_len")
         return self
 
     def build(self, dim: int, max_len: int) -> Hyena2d:

@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from subquad.layers.base import Mixer, MixerConfig, Pairs, check_mask, check_width
+from subquad.layers.base import AttentionFlops, Mixer, MixerConfig, check_mask, check_width
 from subquad.ops.linear_attention import CHUNK, Rotation, continue_linear_attention, linear_attention
 from subquad.ops.ragged import run_index
 from subquad.ops.rotary import rotary_table, run_table
@@ -47,7 +47,7 @@ class RunningSums(State):
 class LinearAttention(Mixer):
     """See the module's docstring. Raises ``ValueError`` when heads do not divide the width."""
 
-    pairs: Pairs | None = "all"
+    attention_flops: AttentionFlops | None = "full"
 
     def __init__(self, config: LinearAttentionConfig, dim: int) -> None:
         super().__init__()

@@ -62,9 +62,11 @@ class ImplicitFilterConfig(FilterConfig):
     out (CKConv). ``normalized`` divides by the sum of magnitudes over the channels. ``init_std`` draws the network's weights from
     N(0, std) instead of PyTorch's usual ranges.
 
-    ``base_len`` is the length that t = 1 stands for; by default the longest lag of the model. A trained model that is given a larger
-    ``max_len`` keeps its filters tap by tap, and continues them, when ``base_len`` holds its old length; without, they are stretched.
+    ``filter_len`` is the length that t = 1 stands for; by default the longest lag of the model. A trained model that is given a larger
+    ``max_len`` keeps its filters tap by tap, and continues them, when ``filter_len`` holds its old length; without, they are stretched.
     """
+
+    RENAMED: ClassVar[Mapping[str, str]] = {"base_len": "filter_len"}
 
     kind: Literal["implicit"] = "implicit"
     features: int = 33
@@ -76,7 +78,7 @@ class ImplicitFilterConfig(FilterConfig):
     window: WindowConfig | None = WindowConfig()
     normalized: bool = False
     init_std: float | None = Field(None, gt=0)
-    base_len: int | None = Field(None, gt=1)
+    filter_len: int | None = Field(None, gt=1)
 
     @model_validator(mode="after")
     def _fits(self) -> ImplicitFilterConfig:
@@ -166,7 +168,7 @@ class ImplicitFilter(LongFilter):
 
     @property
     def _unit(self) -> int:
-        return self.config.base_len or self.max_len
+        return self.config.filter_len or self.max_len
 
     def _time(self, lags: Tensor, dtype: torch.dtype) -> Tensor:
         return lags.to(dtype) / max(self._unit - 1, 1)

@@ -17,7 +17,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from subquad.layers.base import MixerConfig, Prepared, check_width
+from subquad.layers.base import FilterSpectra, MixerConfig, check_width
 from subquad.layers.gated_conv import GatedConv, GatedConvState, ShortFilter, Skip, Taps
 from subquad.layers.long_filter import AnyFilterConfig, ImplicitFilterConfig
 from subquad.ops.gated_conv_cpu import Filter
@@ -63,9 +63,9 @@ class M2BertMixer(GatedConv):
         self.residual_skip = Skip(1, dim) if config.residual else None
         self.out = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, prepared: Prepared | None = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None, spectra: FilterSpectra | None = None) -> Tensor:
         check_width(x, self.dim)
-        return super().forward(x if self.norm is None else self.norm(x), mask, prepared)
+        return super().forward(x if self.norm is None else self.norm(x), mask, spectra)
 
     def _convolved(self, x: Tensor, p: Tensor, filters: Sequence[Filter], real: Tensor | None) -> Tensor:
         z = super()._convolved(x, p, filters[:1], real)

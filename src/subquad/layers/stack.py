@@ -8,16 +8,16 @@ The initialisation is MEGABYTE's (appendix A.1): weights from a normal distribut
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import ClassVar, Literal, cast
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from subquad.config import Config
-from subquad.layers.base import Mixer, MixerConfig, Prepared
+from subquad.layers.base import FilterSpectra, Mixer, MixerConfig
 from subquad.layers.feedforward import FeedForward, FeedForwardConfig
 from subquad.layers.registry import AnyMixerConfig
 from subquad.state import State
@@ -27,13 +27,15 @@ class StackConfig(Config):
     """``depth`` blocks of width ``dim``; ``dropout`` is on what each sublayer adds; ``feedforward`` may be None (M2-GPT has none).
 
     ``mixer_residual=False``, with ``norm="after"``, leaves out what goes around the mixer, and its norm.
-    ``others`` are the blocks of a hybrid that have another mixer than ``mixer``, by their number from 0.
+    ``overrides`` are the blocks of a hybrid that have another mixer than ``mixer``, by their number from 0.
     """
+
+    RENAMED: ClassVar[Mapping[str, str]] = {"others": "overrides"}
 
     dim: int = Field(gt=0)
     depth: int = Field(ge=0)
     mixer: AnyMixerConfig
-    others: dict[int, AnyMixerConfig] = {}
+    overrides: dict[int, AnyMixerConfig] = {}
     feedforward: FeedForwardConfig | None = FeedForwardConfig()
     norm: Literal["before", "after"] = "before"
     norm_eps: float = Field(1e-5, gt=0)
@@ -43,12 +45,12 @@ class StackConfig(Config):
     @property
     def mixers(self) -> list[MixerConfig]:
         """The mixer of each block."""
-        return [self.others.get(index, self.mixer) for index in range(self.depth)]
+        return [self.overrides.get(index, self.mixer) for index in range(self.depth)]
 
     @model_validator(mode="after")
-    def _others_exist(self) -> StackConfig:
-        if wrong := [index for index in self.others if not 0 <= index < self.depth]:
-            raise ValueError(f"others names block {wrong[0]}, but the blocks are 0 to {self.depth - 1}: take one of them")
+    def _overrides_exist(self) -> StackConfig:
+        if wrong := [index for index in self.overrides if not 0 <= index < self.depth]:
+            raise ValueError(f"overrides names block {wrong[0]}, but the blocks are 0 to {self.depth - 1}: take one of them")
         return self
 
     @model_validator(mode="after")
@@ -77,9 +79,9 @@ class Block(nn.Module):
         self.feedforward = FeedForward(config.feedforward, config.dim) if config.feedforward else None
         self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, prepared: Prepared | None = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None, spectra: FilterSpectra | None = None) -> Tensor:
         inner = self._entering(x)
-        return self._leaving(x, self.mixer(inner, mask) if prepared is None else self.mixer(inner, mask, prepared))
+        return self._leaving(x, self.mixer(inner, mask) if spectra is None else self.mixer(inner, mask, spectra))
 
     def init_state(self, batch: int, max_len: int) -> State:
         """See ``Mixer.init_state``."""
@@ -119,18 +121,18 @@ class Stack(nn.Module):
         ]
         blocks = nn.ModuleList(Block(config, mixer) for mixer in mixers)
         self.blocks = cast("Sequence[Block]", blocks)
-        self.alike = not config.others
+        self.alike = not config.overrides
         self.norm = nn.LayerNorm(config.dim, config.norm_eps) if config.norm == "before" else nn.Identity()
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, prepared: Sequence[Prepared | None] | None = None) -> Tensor:
-        if prepared is not None and len(prepared) != len(self.blocks):
-            raise ValueError(f"expected what was prepared for {len(self.blocks)} blocks, got {len(prepared)}: prepare with this model")
+    def forward(self, x: Tensor, mask: Tensor | None = None, spectra: Sequence[FilterSpectra | None] | None = None) -> Tensor:
+        if spectra is not None and len(spectra) != len(self.blocks):
+            raise ValueError(f"expected the spectra of {len(self.blocks)} blocks, got {len(spectra)}: prepare with this model")
         for index, block in enumerate(self.blocks):
-            x = block(x, mask, None if prepared is None else prepared[index])
+            x = block(x, mask, None if spectra is None else spectra[index])
         y: Tensor = self.norm(x)
         return y
 
-    def prepare(self, length: int) -> list[Prepared | None]:
+    def prepare(self, length: int) -> list[FilterSpectra | None]:
         """See ``Mixer.prepare``, one for each block."""
         return [block.mixer.prepare(length) for block in self.blocks]
 

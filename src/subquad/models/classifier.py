@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
-from subquad.layers.base import Prepared
+from subquad.layers.base import FilterSpectra
 from subquad.layers.stack import init_weights
 from subquad.models.base import BaseModelConfig, Model
 from subquad.models.encoder import Encoder, EncoderConfig
@@ -99,10 +99,10 @@ class Classifier(Model):
     def max_len(self) -> int:
         return self.config.backbone.max_len
 
-    def forward(self, ids: Tensor, lengths: Sequence[int] | None = None, prepared: Sequence[Prepared | None] | None = None) -> Tensor:
+    def forward(self, ids: Tensor, lengths: Sequence[int] | None = None, spectra: Sequence[FilterSpectra | None] | None = None) -> Tensor:
         """(B, n), of which row b uses the first ``lengths[b]`` -> logits (B, C), or numbers (B,); the ids behind them change nothing.
 
-        ``prepared`` as the ``prepare`` of a backbone that is an encoder made it. Raises ``ValueError`` when n exceeds max_len, and for an
+        ``spectra`` as the ``prepare`` of a backbone that is an encoder made it. Raises ``ValueError`` when n exceeds max_len, and for an
         empty text where the backbone has no start.
         """
         counts = torch.tensor([ids.shape[1]] * len(ids) if lengths is None else list(lengths), device=ids.device)
@@ -111,7 +111,7 @@ class Classifier(Model):
             if self.backbone.config.padding == "official":  # which reads its padding: each text is filled up to the context
                 ids = _filled(ids, counts, self.max_len)
             inside = torch.arange(ids.shape[1], device=ids.device) < counts[:, None]
-            pooled = self.backbone.embed(ids, None if bool(inside.all()) else inside, prepared=prepared)
+            pooled = self.backbone.embed(ids, None if bool(inside.all()) else inside, spectra=spectra)
         else:
             pooled = self._pooled(self.backbone, ids, counts)
         outputs: Tensor = self.head(self.dropout(pooled))

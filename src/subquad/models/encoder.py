@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from subquad.config import Config
 from subquad.layers.attention import AttentionConfig
-from subquad.layers.base import MixerConfig, Prepared
+from subquad.layers.base import FilterSpectra, MixerConfig
 from subquad.layers.feedforward import FeedForwardConfig
 from subquad.layers.long_filter import ImplicitFilterConfig
 from subquad.layers.m2_bert_mixer import M2BertMixerConfig
@@ -105,16 +105,16 @@ class Encoder(Model):
         mask: Tensor | None = None,
         token_types: Tensor | None = None,
         blanks: Tensor | None = None,
-        prepared: Sequence[Prepared | None] | None = None,
+        spectra: Sequence[FilterSpectra | None] | None = None,
     ) -> Tensor:
         """ids (B, T) -> logits (B, T, V) or embeddings (B, D), as the head says.
 
         ``mask`` (B, T) is True, or 1, at a text's own positions, which come first; padding behind them changes nothing. ``token_types``
-        (B, T) are those of the ids, 0 without; ``blanks`` (B, T) is True where an id is not to be read but guessed; ``prepared`` as
+        (B, T) are those of the ids, 0 without; ``blanks`` (B, T) is True where an id is not to be read but guessed; ``spectra`` as
         ``prepare`` made it.
         Raises ``ValueError`` when T exceeds max_len, and for shapes that differ.
         """
-        h = self.hidden(ids, mask, token_types, blanks, prepared)
+        h = self.hidden(ids, mask, token_types, blanks, spectra)
         return self._pooled(h, mask) if self.head is None else self.head(h, self.embedding.weight)
 
     def guesses(self, ids: Tensor, asked: Tensor, mask: Tensor | None = None, blanks: Tensor | None = None) -> Tensor:
@@ -128,12 +128,12 @@ class Encoder(Model):
         ids: Tensor,
         mask: Tensor | None = None,
         token_types: Tensor | None = None,
-        prepared: Sequence[Prepared | None] | None = None,
+        spectra: Sequence[FilterSpectra | None] | None = None,
     ) -> Tensor:
         """One vector a text, (B, D), whatever the head."""
-        return self._pooled(self.hidden(ids, mask, token_types, None, prepared), mask)
+        return self._pooled(self.hidden(ids, mask, token_types, None, spectra), mask)
 
-    def prepare(self, length: int | None = None) -> list[Prepared | None]:
+    def prepare(self, length: int | None = None) -> list[FilterSpectra | None]:
         """What depends on the weights alone, for texts of up to ``length`` ids: filter spectra. It holds until they change."""
         return self.stack.prepare(self.config.max_len if length is None else length)
 
@@ -143,7 +143,7 @@ class Encoder(Model):
         mask: Tensor | None = None,
         token_types: Tensor | None = None,
         blanks: Tensor | None = None,
-        prepared: Sequence[Prepared | None] | None = None,
+        spectra: Sequence[FilterSpectra | None] | None = None,
     ) -> Tensor:
         """The vectors after the last block, (B, T, D)."""
         self._check(ids, mask, token_types, blanks)
@@ -153,7 +153,7 @@ class Encoder(Model):
         if self.types is not None:
             x = x + (self.types.weight[0] if token_types is None else self.types(token_types))
         seen = mask.bool() if mask is not None and self.config.padding == "masked" else None
-        h: Tensor = self.stack(self.dropout(self.norm(x)), seen, prepared)
+        h: Tensor = self.stack(self.dropout(self.norm(x)), seen, spectra)
         return h
 
     def _embedded(self, ids: Tensor, blanks: Tensor | None) -> Tensor:

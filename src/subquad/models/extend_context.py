@@ -40,8 +40,8 @@ def extend_context(encoder: Encoder, max_len: int, filters: Filters) -> Encoder:
         raise ValueError(f"the context is {config.max_len} ids, and {max_len} is no longer one: give a larger max_len")
     if filters not in ("continued", "stretched"):
         raise ValueError(f'filters are "continued" or "stretched", got {filters!r}')
-    mixers = {index: _mixer(mixer, config.max_len, max_len, filters) for index, mixer in config.stack.others.items()}
-    stack = config.stack.model_copy(update={"mixer": _mixer(config.stack.mixer, config.max_len, max_len, filters), "others": mixers})
+    mixers = {index: _mixer(mixer, config.max_len, max_len, filters) for index, mixer in config.stack.overrides.items()}
+    stack = config.stack.model_copy(update={"mixer": _mixer(config.stack.mixer, config.max_len, max_len, filters), "overrides": mixers})
     longer = config.model_copy(update={"max_len": max_len, "stack": stack}).build().to(encoder.embedding.weight)
     state = dict(encoder.state_dict())
     if encoder.positions is not None:
@@ -64,9 +64,9 @@ def _mixer(mixer: MixerConfig, old: int, new: int, filters: Filters) -> MixerCon
     filter_ = getattr(mixer, "filter", None)
     if not isinstance(filter_, ImplicitFilterConfig):
         return mixer
-    base = filter_.base_len or old
+    base = filter_.filter_len or old
     unit = base if filters == "continued" else round(base * new / old)
-    return mixer.model_copy(update={"filter": filter_.model_copy(update={"base_len": None if unit == new else unit})})
+    return mixer.model_copy(update={"filter": filter_.model_copy(update={"filter_len": None if unit == new else unit})})
 
 
 def _table(trained: nn.Module, longer: ImplicitFilter, filters: Filters) -> Tensor:

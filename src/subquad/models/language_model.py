@@ -17,7 +17,7 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from subquad.layers.attention import AttentionConfig
-from subquad.layers.base import Prepared
+from subquad.layers.base import FilterSpectra
 from subquad.layers.feedforward import FeedForwardConfig
 from subquad.layers.hyena import HyenaConfig
 from subquad.layers.linear_attention import LinearAttentionConfig
@@ -80,19 +80,19 @@ class LanguageModel(CausalModel):
         if config.scale_residual:
             self._scale_residual()
 
-    def forward(self, ids: Tensor, prepared: Sequence[Prepared | None] | None = None) -> Tensor:
-        """See ``CausalModel.forward``; ``prepared`` as ``prepare`` made it."""
+    def forward(self, ids: Tensor, spectra: Sequence[FilterSpectra | None] | None = None) -> Tensor:
+        """See ``CausalModel.forward``; ``spectra`` as ``prepare`` made it."""
         batch, length = ids.shape
         self._check_length(length)
         if length == 0:
             return self._zeros(batch, 0)
         if self.start is not None:
-            return self._logits(self.hidden(ids[:, :-1], prepared))
+            return self._logits(self.hidden(ids[:, :-1], spectra))
         if length == 1:
             return self._zeros(batch, 1)
-        return torch.cat((self._zeros(batch, 1), self._logits(self.hidden(ids[:, :-1], prepared))), 1)
+        return torch.cat((self._zeros(batch, 1), self._logits(self.hidden(ids[:, :-1], spectra))), 1)
 
-    def hidden(self, ids: Tensor, prepared: Sequence[Prepared | None] | None = None) -> Tensor:
+    def hidden(self, ids: Tensor, spectra: Sequence[FilterSpectra | None] | None = None) -> Tensor:
         """What logits are read from, (B, n) -> (B, n + 1, D): vector t has seen the first t ids, the last one all of them.
 
         Without a start there is no vector 0, and n of them. Raises ``ValueError`` when n exceeds max_len.
@@ -100,9 +100,9 @@ class LanguageModel(CausalModel):
         self._check_length(ids.shape[1])
         x = self._embed(ids, [0])
         x = x if self.start is None else torch.cat((self.start.expand(len(ids), 1, -1), x), 1)
-        return self.stack(x, None, prepared)
+        return self.stack(x, None, spectra)
 
-    def prepare(self, length: int | None = None) -> list[Prepared | None]:
+    def prepare(self, length: int | None = None) -> list[FilterSpectra | None]:
         """What depends on the weights alone, for inputs of up to ``length`` ids: filter spectra. It holds until they change."""
         return self.stack.prepare(self._room(length) + (self.start is not None))
 

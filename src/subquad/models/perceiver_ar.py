@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from subquad.layers.attention import AttentionConfig
-from subquad.layers.base import Prepared
+from subquad.layers.base import FilterSpectra
 from subquad.layers.feedforward import FeedForwardConfig
 from subquad.layers.stack import Block, Stack, StackConfig, StackState, init_weights
 from subquad.models.base import CausalModel, ModelConfig, ModelState
@@ -92,7 +92,7 @@ class PerceiverARState(ModelState):
 class Reader(Block):
     """A block whose attention sees the whole past. One norm serves queries and keys: the linear maps after it can rescale each."""
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, prepared: Prepared | None = None, first: int = 0) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None, spectra: FilterSpectra | None = None, first: int = 0) -> Tensor:
         """(B, T, D) -> (B, T - first, D), from position ``first`` on."""
         return self._leaving(x[:, first:], self.mixer(self._entering(x), mask, first))
 

@@ -130,7 +130,7 @@ def _as_long(there: Encoder, here: Encoder, init: str) -> Encoder:
     if here.max_len <= there.max_len:
         return there
     _check_same_filters(there, here, init)
-    filters = [one.config.base_len for one in here.modules() if isinstance(one, ImplicitFilter)]
+    filters = [one.config.filter_len for one in here.modules() if isinstance(one, ImplicitFilter)]
     return extend_context(there, here.max_len, "stretched" if here.max_len in filters else "continued")
 
 
@@ -138,10 +138,10 @@ def _check_same_filters(there: nn.Module, here: nn.Module, init: str) -> None:
     """Raises ``ValueError`` where filters of another length would be stretched without anybody having asked for it."""
     pairs = [[one for one in model.modules() if isinstance(one, ImplicitFilter)] for model in (there, here)]
     for old, new in zip(*pairs, strict=False):  # models that differ otherwise are refused elsewhere
-        if old.max_len != new.max_len and new.config.base_len is None:
+        if old.max_len != new.max_len and new.config.filter_len is None:
             raise ValueError(
                 f"the filters of {init} are for {old.max_len} positions and would be stretched to {new.max_len}: set the mixer's "
-                f"filter.base_len to {old.max_len} to continue them as they are, or to {new.max_len} to stretch them"
+                f"filter.filter_len to {old.max_len} to continue them as they are, or to {new.max_len} to stretch them"
             )
 
 
