@@ -165,7 +165,7 @@ def test_wrong_configs(sentence: str) -> None:
 
 def test_what_a_mixer_refuses() -> None:
     mixer = HyenaConfig(filter=SMALL).build(4, 10)
-    with pytest.raises(ValueError, match="12 positions exceed the 10 of the filter: build the model with a larger max_len; filter.base_"):
+    with pytest.raises(ValueError, match="12 positions exceed the 10 of the filter: build the model with a larger max_len; filter.filter_len"):
         mixer(torch.randn(1, 12, 4))
     with pytest.raises(ValueError, match=r"a mask has one entry a position, \(1, 8\), True where it is real, got \(1, 7\) of torch.bool"):
         mixer(torch.randn(1, 8, 4), torch.ones(1, 7, dtype=torch.bool))
@@ -204,7 +204,7 @@ def test_numbers_under_a_mask_may_be_anything() -> None:
         mixer(x, mask.long())
 
 
-def test_prepared_spectra_are_for_evaluation_and_for_their_own_mixer() -> None:
+def test_spectra_are_for_evaluation_and_for_their_own_mixer() -> None:
     mixer, other = _operator(10), _operator(10, order=3)
     x = torch.randn(1, 8, 4, dtype=torch.float64)
     with pytest.raises(ValueError, match="give the filters no gradient: train without them"):
