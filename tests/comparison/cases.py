@@ -77,6 +77,7 @@ def grid(seeds: int = 2) -> Results:
             CostCurve("megabyte", (1000, 10_000, 100_000), (2e7, 2.5e7, 9e7), ((1000, 2.1e7), (100_000, 8.8e7)), "of <Figure> 3"),
             CostCurve("figure alone", (), (), ((2000, 5e7),)),
         ),
+        reference="megabyte",
         notes=("megabyte: learning rate 0.001 by validation (<best>)",),
     )
 

@@ -41,7 +41,7 @@ def cell(model: str, data: str, seed: int, accuracy: float | None, bits: float) 
     curve: list[CurvePoint] = [(1e6, 1.0, 1000, 3.0), (2e6, 2.0, 2000, bits)]
     shares = [] if accuracy is None else [accuracy / 2, accuracy]
     outcome = Outcome(f"{data}/{model}-seed{seed}", model, data, seed, 0.01, "final", "done", bits={"basic": bits}, curve=curve)
-    return replace(outcome, accuracy=accuracy, accuracies=shares)
+    return replace(outcome, accuracy=accuracy, accuracies=shares, unit="bits per byte" if accuracy is None else "bits per answer")
 
 
 def results(seeds: int) -> Results:
@@ -101,14 +101,14 @@ def test_rates_are_chosen_by_right_answers(asked: dict[str, Any], tmp_path: Path
 def test_tables_show_percent_beside_bits() -> None:
     assert answer_table(results(1)) == (["Model", "recall"], [["hyena", "96.0 %"], ["conv", "40.0 %"]])
     assert answer_table(results(2))[1][0] == ["hyena", "97.0 ± 1.0 %"]
-    assert main_table(results(1))[1][0] == ["hyena", "0.200", "2.000"] and "bits of an answer" in main_note(results(1))
+    assert main_table(results(1))[1][0] == ["hyena", "0.200", "2.000"] and "recall in bits per answer" in main_note(results(1)).lower()
     assert "| hyena | **96.0 %** |" in markdown(results(1)) and "96.0 % *" in plain(results(1))
     lines = list(csv.DictReader(io.StringIO(csv_text(results(1)), newline="")))
     assert [line["accuracy"] for line in lines] == ["0.96", "0.4", "", ""]
 
 
 def test_verdicts_are_by_right_answers() -> None:
-    assert verdict_lines(results(1))[1] == "hyena less conv, bits per byte: books -0.500; answers right in percent: recall +56.0."
+    assert verdict_lines(results(1))[1] == "hyena less conv, bits: books -0.500; answers right in percent: recall +56.0."
     found = results(2)
     turned = tuple(replace(one, bits={"basic": 2 - one.bits["basic"]}) for one in found.outcomes)
     assert verdict(replace(found, outcomes=turned), "hyena", "conv", "recall") == "ahead"

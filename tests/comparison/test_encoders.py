@@ -67,30 +67,30 @@ def test_labels_begin_from_what_was_hidden(values: dict[str, Any], tmp_path: Pat
     test = read_labelled([str(table)], columns=Columns(text=1, label=0), fractions=(0.6, 0.2, 0.2)).test
     results = api.classify(api.load(out / "cells/moods/m2-seed0/run"), [text for text, _ in test])
     figures = api.classification_metrics(results, [label for _, label in test])
-    assert figures == {"accuracy": one.accuracy} | one.figures and len(one.accuracies) == len(one.curve) > 0
+    assert figures == {"accuracy": one.accuracy} | one.metrics and len(one.accuracies) == len(one.curve) > 0
     bits = [-math.log2(result.probabilities[str(label)]) for result, (_, label) in zip(results, test, strict=True)]
     assert one.bits == {"basic": pytest.approx(sum(bits) / len(bits))}
     assert one.scored_bytes == sum(len(text) for text, _ in test)
     assert one.training_flops_per_byte is None and one.curve[0][0] is None
 
     hidden = found.finals("bert", "text")[0]
-    assert hidden.accuracy is None and 0 <= hidden.figures["masked_accuracy"] <= 1 and 1 < hidden.bits["basic"] < 12
+    assert hidden.accuracy is None and 0 <= hidden.metrics["masked_accuracy"] <= 1 and 1 < hidden.bits["basic"] < 12
     assert hidden.ids_per_second and hidden.peak_bytes and hidden.state_bytes is None and hidden.training_bytes == 6 * 2 * 32
     assert results_from(json.loads((out / "results.json").read_text())) == found
     page = (out / "report.html").read_text()
-    assert "Bits per byte" not in page and "bits of a hidden id" in page and "by training bytes" in page
+    assert "Bits per byte" not in page and "bits per masked token" in page and "by training bytes" in page
 
 
 def test_tables_say_what_bits_are_of(values: dict[str, Any], tmp_path: Path) -> None:
     found = compare(parse(Experiment, values), tmp_path / "out", jobs=0, quiet=True)
-    assert main_title(found) == "Bits" and "hidden id" in main_note(found) and "labels" in main_note(found)
+    assert main_title(found) == "Bits" and "bits per masked token" in main_note(found) and "moods in bits per answer" in main_note(found)
     assert answer_table(found)[0] == ["Model", "moods", "fresh"] and answer_table(found)[1][0][2] == "–"
     header, rows = figure_table(found)
     assert header == ["Model", "text: masked accuracy", "moods: f1", "moods: matthews", "fresh: f1", "fresh: matthews"]
-    assert rows[0][1] == f"{found.finals('bert', 'text')[0].figures['masked_accuracy']:.3f}" and rows[0][4] == "–"
+    assert rows[0][1] == f"{found.finals('bert', 'text')[0].metrics['masked_accuracy']:.3f}" and rows[0][4] == "–"
     assert "## Other figures" in markdown(found) and "less m2, bits: text" in markdown(found)
     times = [one.training_seconds for one in found.finals("m2", "text")]
-    only = replace(found, outcomes=tuple(one for one in found.outcomes if not one.labelled))
+    only = replace(found, outcomes=tuple(one for one in found.outcomes if one.flops_per_byte is not None))
     assert cost_table(found) == cost_table(only) and times[0] is not None
     lines = list(csv.DictReader(io.StringIO(csv_text(found), newline="")))
     assert [bool(line["matthews"]) for line in lines] == [False, False, True, True, True]
@@ -113,7 +113,7 @@ def test_numbers_are_estimated(values: dict[str, Any], tmp_path: Path) -> None:
     values["data"]["sizes"]["labels"] |= {"set": {"target": "number"}}
     values["models"].pop("bert")
     one = compare(parse(Experiment, values), tmp_path / "out", jobs=0, quiet=True).outcomes[0]
-    assert (one.status, one.error, one.bits, one.accuracy) == ("done", "", {}, None) and set(one.figures) == {"pearson", "spearman"}
+    assert (one.status, one.error, one.bits, one.accuracy) == ("done", "", {}, None) and set(one.metrics) == {"pearson", "spearman"}
 
 
 def test_a_start_that_failed_is_told(values: dict[str, Any], tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def learning_curves(results: Results) -> dict[str, list[tuple[str, Chart]]]:
     for data in results.data:
         curves = [(hue, model, outcome) for hue, model in enumerate(results.models) if (outcome := _first_curve(results, model, data))]
         if curves:
-            axes = ("bytes" if any(outcome.labelled for _, _, outcome in curves) else "flops", "time")
+            axes = ("bytes" if any(point[0] is None for _, _, outcome in curves for point in outcome.curve) else "flops", "time")
             found[data] = [(f"curve_{names[data]}_by_{axis}", _curves(data, curves, axis)) for axis in axes]
     return found
 

@@ -59,11 +59,11 @@ def _labelled(model: Model, cell: Cell, labels: Labels, paths: Sequence[str]) ->
     texts, truth = [one.text for one in test], [one.label for one in test]
     size = sum(map(len, texts))
     if numbers:
-        return {"figures": api.regression_metrics(api.regress(model, texts), truth), "scored_bytes": size}
+        return {"metrics": api.regression_metrics(api.regress(model, texts), truth), "scored_bytes": size}
     found = api.classify(model, texts)
     figures = dict(api.classification_metrics(found, truth) or {})
     bits = [-math.log2(max(one.probabilities[cast(str, label)], _LEAST)) for one, label in zip(found, truth, strict=True)]
-    return {"bits": {"basic": sum(bits) / len(bits)}, "accuracy": figures.pop("accuracy"), "figures": figures, "scored_bytes": size}
+    return {"bits": {"basic": sum(bits) / len(bits)}, "accuracy": figures.pop("accuracy"), "metrics": figures, "scored_bytes": size}
 
 
 def _hidden(model: Encoder, cell: Cell, run: Path, corpus: Corpus, held_out: list[Span]) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def _hidden(model: Encoder, cell: Cell, run: Path, corpus: Corpus, held_out: lis
     objective.set_up(config, kept=run / TOKENIZER)
     found, size = objective.judge(held_out, cell.spec.score_bytes, config.batch, Place(next(model.parameters()).device))
     right = {"masked_accuracy": found["masked_accuracy"]}
-    return {"bits": {"basic": found[objective.measure] / math.log(2)}, "figures": right, "scored_bytes": size}
+    return {"bits": {"basic": found[objective.measure] / math.log(2)}, "metrics": right, "scored_bytes": size}
 
 
 def _scored(model: CausalModel, cell: Cell, held_out: Sequence[Span], ways: Sequence[Way]) -> dict[str, Any]:

@@ -52,7 +52,7 @@ class GridProgress:
         self._done += 1
         bits = outcome.bits.get("basic", outcome.bits.get("validation"))
         end = outcome.status if bits is None else f"{bits:.3f} {outcome.unit}"
-        end += "" if outcome.accuracy is None else f", {outcome.accuracy:.1%} of the answers right"
+        end += "" if outcome.accuracy is None else f", accuracy {outcome.accuracy:.1%}"
         end += f" at step {outcome.step}" if outcome.status == "diverged" else f" ({outcome.error})" if outcome.error else ""
         self.say(f"{self._done}/{self._total} {outcome.cell}: {end}")
 

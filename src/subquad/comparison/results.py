@@ -5,6 +5,7 @@ A cell is one model on one text with one seed and one learning rate. Cells of th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from statistics import mean
 from typing import Any, Literal, TypeAlias
@@ -15,18 +16,30 @@ CurvePoint: TypeAlias = tuple[float | None, float, int, float]
 
 
 @dataclass(frozen=True)
+class ScoredPassage:
+    """A piece of the test part with the bits that each byte cost. ``data`` has one character a byte (Latin-1), as JSON can hold it;
+    ``patch_size`` above 1 marks where patches begin, and ``first`` is the place of the first byte inside its patch."""
+
+    data: str
+    bits: list[float]
+    patch_size: int = 1
+    first: int = 0
+
+
+@dataclass(frozen=True)
 class Outcome:
     """One cell.
 
-    ``bits`` are bits per byte of the test part by way of scoring ("basic", "sliding", ...), ``inside`` those at each position inside a
-    patch and ``by_position`` the means over equal parts of the context, both of the basic way, ``inside`` empty without patches. FLOPs
-    per byte are of a forward pass and of a training step; ``curve`` holds (training FLOPs, seconds, bytes, validation bits per byte).
-    On a synthetic task ``bits`` are those of an answer, ``accuracy`` is the share of the test part's answers that are right, or, of a
-    cell that chooses a rate, of the best validation's, and ``accuracies`` are those of the points of ``curve``. Of labels both are of a
-    label, and nobody counts FLOPs; an encoder's bits on a text are those of a hidden id. ``figures`` are others of the test part, by name,
-    and ``ids_per_second`` are read in one whole window.
-    ``state_bytes`` is a decoding state of the whole context, ``peak_bytes`` the most that a training step allocates, and ``serial_steps``
-    the layer calls in a row that one more byte takes on average.
+    ``bits`` are the loss on the test part by way of scoring ("basic", "sliding", ...), ``unit`` says of what ("bits per byte", "bits per
+    masked token", "bits per answer"). ``accuracy`` is the share of right answers in the test part, or, of a cell that chooses a rate, in
+    the best validation; None where there is no answer to be right. ``metrics`` are others of the test part, by name. ``inside`` are bits
+    at each position inside a patch, empty without patches, and ``by_position`` the means over equal parts of the context, both of the
+    basic way.
+    FLOPs per byte are of a forward pass and of a training step, None where nobody counts them, as in fine-tuning. ``curve`` holds a
+    (training FLOPs or None, seconds, bytes, validation loss in ``unit``) for each validation, and ``accuracies`` their accuracies.
+    ``ids_per_second`` are read in one whole window, ``state_bytes`` is a decoding state of the whole context, ``peak_bytes`` the most
+    that a training step allocates, and ``serial_steps`` the layer calls in a row that one more byte takes on average.
+    ``sample`` is a text that the model wrote, and ``passage`` a piece of the test part as it was scored.
     """
 
     cell: str
@@ -38,11 +51,12 @@ class Outcome:
     status: Status
     step: int | None = None
     error: str = ""
+    unit: str = "bits per byte"
     bits: dict[str, float] = field(default_factory=dict)
     inside: list[float] = field(default_factory=list)
     by_position: list[float] = field(default_factory=list)
     accuracy: float | None = None
-    figures: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
     scored_bytes: int | None = None
     parameters: int | None = None
     flops_per_byte: float | None = None
@@ -57,20 +71,20 @@ class Outcome:
     curve: list[CurvePoint] = field(default_factory=list)
     accuracies: list[float] = field(default_factory=list)
     probes: dict[str, Any] = field(default_factory=dict)
+    sample: str = ""
+    passage: ScoredPassage | None = None
     config: dict[str, Any] = field(default_factory=dict)
     command: str = ""
 
-    @property
-    def labelled(self) -> bool:
-        """Whether it is of labels."""
-        return self.config.get("kind") == "classifier"
 
-    @property
-    def unit(self) -> str:
-        """What ``bits`` are of."""
-        if self.labelled or self.accuracy is not None:
-            return "bits of an answer"
-        return "bits of a hidden id" if self.config.get("kind") == "encoder" else "bits per byte"
+@dataclass(frozen=True)
+class Baseline:
+    """What something that is not trained, such as a compressor, needs for the test part of ``data``; ``note`` says what it was given."""
+
+    name: str
+    data: str
+    bits_per_byte: float
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,7 +109,11 @@ class CostCurve:
 
 @dataclass(frozen=True)
 class Results:
-    """A whole comparison. ``models`` and ``data`` are names in the order of the file; ``notes`` say what was solved for and chosen."""
+    """A whole comparison.
+
+    ``models`` and ``data`` are names in the order of the file; ``notes`` say what was solved for and chosen. ``reference`` is the model
+    that the others are compared with, the first one where it is empty.
+    """
 
     title: str
     about: str
@@ -108,13 +126,19 @@ class Results:
     published: tuple[Published, ...] = ()
     costs: tuple[CostCurve, ...] = ()
     notes: tuple[str, ...] = ()
+    reference: str = ""
+    baselines: tuple[Baseline, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.reference and self.models:
+            object.__setattr__(self, "reference", self.models[0])
 
     def finals(self, model: str, data: str) -> list[Outcome]:
         """The cells of one place in the table, one a seed, whatever their status."""
         return [o for o in self.outcomes if o.role == "final" and o.model == model and o.data == data]
 
     def bits(self, model: str, data: str, way: str = "basic") -> list[float]:
-        """Test bits per byte of the seeds that are done."""
+        """The loss on the test part, in bits, of the seeds that are done."""
         return [o.bits[way] for o in self.finals(model, data) if o.status == "done" and way in o.bits]
 
     def accuracy(self, model: str, data: str) -> list[float]:
@@ -155,16 +179,35 @@ def _losses(results: Results, model: str, data: str) -> list[float]:
     return [1 - accuracy for accuracy in results.accuracy(model, data)] or results.bits(model, data)
 
 
-def results_from(record: dict[str, Any]) -> Results:
+def outcome_from(record: Mapping[str, Any]) -> Outcome:
+    """An outcome read back from JSON. Raises ``KeyError`` or ``TypeError`` where it is not one."""
+    passage = record["passage"] and ScoredPassage(**record["passage"])
+    return Outcome(**{**record, "curve": [tuple(point) for point in record["curve"]], "passage": passage})
+
+
+def results_from(record: Mapping[str, Any]) -> Results:
     """The value that ``record`` wrote, read back from JSON."""
-    outcomes = tuple(Outcome(**values | {"curve": [tuple(point) for point in values["curve"]]}) for values in record["outcomes"])
-    published = tuple(
-        Published(one["caption"], tuple(one["columns"]), {name: tuple(row) for name, row in one["rows"].items()})
-        for one in record["published"]
-    )
-    costs = tuple(
-        CostCurve(one["name"], tuple(one["lengths"]), tuple(one["flops"]), tuple((int(at), y) for at, y in one["published"]), one["note"])
-        for one in record["costs"]
-    )
-    names = {name: tuple(record[name]) for name in ("models", "data", "notes")}
-    return Results(**record | names | {"outcomes": outcomes, "published": published, "costs": costs})
+    published = [
+        Published(table["caption"], tuple(table["columns"]), {name: tuple(row) for name, row in table["rows"].items()})
+        for table in record["published"]
+    ]
+    costs = [
+        CostCurve(
+            curve["name"],
+            tuple(curve["lengths"]),
+            tuple(curve["flops"]),
+            tuple((int(length), flops) for length, flops in curve["published"]),
+            curve["note"],
+        )
+        for curve in record["costs"]
+    ]
+    values = {
+        "models": record["models"],
+        "data": record["data"],
+        "notes": record["notes"],
+        "outcomes": map(outcome_from, record["outcomes"]),
+        "published": published,
+        "costs": costs,
+        "baselines": [Baseline(**baseline) for baseline in record["baselines"]],
+    }
+    return Results(**{**record, **{name: tuple(value) for name, value in values.items()}})

@@ -21,7 +21,7 @@ from subquad import api
 from subquad.comparison.evaluate import judge
 from subquad.comparison.experiment import Way, found_paths
 from subquad.comparison.grid import Cell, with_steps
-from subquad.comparison.results import Outcome
+from subquad.comparison.results import Outcome, outcome_from
 from subquad.comparison.reverse_words import reverse_lines
 from subquad.data import Corpus, MaskConfig
 from subquad.errors import RunError
@@ -34,6 +34,7 @@ from subquad.models.base import CausalModel, Model
 from subquad.models.encoder import Encoder
 from subquad.run_folder import as_json, resolve_device, write_atomic
 from subquad.run_log import Point, Record, read_run_log
+from subquad.training.beginning import ENCODER
 from subquad.training.config import OptimConfig
 from subquad.training.objectives import cross_entropy_sum
 from subquad.training.optim import build_optimizer
@@ -47,8 +48,7 @@ def read_outcome(folder: Path) -> Outcome | None:
     if not path.is_file():
         return None
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        return Outcome(**values | {"curve": [tuple(point) for point in values["curve"]]})
+        return outcome_from(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError, KeyError) as error:
         raise RunError(f"{path} is damaged: remove the folder {folder} and run the comparison again with --resume") from error
 
@@ -81,10 +81,17 @@ def waiting(cell: Cell) -> Outcome:
         lr=cell.lr,
         role=cell.role,
         status="waiting",
+        unit=_unit(cell),
         flops_per_byte=counted.flops_per_byte if counted else None,
         training_flops_per_byte=counted.training_flops_per_byte if counted else None,
         config=cell.config,
     )
+
+
+def _unit(cell: Cell) -> str:
+    if cell.spec.labels or cell.spec.task or cell.spec.synthetic:
+        return "bits per answer"
+    return "bits per masked token" if cell.config["kind"] == ENCODER else "bits per byte"
 
 
 def _outcome(cell: Cell, folder: Path, ways: Sequence[Way], probes: Sequence[str]) -> Outcome | None:

@@ -17,8 +17,6 @@ Table = tuple[list[str], list[list[str]]]
 
 NONE = "–"
 BITS = "On the test part, fewer is better; the best of each column is marked."
-BITS_OF_ANSWERS = "Of tasks and labels, bits of an answer."
-BITS_OF_HIDDEN = "Of encoders, bits of a hidden id."
 RIGHT = "Answers of the test part that are right, the likeliest taken at each; more is better, the best of each column is marked."
 FIGURES = "On the test part, means over seeds: of labels as GLUE takes them, of text the share of hidden ids that an encoder guesses right."
 SPREAD = "Mean over seeds ± half of the largest less the smallest."
@@ -28,7 +26,7 @@ OTHERS = "Other figures"
 COSTS = "Training bytes and time are means over a model's cells; memory and serial steps are measured on the trained model."
 _WAYS = {"basic": "windows side by side", "sliding": "windows that overlap by half", "strided": "two passes half a patch apart"}
 _MOST_HINT = 120
-_NO_SCALARS = ("bits", "figures", "inside", "by_position", "curve", "accuracies", "probes", "config")
+_NO_SCALARS = ("bits", "metrics", "inside", "by_position", "curve", "accuracies", "probes", "sample", "passage", "config")
 
 
 @dataclass(frozen=True)
@@ -81,15 +79,20 @@ def main_table(results: Results) -> Table:
 
 def main_note(results: Results) -> str:
     """How to read the main table."""
-    units = {outcome.unit for outcome in results.outcomes if outcome.role == "final"}
-    kinds = [note for unit, note in (("bits of an answer", BITS_OF_ANSWERS), ("bits of a hidden id", BITS_OF_HIDDEN)) if unit in units]
-    return " ".join([BITS, *kinds, *([SPREAD] if seeds(results) > 1 else [])])
+    others = [f"{data} in {unit}" for data, unit in _units(results).items() if unit.lower() != main_title(results).lower()]
+    words = [f"{_capital(', '.join(others))}."] if others else []
+    return " ".join([BITS, *words, *([SPREAD] if seeds(results) > 1 else [])])
 
 
 def main_title(results: Results) -> str:
     """What the main table is of."""
-    units = {outcome.unit for outcome in results.outcomes if outcome.role == "final"}
-    return "Bits" if units and "bits per byte" not in units else "Bits per byte"
+    units = list(dict.fromkeys(_units(results).values()))
+    return "Bits" if len(units) > 1 else _capital(units[0] if units else "bits per byte")
+
+
+def _units(results: Results) -> dict[str, str]:
+    """The unit of the loss on each text."""
+    return {outcome.data: outcome.unit for outcome in results.outcomes if outcome.role == "final"}
 
 
 def figure_table(results: Results) -> Table:
@@ -97,11 +100,11 @@ def figure_table(results: Results) -> Table:
     columns = [
         (data, name)
         for data in results.data
-        for name in dict.fromkeys(name for model in results.models for outcome in results.finals(model, data) for name in outcome.figures)
+        for name in dict.fromkeys(name for model in results.models for outcome in results.finals(model, data) for name in outcome.metrics)
     ]
     rows = []
     for model in results.models if columns else ():
-        found = [[cell.figures[name] for cell in results.finals(model, data) if name in cell.figures] for data, name in columns]
+        found = [[cell.metrics[name] for cell in results.finals(model, data) if name in cell.metrics] for data, name in columns]
         rows.append([model, *(f"{mean(values):.3f}" if values else NONE for values in found)])
     return (["Model", *(f"{data}: {name.replace('_', ' ')}" for data, name in columns)], rows) if rows else ([], [])
 
@@ -141,7 +144,7 @@ def cost_table(results: Results) -> Table:
         ("Learning rate", lambda cells: ", ".join(dict.fromkeys(f"{cell.lr:g}" for cell in cells)) or NONE),
     ]
     finals = [outcome for outcome in results.outcomes if outcome.role == "final"]
-    finals = [outcome for outcome in finals if not outcome.labelled] or finals  # fine-tuning is no part of what a model costs
+    finals = [outcome for outcome in finals if outcome.flops_per_byte is not None] or finals  # fine-tuning is no part of what a model costs
     cells = {model: [outcome for outcome in finals if outcome.model == model] for model in results.models}
     known = {model: found for model, found in cells.items() if found}
     shown = [(name, value) for name, value in columns if any(value(found) != NONE for found in known.values())]
@@ -157,20 +160,14 @@ def length_table(results: Results) -> Table:
 
 
 def verdict_lines(results: Results) -> list[str]:
-    """The leading model against each other in words, the rule first; nothing before two models have figures on a text."""
-    subject = leading_model(results)
+    """The reference against each other model in words, the rule first; nothing before two models have figures on a text."""
+    subject = results.reference
     others = [model for model in results.models if model != subject]
     if not any(results.bits(subject, data) and results.bits(other, data) for other in others for data in results.data):
         return []
     if seeds(results) < 2:
         return [ONE_SEED, *(line for other in others if (line := _gaps(results, subject, other)))]
     return [RULE, *(_standing(results, subject, other) for other in others)]
-
-
-def leading_model(results: Results) -> str:
-    """The model that the others are set against: the first MEGABYTE, else the first of the file; empty without models."""
-    kinds = {outcome.model: str(outcome.config.get("kind", "")) for outcome in results.outcomes}
-    return next((model for model in results.models if kinds.get(model) == "megabyte"), next(iter(results.models), ""))
 
 
 def seeds(results: Results) -> int:
@@ -192,7 +189,7 @@ def shared_texts(results: Results) -> list[str]:
 def csv_text(results: Results) -> str:
     """Every scalar of every cell, one line a cell, as RFC 4180 has it."""
     ways = list(dict.fromkeys(way for outcome in results.outcomes for way in outcome.bits))
-    figures = list(dict.fromkeys(name for outcome in results.outcomes for name in outcome.figures))
+    figures = list(dict.fromkeys(name for outcome in results.outcomes for name in outcome.metrics))
     scalars = [field.name for field in fields(Outcome) if field.name not in _NO_SCALARS]
     at = scalars.index("error") + 1
     buffer = io.StringIO()
@@ -200,7 +197,7 @@ def csv_text(results: Results) -> str:
     writer.writerow([*scalars[:at], *(f"bits_{way}" for way in ways), *figures, *scalars[at:]])
     for outcome in results.outcomes:
         before, after = [[getattr(outcome, name) for name in part] for part in (scalars[:at], scalars[at:])]
-        named = [*(outcome.bits.get(way) for way in ways), *(outcome.figures.get(name) for name in figures)]
+        named = [*(outcome.bits.get(way) for way in ways), *(outcome.metrics.get(name) for name in figures)]
         writer.writerow([*before, *named, *after])
     return buffer.getvalue().encode("utf-8", "backslashreplace").decode("utf-8")
 
