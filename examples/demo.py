@@ -23,7 +23,7 @@ import subquad
 from subquad.api import info, inside_patch
 from subquad.evaluation.passage import Passage
 from subquad.evaluation.report import Baseline, Entry, write_comparison
-from subquad.run_folder import write_atomic
+from subquad.system import write_atomic
 
 TEXT = Path(__file__).parent / "data" / "tinyshakespeare.txt"
 HELD_OUT = 0.1

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "src" / "subquad"
 
 # Each row may import the rows above it; the members of a row never import each other.
 ROWS = [
-    ("errors",),
+    ("errors", "system"),
     ("config",),
     ("state",),
     ("ops",),

@@ -44,10 +44,10 @@ from subquad.models import build_model, parse_model, presets
 from subquad.models.base import CausalModel, Model
 from subquad.models.classifier import Classifier
 from subquad.models.extend_context import extend_context
-from subquad.run_folder import TOKENIZER, TRAIN, load, save, seal
+from subquad.run_folder import TOKENIZER, TRAIN, check_out, load, save, seal
 from subquad.run_log import read_run_log
 from subquad.training.beginning import CLASSIFIER, ENCODER, build_objective, learns_pairs, start_from
-from subquad.training.checkpoints import check_out, newest_state
+from subquad.training.checkpoints import newest_state
 from subquad.training.classification import Labelling, Regression
 from subquad.training.config import TrainConfig, read
 from subquad.training.objectives import Objective, Prediction

@@ -15,8 +15,8 @@ import hashlib
 import json
 import os
 import re
-import shutil
-from collections.abc import Callable, Iterable, Mapping
+import tempfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,12 +30,12 @@ from subquad.config import Config
 from subquad.data import read_subwords, read_tokenizer
 from subquad.errors import RunError
 from subquad.models.base import Model, TextCodec
+from subquad.system import Content, sync, temporary_path, write, write_atomic
 
 CONFIG, WEIGHTS, TRAIN, MANIFEST = "config.json", "model.safetensors", "train.yaml", "manifest.json"
 TOKENIZER = "tokenizer.json"
 
 Shape = tuple[int, ...]
-Content = bytes | Callable[[Path], None]
 
 
 class Manifest(NamedTuple):
@@ -97,6 +97,24 @@ def load(path: str | Path, device: str | torch.device = "cpu", verify: bool = Tr
     return model.eval()
 
 
+def check_out(out: str | Path, resume: bool = False) -> None:
+    """Raises ``ValueError`` unless a run can be written to ``out``, or resumed there; makes the folder, and no file."""
+    out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file, expected a folder for the run: give another --out")
+    if resume:
+        if not (out / TRAIN).is_file():
+            raise ValueError(f"{out} holds no run to resume: expected a {TRAIN} there; give the folder of a run")
+    elif out.is_dir() and any(out.iterdir()):
+        raise ValueError(f"{out} is not empty: give another --out, or go on with the run there by --resume")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise ValueError(f"cannot write to {out} ({error.strerror}): give another --out") from error
+
+
 def resolve_device(name: str | torch.device) -> torch.device:
     """The device of that name; "auto" is the GPU if there is one. Raises ``ValueError`` for one that PyTorch does not know or see."""
     if name == "auto":
@@ -129,10 +147,10 @@ def read_config(folder: Path) -> dict[str, Any]:
 def replace(folder: Path, contents: Mapping[str, Content]) -> None:
     """Writes files of a folder so that, killed at any moment, each is the old or the new one and the manifest admits it."""
     known = _settled(folder)
-    temporary = {name: _temporary(folder / name) for name in contents}
+    temporary = {name: temporary_path(folder / name) for name in contents}
     try:
         for name, content in contents.items():
-            _write(temporary[name], content)
+            write(temporary[name], content)
         new = {name: sha256(path) for name, path in temporary.items()}
         _write_manifest(folder, Manifest(known, new))
         for name, path in temporary.items():
@@ -141,7 +159,7 @@ def replace(folder: Path, contents: Mapping[str, Content]) -> None:
         for path in temporary.values():
             path.unlink(missing_ok=True)
         raise
-    _sync(folder)
+    sync(folder)
     _write_manifest(folder, Manifest(known | new, {}))
 
 
@@ -209,14 +227,14 @@ def state_shapes(model: nn.Module) -> dict[str, Shape]:
 def tensor_file(tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> Content:
     """What ``write_atomic`` and ``replace`` take to write a safetensors file; a failing disk is an ``OSError``."""
 
-    def write(path: Path) -> None:
+    def save(path: Path) -> None:
         try:
             save_file(tensors, path, metadata)
         except SafetensorError as error:
             number = re.search(r"os error (\d+)", str(error))
             raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) if number else OSError(str(error)) from error
 
-    return write
+    return save
 
 
 def as_json(value: object) -> bytes:
@@ -224,62 +242,10 @@ def as_json(value: object) -> bytes:
     return (json.dumps(value, indent=2) + "\n").encode("utf-8")
 
 
-def write_atomic(path: Path, content: Content) -> None:
-    """Writes a file under a temporary name in the same folder and renames it; after a crash the old or the new one is there, whole."""
-    temporary = _temporary(path)
-    try:
-        _write(temporary, content)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync(path.parent)
-
-
-def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
-    """Fills a folder under a temporary name and renames it, in place of one that was there; an error leaves nothing behind."""
-    temporary, old = _temporary(path), path.with_name(f".{path.name}.old")
-    for leftover in (temporary, old):  # of a process that was killed here
-        shutil.rmtree(leftover, ignore_errors=True)
-    try:
-        temporary.mkdir(parents=True)
-        fill(temporary)
-        _sync(temporary)
-        if path.exists():
-            path.replace(old)
-        temporary.replace(path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    _sync(path.parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
 def sha256(path: Path) -> str:
     """The sha256 of a file in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write(path: Path, content: Content) -> None:
-    if isinstance(content, bytes):
-        path.write_bytes(content)
-    else:
-        content(path)
-    _sync(path)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _temporary(path: Path) -> Path:
-    # One name for each file: what a killed process left is overwritten, not piled up. A run has one writer.
-    return path.with_name(f".{path.name}.tmp")
 
 
 def _write_manifest(folder: Path, manifest: Manifest) -> None:

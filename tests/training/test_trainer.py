@@ -18,12 +18,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from subquad import run_folder
+from subquad import run_folder, system
 from subquad.data import Batch, Corpus
 from subquad.errors import RunError
 from subquad.models import build_model
 from subquad.models.base import CausalModel
-from subquad.training.checkpoints import check_out, newest_state
+from subquad.training.checkpoints import newest_state
 from subquad.training.config import as_yaml, read
 from subquad.training.objectives import Prediction
 from subquad.training.progress import Log
@@ -229,9 +229,9 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(
     failing: str, tmp_path: Path, make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "run"
-    write, log = run_folder._write, Log.write
+    write, log = system.write, Log.write
 
-    def full(path: Path, content: run_folder.Content) -> None:
+    def full(path: Path, content: system.Content) -> None:
         wanted = "optimizer" if failing == "write_folder" else "model.safetensors"
         if (out / "state" / "step-00000004").exists() and wanted in path.name:
             path.write_bytes(b"some of it")
@@ -246,7 +246,8 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(
     if failing == "log":
         monkeypatch.setattr(Log, "write", full_log)
     else:
-        monkeypatch.setattr(run_folder, "_write", full)
+        monkeypatch.setattr(run_folder, "write", full)
+        monkeypatch.setattr(system, "write", full)
     with pytest.raises(RunError, match=r"No space left.*last good checkpoint is .*step-00000004; .*subquad train --resume --out"):
         make_trainer(out).run()
     monkeypatch.undo()
@@ -261,18 +262,18 @@ def test_out_must_be_new_and_writable(tmp_path: Path, make_trainer: MakeTrainer,
     with pytest.raises(ValueError, match=r"is not empty.*--resume"):
         make_trainer(tmp_path).run()
     with pytest.raises(ValueError, match="is a file"):
-        check_out(tmp_path / "book.txt")
+        run_folder.check_out(tmp_path / "book.txt")
     with pytest.raises(ValueError, match="cannot write to"):
-        check_out(tmp_path / "book.txt" / "run")
+        run_folder.check_out(tmp_path / "book.txt" / "run")
     with pytest.raises(ValueError, match="holds no run to resume"):
-        check_out(tmp_path, resume=True)
+        run_folder.check_out(tmp_path, resume=True)
 
     def refuse(dir: Path) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     monkeypatch.setattr("tempfile.TemporaryFile", refuse)
     with pytest.raises(ValueError, match=r"cannot write to .* \(Permission denied\)"):
-        check_out(tmp_path / "run")
+        run_folder.check_out(tmp_path / "run")
 
 
 def test_wrong_settings_are_refused_before_a_file_is_written(tmp_path: Path, make_trainer: MakeTrainer) -> None:

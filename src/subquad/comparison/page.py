@@ -35,7 +35,7 @@ from subquad.evaluation.charts import Chart
 from subquad.evaluation.markup import escape
 from subquad.evaluation.page import folded_json, grid, page, picture, section, table, text_card
 from subquad.evaluation.report import write_charts
-from subquad.run_folder import write_atomic
+from subquad.system import write_atomic
 
 _CURVES = "Validation while training, the first seed of each model. Of bits, the first steps, far above the rest, are cut off."
 _INSIDE = "Windows side by side. A byte late in its patch is seen with the bytes before it."

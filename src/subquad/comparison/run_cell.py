@@ -32,8 +32,9 @@ from subquad.evaluation.throughput import seconds
 from subquad.models import build_model
 from subquad.models.base import CausalModel, Model
 from subquad.models.encoder import Encoder
-from subquad.run_folder import as_json, resolve_device, write_atomic
+from subquad.run_folder import as_json, resolve_device
 from subquad.run_log import Point, Record, read_run_log
+from subquad.system import write_atomic
 from subquad.training.beginning import ENCODER
 from subquad.training.config import OptimConfig
 from subquad.training.objectives import cross_entropy_sum

@@ -34,7 +34,8 @@ from subquad.comparison.tables import csv_text
 from subquad.config import parse
 from subquad.data.files import check_paths
 from subquad.evaluation.throughput import machine
-from subquad.run_folder import as_json, write_atomic
+from subquad.run_folder import as_json
+from subquad.system import write_atomic
 
 EXPERIMENT = "experiment.yaml"
 LOCK = ".lock"

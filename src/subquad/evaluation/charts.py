@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from subquad.evaluation.axes import Axis, bar_axis, bar_step, spread, thinned, value_axis
 from subquad.evaluation.markup import escape
-from subquad.run_folder import write_atomic
+from subquad.system import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,8 +15,8 @@ from subquad.evaluation.charts import Chart, Level, Series, Style, png, svg
 from subquad.evaluation.markup import escape
 from subquad.evaluation.page import counted, duration, figures, folded, folded_json, grid, page, picture, ranking, section, table, text_card
 from subquad.evaluation.passage import Numbers, Passage, passage_html, passage_key
-from subquad.run_folder import write_atomic
 from subquad.run_log import Point, Record, read_run_log
+from subquad.system import write_atomic
 
 MOST_SAMPLES = 8
 _SURPRISE = "The stronger the colour of a character, the more bits the model paid for its bytes. Rest the pointer on one to read them."

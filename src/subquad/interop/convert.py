@@ -19,7 +19,6 @@ from subquad.data import open_tokenizer, read_subwords
 from subquad.errors import RunError
 from subquad.interop.m2_bert import encoder_in, set_padding
 from subquad.interop.official import KINDS, from_official, kind_of
-from subquad.training.checkpoints import check_out
 
 SAFE, PICKLED = (".safetensors",), (".pt", ".pth", ".ckpt", ".bin")
 
@@ -58,7 +57,7 @@ def convert(
         model.tokenizer = open_tokenizer(str(tokenizer), []) if model.reversible else read_subwords(tokenizer)
         if model.tokenizer.vocab > model.vocab:
             raise ValueError(f"{tokenizer} has {model.tokenizer.vocab} tokens, but the model {model.vocab} ids: give the model's own")
-    check_out(out)
+    run_folder.check_out(out)
     run_folder.save(model, out)
     return Path(out)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import nn
 
 from subquad import run_folder
 from subquad.errors import RunError
+from subquad.system import write_atomic, write_folder
 from subquad.training.optim import optimizer_tensors, restore_optimizer
 
 OPTIMIZER, PROGRESS = "optimizer.safetensors", "progress.json"
@@ -44,36 +44,18 @@ class Counters:
         return replace(self, waited=self.waited + 1)
 
 
-def check_out(out: str | Path, resume: bool = False) -> None:
-    """Raises ``ValueError`` unless a run can be written to ``out``, or resumed there; makes the folder, and no file."""
-    out = Path(out)
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file, expected a folder for the run: give another --out")
-    if resume:
-        if not (out / run_folder.TRAIN).is_file():
-            raise ValueError(f"{out} holds no run to resume: expected a {run_folder.TRAIN} there; give the folder of a run")
-    elif out.is_dir() and any(out.iterdir()):
-        raise ValueError(f"{out} is not empty: give another --out, or go on with the run there by --resume")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        raise ValueError(f"cannot write to {out} ({error.strerror}): give another --out") from error
-
-
 def save_state(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer, counters: Counters, keep: int) -> Path:
     """Writes the checkpoint of a step and removes all but the last ``keep``; a failure leaves those that were there."""
 
     def fill(folder: Path) -> None:
         run_folder.save(model, folder)
         tensors = optimizer_tensors(model, optimizer) | _random_states()
-        run_folder.write_atomic(folder / OPTIMIZER, run_folder.tensor_file(tensors))
-        run_folder.write_atomic(folder / PROGRESS, run_folder.as_json(asdict(counters)))
+        write_atomic(folder / OPTIMIZER, run_folder.tensor_file(tensors))
+        write_atomic(folder / PROGRESS, run_folder.as_json(asdict(counters)))
         run_folder.seal(folder)
 
     path = out / "state" / f"step-{counters.step:08d}"
-    run_folder.write_folder(path, fill)
+    write_folder(path, fill)
     _prune(out, path, keep)
     return path
 

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from subquad import run_folder
 from subquad.data import Batch
 from subquad.errors import RunError
-from subquad.training.checkpoints import Counters, check_out, last_good, newest_state, restore_state, resume_command, save_state
+from subquad.system import Content
+from subquad.training.checkpoints import Counters, last_good, newest_state, restore_state, resume_command, save_state
 from subquad.training.config import TrainConfig, as_yaml, differences, read
 from subquad.training.objectives import Objective, Place
 from subquad.training.optim import build_optimizer, resolve_lr, set_lr
@@ -80,7 +81,7 @@ class Trainer:
 
     def run(self, resume: bool = False) -> Result:
         """Trains to the last step, or until SIGINT or SIGTERM; ``resume`` goes on from the newest sound checkpoint in ``out``."""
-        check_out(self.out, resume)
+        run_folder.check_out(self.out, resume)
         if self.config.track:
             summary_writer()
         with threads(self.config.threads), checkpointed(self.model, self.config.checkpoint_activations), Interrupts() as interrupts:
@@ -101,7 +102,7 @@ class Trainer:
         self._set_up_data()
         self._set_up_model()
         self._decide(self.config)
-        contents: dict[str, run_folder.Content] = {
+        contents: dict[str, Content] = {
             run_folder.CONFIG: run_folder.as_json(self.config.model),
             run_folder.TRAIN: as_yaml(self.config),
             DATA: run_folder.as_json(self.objective.record()),
