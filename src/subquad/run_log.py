@@ -14,10 +14,10 @@ from typing import Any, TypeGuard, cast
 import yaml
 
 from subquad.errors import RunError
-from subquad.ops.agreement import FIGURES, NUMBER_FIGURES
+from subquad.metrics import CLASSIFICATION, REGRESSION
 
 _MEASURES = ("bits_per_byte", "cross_entropy", "squared_error", "pair_loss")
-_FIGURES = (*FIGURES, *NUMBER_FIGURES, "masked_accuracy", "in_batch_accuracy")
+_FIGURES = (*CLASSIFICATION, *REGRESSION, "masked_accuracy", "in_batch_accuracy")
 
 
 @dataclass(frozen=True)

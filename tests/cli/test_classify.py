@@ -98,7 +98,7 @@ def test_a_text_from_stdin(folder: Path) -> None:
         ("classify run bare.tsv", 2, "expected a column 'sentence'"),
         ("classify run bare.tsv", 2, "--text sentence"),
         ("classify run bare.tsv --text 1 --label 5", 2, "expected a column 5, got 0, 1"),
-        ("classify run bare.tsv --text 1 --label 1", 2, "the label 'text 0' is none of the classes 0, 1, 2"),
+        ("classify run bare.tsv --text 1 --label 1", 2, "the label 'text 0' is not one of the classes 0, 1, 2"),
         ("classify run table.jsonl --table xml", 2, "table"),
         ("classify . note.txt", 1, "not a run folder"),
         ("generate run --prompt a", 2, "a causal model is needed"),

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Sequence
 from itertools import permutations
 
 import pytest
 import torch
 
 from subquad import api
-from subquad.evaluation.ranking import by_embedding, by_score, evaluate, fused, ndcg, recall, reciprocal_rank
+from subquad.evaluation.ranking import Grades, by_embedding, by_score, evaluate, fused
 from subquad.models.encoder import Encoder
 from tests.training.test_masked import MODEL
+
+
+def measured(ranked: Sequence[str], grades: Grades, k: int = 10) -> tuple[float, float, float]:
+    """nDCG@k, recall@k and MRR of one list."""
+    ndcg, recall, mrr = evaluate({"q": ranked}, {"q": grades}, (k,), k).values()
+    return ndcg, recall, mrr
 
 
 def test_by_hand() -> None:
@@ -20,14 +27,13 @@ def test_by_hand() -> None:
     ranked = ["x", "b", "c", "a", "e"]
     found = 2 / math.log2(3) + 3 / math.log2(5)
     ideal = 3 + 2 / math.log2(3) + 1 / 2
-    assert ndcg(ranked, grades) == pytest.approx(found / ideal, rel=1e-12)
-    assert ndcg(ranked, grades, 3) == pytest.approx(2 / math.log2(3) / ideal, rel=1e-12)
-    assert ndcg(ranked, grades, 2) == pytest.approx(2 / math.log2(3) / (3 + 2 / math.log2(3)), rel=1e-12)
-    assert [recall(ranked, grades, k) for k in (1, 2, 4, 100)] == [0, 1 / 3, 2 / 3, 2 / 3]
-    assert reciprocal_rank(ranked, grades) == 1 / 2 and reciprocal_rank(["x", "c", "e"], grades) == 0
-    assert ndcg(["c"], {"c": 0}) == recall(["c"], {"c": 0}, 1) == 0
+    assert measured(ranked, grades) == pytest.approx((found / ideal, 2 / 3, 1 / 2), rel=1e-12)
+    assert measured(ranked, grades, 3) == pytest.approx((2 / math.log2(3) / ideal, 1 / 3, 1 / 2), rel=1e-12)
+    assert measured(ranked, grades, 2) == pytest.approx((2 / math.log2(3) / (3 + 2 / math.log2(3)), 1 / 3, 1 / 2), rel=1e-12)
+    assert measured(ranked, grades, 1) == (0, 0, 1 / 2)
+    assert measured(["x", "c", "e"], grades) == measured(["c"], {"c": 0}) == measured([], grades) == (0, 0, 0)
     usual = dict(zip("abcdef", (3, 2, 3, 0, 1, 2), strict=True))
-    assert ndcg("abcdef", usual) == pytest.approx(0.9608, abs=1e-4)
+    assert measured("abcdef", usual)[0] == pytest.approx(0.9608, abs=1e-4)
 
 
 def test_the_best_order_has_1_and_no_other_more() -> None:
@@ -36,14 +42,14 @@ def test_the_best_order_has_1_and_no_other_more() -> None:
         grades = {name: draw.randrange(4) for name in "abcdef"} | {"a": 2}
         for k in (2, 10):
             discounted = {
-                order: sum(grades[name] / math.log2(place + 2) for place, name in enumerate(order[:k])) for order in permutations("abcdef")
+                order: sum(grades[name] / math.log2(rank + 2) for rank, name in enumerate(order[:k])) for order in permutations("abcdef")
             }
             most = max(discounted.values())
             for order in draw.sample(list(discounted), 50):
-                assert ndcg(order, grades, k) == pytest.approx(discounted[order] / most, rel=1e-12)
                 relevant = [name for name in order if grades[name] > 0]
-                assert recall(order, grades, k) == sum(name in order[:k] for name in relevant) / len(relevant)
-                assert reciprocal_rank(order, grades) == 1 / (order.index(relevant[0]) + 1)
+                recall = sum(name in order[:k] for name in relevant) / len(relevant)
+                expected = (discounted[order] / most, recall, 1 / (order.index(relevant[0]) + 1))
+                assert measured(order, grades, k) == pytest.approx(expected, rel=1e-12)
 
 
 def test_means_are_over_judged_queries() -> None:
@@ -56,7 +62,7 @@ def test_means_are_over_judged_queries() -> None:
         evaluate(lists, {})
     with pytest.raises(ValueError, match="the list of query 'one' names a document twice"):
         evaluate({"one": ["a", "a"]}, judgements)
-    with pytest.raises(ValueError, match="the grade of document 'a' for query 'one' must be a number, got '2'"):
+    with pytest.raises(ValueError, match="the grade of document 'a' for query 'one' must be an integer, got '2'"):
         evaluate(lists, {"one": {"a": "2"}})  # type: ignore[dict-item]
 
 

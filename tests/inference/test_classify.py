@@ -78,5 +78,5 @@ def test_agreement_counts_what_has_a_label() -> None:
         "matthews": 0.5,
     }
     assert classification_metrics(results, [None] * 4) is None and classification_metrics([], []) is None
-    with pytest.raises(ValueError, match="the label 'x' is none of the classes a, b"):
+    with pytest.raises(ValueError, match="the label 'x' is not one of the classes a, b"):
         classification_metrics(results, ["x", None, None, None])

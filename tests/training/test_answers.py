@@ -12,8 +12,8 @@ import torch.nn.functional as F
 
 from subquad import api, run_folder
 from subquad.data import Batches, Corpus
+from subquad.metrics import score_answers
 from subquad.models.base import CausalModel
-from subquad.ops.answers import score_answers
 from subquad.training.config import read
 from subquad.training.objectives import cross_entropy_sum
 from subquad.training.trainer import Trainer

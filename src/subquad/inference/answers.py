@@ -11,7 +11,7 @@ from torch import nn
 
 from subquad.data import Batches, Corpus, Span, Task
 from subquad.inference.checks import byte_model, evaluating
-from subquad.ops.answers import score_answers
+from subquad.metrics import score_answers
 
 _BATCH_LOGITS = 1 << 23
 

@@ -11,11 +11,11 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from subquad import metrics
 from subquad.inference.checks import evaluating
 from subquad.inference.texts import prepared_batches, text_rows
 from subquad.models.classifier import Classifier
 from subquad.models.encoder import Encoder
-from subquad.ops.agreement import confusion, figures, number_figures
 
 
 class Classified(NamedTuple):
@@ -76,32 +76,31 @@ def _outputs(classifier: Classifier, texts: Sequence[bytes | str], cut: bool) ->
 
 
 def classification_metrics(results: Sequence[Classified], labels: Sequence[str | None]) -> dict[str, float] | None:
-    """Accuracy, F1 and Matthews' correlation of what was classified with the true labels; None where no text has one.
+    """Accuracy, F1 and Matthews' correlation of the results of ``classify`` with the true labels; None where no text has one.
 
-    Texts without a label do not count. Raises ``ValueError`` for a label that is none of the classes.
+    Texts without a label do not count. Raises ``ValueError`` for a label that is not one of the classes.
     """
-    pairs = [(found, label) for found, label in zip(results, labels, strict=True) if label is not None]
+    pairs = [(result, label) for result, label in zip(results, labels, strict=True) if label is not None]
     if not pairs:
         return None
     classes = list(pairs[0][0].probabilities)
-    if stray := next((label for _, label in pairs if label not in classes), None):
-        known = ", ".join(classes[:10])
-        raise ValueError(f"the label {stray!r} is none of the classes {known}: name the column of labels, as in --label 1")
-    true = torch.tensor([classes.index(label) for _, label in pairs])
-    predicted = torch.tensor([classes.index(found.label) for found, _ in pairs])
-    return figures(confusion(true, predicted, len(classes)))
+    if unknown := next((label for _, label in pairs if label not in classes), None):
+        names = ", ".join(classes[:10])
+        raise ValueError(f"the label {unknown!r} is not one of the classes {names}: name the column of labels, as in --label 1")
+    true, predicted = [classes.index(label) for _, label in pairs], [classes.index(result.label) for result, _ in pairs]
+    return metrics.classification_metrics(true, predicted, len(classes))
 
 
 def regression_metrics(results: Sequence[float], labels: Sequence[str | None]) -> dict[str, float] | None:
-    """Pearson's and Spearman's correlation of what was estimated with the true numbers; None where no text has one.
+    """Pearson's and Spearman's correlation of the results of ``regress`` with the true numbers; None where no text has one.
 
-    Texts without a number do not count. Raises ``ValueError`` for a label that is none.
+    Texts without a number do not count. Raises ``ValueError`` for a label that is not a number.
     """
-    pairs = [(found, label) for found, label in zip(results, labels, strict=True) if label is not None]
+    pairs = [(result, label) for result, label in zip(results, labels, strict=True) if label is not None]
     if not pairs:
         return None
     try:
-        true = torch.tensor([float(label) for _, label in pairs], dtype=torch.float64)
+        true = [float(label) for _, label in pairs]
     except ValueError as error:
-        raise ValueError(f"estimates are compared with numbers, got a label that is none ({error}): name the column of numbers") from None
-    return number_figures(true, torch.tensor([found for found, _ in pairs], dtype=torch.float64))
+        raise ValueError(f"a regression is compared with numbers, and a label is not one ({error}): name the column of numbers") from None
+    return metrics.regression_metrics(true, [result for result, _ in pairs])

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from subquad.data import Batch, Example, Labelled, Numbers, Reader, Subwords, count_bytes
 from subquad.data.shuffle import Integers
+from subquad.metrics import CLASSIFICATION, REGRESSION, classification_metrics, regression_metrics, require
 from subquad.models.classifier import Classifier
-from subquad.ops.agreement import FIGURES, NUMBER_FIGURES, confusion, figures, number_figures
 from subquad.training.config import TrainConfig
 from subquad.training.objectives import Place
 from subquad.training.texts import TableObjective, padded, whole_ids
@@ -59,6 +59,7 @@ class Labelling(TableObjective):
     data: Labelled
 
     def __init__(self, model: Classifier, data: Labelled) -> None:
+        require()
         self.model: Classifier = model
         self.data = data
 
@@ -116,7 +117,7 @@ class Labelling(TableObjective):
 class Classification(Labelling):
     """Classes, measured by the mean cross entropy of a text in nats, accuracy, F1 and Matthews' correlation."""
 
-    measure, unit, names = "cross_entropy", "nats", FIGURES
+    measure, unit, names = "cross_entropy", "nats", CLASSIFICATION
 
     def labels(self, examples: Sequence[Example]) -> Integers:
         place = {label: number for number, label in enumerate(self.model.config.classes)}
@@ -126,14 +127,14 @@ class Classification(Labelling):
         return F.cross_entropy(outputs, labels, reduction="sum")
 
     def measured(self, outputs: Tensor, labels: Tensor) -> dict[str, float]:
-        counts = confusion(labels, outputs.argmax(1), outputs.shape[1])
-        return {self.measure: F.cross_entropy(outputs, labels).item(), **figures(counts)}
+        metrics = classification_metrics(labels.numpy(), outputs.argmax(1).numpy(), outputs.shape[1])
+        return {self.measure: F.cross_entropy(outputs, labels).item(), **metrics}
 
 
 class Regression(Labelling):
     """Numbers, measured by the mean squared error in units of their variance in training, Pearson's and Spearman's correlation."""
 
-    measure, unit, names = "squared_error", "of the variance", NUMBER_FIGURES
+    measure, unit, names = "squared_error", "of the variance", REGRESSION
 
     def labels(self, examples: Sequence[Example]) -> Numbers:
         return np.array([float(str(example.label)) for example in examples], dtype=np.float64)
@@ -142,4 +143,4 @@ class Regression(Labelling):
         return ((outputs - labels) / self.model.config.scale).square().sum().to(outputs.dtype)
 
     def measured(self, outputs: Tensor, labels: Tensor) -> dict[str, float]:
-        return {self.measure: self.summed(outputs, labels).item() / len(labels), **number_figures(labels, outputs)}
+        return {self.measure: self.summed(outputs, labels).item() / len(labels), **regression_metrics(labels.numpy(), outputs.numpy())}

@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from subquad.data import Batch, Batches, Codec, Corpus, Reader, Span, Subwords, open_reader, open_tokenizer
+from subquad.metrics import score_answers
 from subquad.models.base import CausalModel, Model
-from subquad.ops.answers import score_answers
 from subquad.training.config import DataConfig, TrainConfig
 
 _IGNORED = -100
