@@ -168,8 +168,6 @@ def test_info_in_words(folder: Path, capsys: pytest.CaptureFixture[str]) -> None
         ("train config.yaml --data text.txt --out new --init .", 1, "not a run folder"),
         ("generate run --max-bytes -1", 2, "max_bytes"),
         ("generate run --temperature -1", 2, "temperature"),
-        ("generate run --modes 4", 2, "no Hyena layer to distil"),
-        ("generate run --modes 4 --temperature -1", 2, "temperature"),
         ("generate .", 1, "not a run folder"),
         ("score run text.txt --overlap 32", 2, "overlap"),
         ("score run text.txt --overlap 4 --sliding", 2, "sliding"),

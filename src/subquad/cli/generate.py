@@ -38,7 +38,6 @@ class Generate:
     stop: Annotated[UseAppendAction[tuple[str, ...]], option("end before this text; may be given again", "TEXT")] = ()
     seed: Annotated[int | None, WHOLE, option("the same seed draws the same bytes (0)")] = None
     utf8: Annotated[bool, option("draw only bytes that keep the text valid UTF-8")] = False
-    modes: Annotated[int | None, WHOLE, option("decode Hyena layers by so many exponentials a filter: approximate, tells its error")] = None
     out: Annotated[str | None, TEXT, option("write to this file; - is stdout", "F")] = None
     device: Annotated[str, option("cpu, the default, cuda or cuda:1", "DEVICE")] = "cpu"
 
@@ -52,12 +51,7 @@ def main(arguments: Sequence[str]) -> None:
 
     options = {"stop": [os.fsencode(text) for text in request.stop] or None, "utf8": request.utf8, **given(request, OPTIONS)}
     model = api.load(run, request.device)
-    pieces = api.stream(model, prompt, **options)  # refuses wrong options at the call, before the work of distilling
-    if request.modes is not None:
-        model, errors = api.distill(model, request.modes)
-        pieces = api.stream(model, prompt, **options)
-        worst = max(float(error.max()) for error in errors.values())
-        print(f"filters distilled to {request.modes} modes: relative error of {worst:.1e} at most", file=sys.stderr)
+    pieces = api.stream(model, prompt, **options)
     if request.out in (None, "-"):
         _write(sys.stdout.buffer, pieces)
         if sys.stdout.isatty():

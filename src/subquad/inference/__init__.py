@@ -3,7 +3,6 @@
 from subquad.inference.answers import Answers, answer, answer_spans
 from subquad.inference.classify import Classified, classification_metrics, classify, is_regression, regress, regression_metrics
 from subquad.inference.continuation import conditional_bits
-from subquad.inference.distill import distill
 from subquad.inference.embed import embed
 from subquad.inference.generate import generate, stream
 from subquad.inference.score import Score, score, score_files, total
@@ -17,7 +16,6 @@ __all__ = [
     "answer_spans",
     "classify",
     "conditional_bits",
-    "distill",
     "embed",
     "regress",
     "is_regression",
