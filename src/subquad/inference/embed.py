@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from subquad.inference.checks import evaluating
 from subquad.inference.texts import prepared_batches, text_rows
 from subquad.models.encoder import Encoder
+from subquad.ops.autocast import at_least_float32
 
 
 def embed(model: nn.Module, texts: Sequence[bytes | str], *, cut: bool = False) -> Tensor:
@@ -28,7 +29,7 @@ def embed(model: nn.Module, texts: Sequence[bytes | str], *, cut: bool = False) 
     if empty := [place for place, row in enumerate(rows) if not len(row)]:
         raise ValueError(f"text {empty[0]} is empty, so it has no embedding: leave it out")
     weight = model.embedding.weight
-    found = torch.empty(len(rows), model.config.width, dtype=torch.promote_types(weight.dtype, torch.float32))
+    found = torch.empty(len(rows), model.config.width, dtype=at_least_float32(weight.dtype))
     modules = list(model.modules())
     for places, ids, lengths, spectra in prepared_batches(model, rows):
         mask = torch.arange(ids.shape[1]) < torch.tensor(lengths).unsqueeze(1)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from subquad.layers.base import AttentionFlops, Mixer, MixerConfig, check_mask, check_width
 from subquad.ops.attention import attend, causal_attention, sees, two_sided_attention
+from subquad.ops.autocast import at_least_float32
 from subquad.ops.ragged import put_rows, run_index, take_rows
 from subquad.ops.rotary import rotary_table, rotate, run_table
 from subquad.state import State
@@ -178,7 +179,7 @@ class Attention(Mixer):
         """Queries or keys of positions from ``starts`` on, (B, n, parts, H, d), with their positions."""
         if not self.rotary_dim:
             return x
-        dtype = torch.promote_types(x.dtype, torch.float32)
+        dtype = at_least_float32(x.dtype)
         if len(set(starts)) == 1:
             cos, sin = run_table(starts[0], x.shape[1], self.rotary_dim, self.config.rotary_base, dtype, x.device)
         else:

@@ -15,8 +15,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from subquad.layers.base import AttentionFlops, Mixer, MixerConfig, check_mask, check_width
+from subquad.ops.autocast import at_least_float32
 from subquad.ops.linear_attention import CHUNK, Rotation, continue_linear_attention, linear_attention
-from subquad.ops.ragged import run_index
+from subquad.ops.ragged import length_mask, run_index
 from subquad.ops.rotary import rotary_table, run_table
 from subquad.state import State
 
@@ -71,7 +72,7 @@ class LinearAttention(Mixer):
 
     def init_state(self, batch: int, max_len: int) -> RunningSums:
         weight, heads, dim = self.out.weight, self.config.heads, self.head_dim
-        dtype = torch.promote_types(weight.dtype, torch.float32)
+        dtype = at_least_float32(weight.dtype)
         products = torch.zeros(batch, heads, dim, dim, dtype=dtype, device=weight.device)
         return RunningSums(products, torch.zeros(batch, heads, dim, dtype=dtype, device=weight.device), [0] * batch)
 
@@ -81,7 +82,7 @@ class LinearAttention(Mixer):
         counts = [n] * x.shape[0] if lengths is None else list(lengths)
         mask = None
         if min(counts, default=n) < n:
-            mask = torch.arange(n, device=x.device) < torch.tensor(counts, device=x.device).unsqueeze(1)
+            mask = length_mask(counts, n, x.device)
         q, k, v = self._project(x)
         sums, rotation = (state.products, state.keys), self._rotation(x, starts)
         y, sums = continue_linear_attention(q, k, v, sums, rotation=rotation, mask=mask, chunk=self.config.chunk)
@@ -98,7 +99,7 @@ class LinearAttention(Mixer):
         """Tables of the positions from ``starts`` on, (n, d), or (B, n, d) where rows stand apart."""
         if not self.config.rotary:
             return None
-        dtype, base = torch.promote_types(x.dtype, torch.float32), self.config.rotary_base
+        dtype, base = at_least_float32(x.dtype), self.config.rotary_base
         if len(set(starts)) == 1:
             return run_table(starts[0], x.shape[1], self.head_dim, base, dtype, x.device)
         return rotary_table(run_index(starts, x.shape[1], x.device), self.head_dim, base, dtype)

@@ -25,6 +25,7 @@ from subquad.layers.stack import init_weights
 from subquad.models.base import BaseModelConfig, Model
 from subquad.models.encoder import Encoder, EncoderConfig
 from subquad.models.language_model import LanguageModel, LanguageModelConfig
+from subquad.ops.autocast import at_least_float32
 
 
 class ClassifierConfig(BaseModelConfig):
@@ -123,7 +124,7 @@ class Classifier(Model):
         else:
             counts = counts + 1
         hidden = backbone.hidden(ids)
-        hidden = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
+        hidden = hidden.to(at_least_float32(hidden.dtype))
         if self.config.pooling == "last":
             return hidden[torch.arange(len(hidden), device=hidden.device), counts - 1]
         inside = torch.arange(hidden.shape[1], device=hidden.device) < counts[:, None]

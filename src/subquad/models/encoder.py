@@ -25,6 +25,7 @@ from subquad.layers.long_filter import ImplicitFilterConfig
 from subquad.layers.m2_bert_mixer import M2BertMixerConfig
 from subquad.layers.stack import Stack, StackConfig, init_weights
 from subquad.models.base import Model, ModelConfig
+from subquad.ops.autocast import at_least_float32
 
 
 class PoolingConfig(Config):
@@ -166,7 +167,7 @@ class Encoder(Model):
         return torch.where(blanks.bool().unsqueeze(-1), self.blank, self.embedding(ids))
 
     def _pooled(self, h: Tensor, mask: Tensor | None) -> Tensor:
-        h = h.to(torch.promote_types(h.dtype, torch.float32))
+        h = h.to(at_least_float32(h.dtype))
         if self.config.pooling.over == "first":
             pooled = h[:, 0]
         elif mask is None:

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from subquad.ops.autocast import at_least_float32
+
 # Below this block length the fused kernel is the slower one on a CPU, by 2 to 7 times in a bfloat16 backward.
 SHORT_BLOCK = 64
 
@@ -75,7 +77,7 @@ def _multiplied_out(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None, dropou
     scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-1, -2)
     if seen is not None:
         scores = scores.masked_fill(~seen, -math.inf)
-    weights = torch.softmax(scores, -1, dtype=torch.promote_types(scores.dtype, torch.float32))
+    weights = torch.softmax(scores, -1, dtype=at_least_float32(scores.dtype))
     weights = F.dropout(weights, dropout) if dropout else weights
     return weights.to(v.dtype) @ v
 

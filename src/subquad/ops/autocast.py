@@ -1,4 +1,4 @@
-"""Where precision decides: autocast switched off for a while, and the layout that products in half precision want."""
+"""Where precision decides: the type that sums run in, autocast switched off for a while, the layout that half precision wants."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+
+
+def at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    """The type itself where it has the digits of float32 or more, else float32: what sums, norms and transforms run in."""
+    return torch.promote_types(dtype, torch.float32)
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[Any]:

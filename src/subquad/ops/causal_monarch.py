@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from subquad.ops.autocast import full_precision
+from subquad.ops.autocast import at_least_float32, full_precision
 from subquad.ops.long_conv import Method, Spectrum, long_conv
 from subquad.ops.monarch import block_diagonal_multiply, roots_of_unity
 
@@ -71,7 +71,7 @@ def causal_basis(a: Tensor, c: Tensor) -> Tensor:
 def to_powers(x: Tensor, a: Tensor, c: Tensor) -> Tensor:
     """T x, (..., L) -> (..., L) in float32 or better: values along the basis become coefficients of powers."""
     _check(x, a, c)
-    b, length, dtype = a.shape[0], x.shape[-1], torch.promote_types(x.dtype, torch.float32)
+    b, length, dtype = a.shape[0], x.shape[-1], at_least_float32(x.dtype)
     if not x.numel():
         return x.to(dtype)
     h = -(-length // b)
@@ -84,7 +84,7 @@ def to_powers(x: Tensor, a: Tensor, c: Tensor) -> Tensor:
 def from_powers(y: Tensor, a: Tensor, c: Tensor) -> Tensor:
     """T^-1 y by substitution, (..., L) -> (..., L) in float32 or better."""
     _check(y, a, c)
-    b, length, dtype = a.shape[0], y.shape[-1], torch.promote_types(y.dtype, torch.float32)
+    b, length, dtype = a.shape[0], y.shape[-1], at_least_float32(y.dtype)
     if not y.numel():
         return y.to(dtype)
     h = -(-length // b)

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from subquad.ops.autocast import full_precision
+from subquad.ops.autocast import at_least_float32, full_precision
 from subquad.ops.monarch import roots_of_unity
 
 ORDER_3_FROM = 1 << 13  # points; from here on the matrices of order 3 are at least 16 wide, as matrix units want them
@@ -50,7 +50,7 @@ class RealDFT:
         first, *inner = radices
         half = first // 2 + 1
         self.radices, self.rest, self.size = tuple(radices), math.prod(inner), math.prod(radices)
-        self.dtype, self.operand, self.device = torch.promote_types(like.dtype, torch.float32), operand or like.dtype, like.device
+        self.dtype, self.operand, self.device = at_least_float32(like.dtype), operand or like.dtype, like.device
         own = [f1 in (0, first / 2) for f1 in range(half)]  # its own conjugate; the others stand for two frequencies
         self.weight = torch.tensor([1.0 if one else 2**0.5 for one in own], dtype=self.dtype, device=self.device)
         real, imag = (part * self.weight.unsqueeze(1) for part in self._roots(half, first, first))

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from subquad.ops.autocast import at_least_float32
 from subquad.ops.short_conv import channel_dots
 
 CACHED = 1 << 19  # numbers in a piece of channels that goes through the transforms at once on a CPU
@@ -129,7 +130,7 @@ class _FFTConv(torch.autograd.Function):
         ctx.size, ctx.reverse_lag, ctx.pieces = size, reverse_lag, pieces
         held = FFTFilter(k, k_reverse, values, size, reverse_lag)
         keeps = after is not None and ctx.needs_input_grad[6]
-        length, dtype = u.shape[-1], torch.promote_types(u.dtype, torch.float32)
+        length, dtype = u.shape[-1], at_least_float32(u.dtype)
         y = torch.empty_like(u, memory_format=torch.contiguous_format)
         ungated = torch.empty_like(y) if keeps else None
         circles = u.new_zeros(u.shape[0], pieces[0].stop, size, dtype=dtype)
@@ -150,7 +151,7 @@ class _FFTConv(torch.autograd.Function):
         u, k, k_reverse, values, skip, before, after, ungated = ctx.saved_tensors
         gradient, held = gradients[0], FFTFilter(k, k_reverse, values, ctx.size, ctx.reverse_lag)
         needs_u, needs_k, needs_reverse, _, needs_skip, needs_before, needs_after = ctx.needs_input_grad[:7]
-        length, dtype = u.shape[-1], torch.promote_types(u.dtype, torch.float32)
+        length, dtype = u.shape[-1], at_least_float32(u.dtype)
         du = torch.empty_like(u, memory_format=torch.contiguous_format) if needs_u else None
         dbefore = torch.empty_like(before, memory_format=torch.contiguous_format) if needs_before else None
         dafter = (gradient * ungated).to(after.dtype) if needs_after else None
@@ -192,4 +193,4 @@ def _put(target: Tensor, piece: slice, x: Tensor, gate: Tensor | None) -> None:
     elif place.dtype == x.dtype == gate.dtype:
         torch.mul(x, gate[:, piece], out=place)
     else:
-        place.copy_(x.to(torch.promote_types(x.dtype, torch.float32)) * gate[:, piece])
+        place.copy_(x.to(at_least_float32(x.dtype)) * gate[:, piece])

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from subquad.ops.autocast import at_least_float32
 from subquad.ops.conv_arguments import check_filters, check_inputs
 from subquad.ops.fft_conv import FFTFilter, channel_pieces
 from subquad.ops.long_conv import Method, Spectrum, check_spectrum, fastest, long_conv
@@ -178,7 +179,7 @@ class _Chain:
         size: int,
         tensors: Sequence[Tensor | None],
     ) -> None:
-        self.dtype = torch.promote_types(p.dtype, torch.float32)
+        self.dtype = at_least_float32(p.dtype)
         self.p, self.padding = p, None if real is None else ~real[:, None, None]
         self.short, self.bias, self.skip = short.to(self.dtype), bias.to(self.dtype), skip.to(self.dtype).unsqueeze(-1)
         grouped = zip(tensors[::3], tensors[1::3], tensors[2::3], strict=True)
@@ -244,4 +245,4 @@ def _multiplied(x: Tensor, y: Tensor, out: Tensor) -> None:
     if x.dtype == y.dtype == out.dtype:
         torch.mul(x, y, out=out)
     else:
-        out.copy_(x.to(torch.promote_types(x.dtype, torch.float32)) * y)
+        out.copy_(x.to(at_least_float32(x.dtype)) * y)

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from subquad.ops.autocast import full_precision
+from subquad.ops.autocast import at_least_float32, full_precision
 from subquad.ops.rotary import rotate
 
 CHUNK = 64
@@ -71,15 +71,11 @@ class _FeatureMap(torch.autograd.Function):
         return gradients[0] * phi.clamp(max=1)
 
 
-def _accumulator(x: Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, torch.float32)
-
-
 def _chunked(
     q: Tensor, k: Tensor, v: Tensor, before: Sums | None, rotation: Rotation | None, mask: Tensor | None, chunk: int
 ) -> tuple[Tensor, Sums | None]:
     """Inside a chunk the quadratic form, between chunks the sums. Returns new sums only where there are sums to continue from."""
-    length, dtype = q.shape[1], _accumulator(q)
+    length, dtype = q.shape[1], at_least_float32(q.dtype)
     count = -(-length // chunk)
     size = -(-length // count)
     with full_precision(q.device):
@@ -123,7 +119,7 @@ def linear_attention_recurrent(
     q: Tensor, k: Tensor, v: Tensor, sums: Sums | None = None, *, rotation: Rotation | None = None, mask: Tensor | None = None
 ) -> tuple[Tensor, Sums]:
     """Twin of ``continue_linear_attention``, one position at a time; from nothing where ``sums`` are left out."""
-    dtype = _accumulator(q)
+    dtype = at_least_float32(q.dtype)
     queries, keys, values = feature_map(q.to(dtype)), feature_map(k.to(dtype)), v.to(dtype)
     if mask is not None:
         keys = keys * mask[..., None, None]

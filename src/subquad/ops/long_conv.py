@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from subquad.ops.autocast import full_precision
+from subquad.ops.autocast import at_least_float32, full_precision
 from subquad.ops.conv_arguments import check_choices, check_filters, check_inputs, check_operand
 from subquad.ops.dft_conv import RealDFT, dft_conv, dft_radices
 from subquad.ops.fft_conv import FFTFilter, fast_size, fft_conv, reach, seen, wrapped
@@ -134,7 +134,7 @@ def long_conv(
             method = fastest(u, k, k_reverse)
         if method == "fft" and block is None:
             return fft_conv(u, FFTFilter.of(k, k_reverse, u.shape[-1], reverse_lag), skip, before, after, channels)
-    dtype = torch.promote_types(u.dtype, torch.float32)
+    dtype = at_least_float32(u.dtype)
     w = u.to(dtype) if before is None else u.to(dtype) * before
     with full_precision(u.device):
         if isinstance(k, Spectrum):

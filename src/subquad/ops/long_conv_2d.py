@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from subquad.ops.autocast import at_least_float32
 from subquad.ops.conv_arguments import check_filters
 from subquad.ops.fft_conv import fast_size
 
@@ -28,7 +29,7 @@ def long_conv_2d(u: Tensor, k: Tensor, skip: Tensor | None = None, *, center: tu
     if u.numel() == 0:
         return torch.zeros_like(u)
     rows, columns = u.shape[-2:]
-    dtype = torch.promote_types(u.dtype, torch.float32)
+    dtype = at_least_float32(u.dtype)
     size = (fast_size(rows + k.shape[-2] - 1), fast_size(columns + k.shape[-1] - 1))
     product = torch.fft.rfft2(u.to(dtype), size) * torch.fft.rfft2(k.to(dtype), size)
     y = torch.fft.irfft2(product, size)[..., center[0] : center[0] + rows, center[1] : center[1] + columns]

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from subquad.ops.autocast import at_least_float32
+
 
 def short_conv(u: Tensor, k: Tensor, bias: Tensor | None = None) -> Tensor:
     """See the module's docstring; -> (B, ..., L)."""
@@ -28,7 +30,7 @@ def short_conv_direct(u: Tensor, k: Tensor, bias: Tensor | None = None) -> Tenso
 
 def channel_dots(x: Tensor, y: Tensor) -> Tensor:
     """The sum of x y over rows and positions, (B, ..., L) twice -> (...), in float32 or more. Far faster than ``bmm`` for few channels."""
-    dtype = torch.promote_types(x.dtype, torch.float32)
+    dtype = at_least_float32(x.dtype)
     return (x.to(dtype) * y).sum((0, -1))
 
 
