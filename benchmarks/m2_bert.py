@@ -86,7 +86,7 @@ def record_slow(lengths: Sequence[int], slower: float) -> None:
     for length in lengths:
         ours, ids = m2_bert(length), torch.randint(30_000, (1, length))
         calls: dict[str, Callable[[], object]] = {
-            "prepared": partial(called, ours.hidden, torch.bfloat16, ids, spectra=ours.prepare(length)),
+            "prepared": partial(called, ours, torch.bfloat16, ids, spectra=ours.prepare(length), output="hidden"),
             "sdpa": partial(called, bert("sdpa", length), torch.bfloat16, ids),
         }
         rows[length] = medians(length, interleaved(calls, 1, warm=False))
@@ -159,11 +159,11 @@ def measured(length: int, dtype: torch.dtype, repeat: int, peer: Path | None) ->
     """Median seconds of every contender at one length."""
     ours, ids = m2_bert(length), torch.randint(30_000, (1, length))
     held = ours.prepare(length)
-    calls: dict[str, Callable[[], object]] = {"prepared": partial(called, ours.hidden, dtype, ids, spectra=held)}
+    calls: dict[str, Callable[[], object]] = {"prepared": partial(called, ours, dtype, ids, spectra=held, output="hidden")}
     if peer is not None:
         calls["official"] = partial(called, official(peer, length), dtype, ids)
         return medians(length, interleaved(calls, repeat))
-    calls["whole"] = partial(called, ours.hidden, dtype, ids)
+    calls["whole"] = partial(called, ours, dtype, ids, output="hidden")
     for attention in ATTENTION:
         calls[attention] = partial(called, bert(attention, length), dtype, ids)
     slow = {"eager": calls.pop("eager")} if length >= FEW else {}

@@ -89,7 +89,7 @@ def texts_row(batch: int, length: int, repeat: int) -> list[str]:
     """M2-BERT on so many texts of so many ids."""
     model, ids = m2_bert(length), torch.randint(30_000, (batch, length))
     held = model.prepare(length)
-    taken = interleaved({"ours": lambda: model.hidden(ids, spectra=held)}, max(2, repeat // 3))["ours"]
+    taken = interleaved({"ours": lambda: model(ids, spectra=held, output="hidden")}, max(2, repeat // 3))["ours"]
     return [str(batch), f"{length:,}", f"{batch * length / median(taken):,.0f}"]
 
 

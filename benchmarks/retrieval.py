@@ -37,7 +37,7 @@ MACHINE: dict[str, Any] = {"dtype": "float32", "threads": 1, "device": "cpu", "s
 PRETRAINING: dict[str, Any] = {
     **MACHINE,
     "model.vocab": VOCAB,
-    "model.blank": MASK_ID,
+    "model.mask_token": MASK_ID,
     "model.max_len": CONTEXT,
     "model.positions": "none",
     "model.stack.dim": WIDTH,

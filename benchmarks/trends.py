@@ -23,8 +23,8 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "full": {},
     "without cross-patch attention": {"model.cross_patch": 0},
     "with the convolutional encoder": {"model.conv_kernels": [3, 5, 7]},
-    "without the local model": {"model.without": "local"},
-    "without the global model": {"model.without": "global"},
+    "without the local model": {"model.ablation": "local"},
+    "without the global model": {"model.ablation": "global"},
 }
 PASSES: dict[str, dict[str, Any]] = {
     "basic": {},

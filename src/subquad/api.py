@@ -107,7 +107,7 @@ def train(
     """Trains a model and returns its run folder.
 
     ``preset_or_config``: a preset's name, a train.yaml, or a mapping (of a train.yaml, or of a model alone); "classifier" is a classifier
-    whose backbone is the model of ``init``, or what the option ``model.backbone`` says; with ``model.target="number"`` it estimates.
+    whose backbone is the model of ``init``, or what the option ``model.backbone`` says; with ``problem_type=regression`` it estimates.
     ``data``: files, folders, globs, archives; None keeps the config's. ``options``: keys of train.yaml, nested or dotted. ``init`` starts
     from another run's weights, and takes its tokenizer. ``resume`` goes on with the run in ``out``, whose train.yaml is then the config, so
     that the model may be None.
@@ -253,7 +253,7 @@ def _source_model(source: str | Path | Mapping[str, Any], config: TrainConfig) -
     """The model that is named for a run that is resumed, with what the run found of its labels where it names none."""
     model = _with_backbone(_source(source)["model"], None, config.init)
     values = _model_config(model, {})
-    found = {name: config.model.get(name) for name in ("classes", "center", "scale")}
+    found = {name: config.model.get(name) for name in ("classes", "target_mean", "target_std")}
     return values if values.get("classes", True) else values | found
 
 

@@ -60,7 +60,8 @@ class Record:
     @property
     def measure(self) -> str:
         """The name of the loss in its log."""
-        if self.config.get("kind") == "classifier" and self.config.get("target") == "number":
+        problem = self.config.get("problem_type", self.config.get("target"))  # its name in 0.1.0
+        if self.config.get("kind") == "classifier" and problem in ("regression", "number"):
             return "squared_error"
         if self.config.get("kind") == "encoder" and self.config.get("head") == "none":
             return "pair_loss"

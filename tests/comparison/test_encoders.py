@@ -110,7 +110,7 @@ def test_numbers_are_estimated(values: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "sizes.tsv"
     path.write_text("".join(f"{n}\t{'long ' * (n % 5)}text {n}\n" for n in range(60)))
     values |= {"data": {"sizes": values["data"]["fresh"] | {"paths": str(path)}}, "budget": None}
-    values["data"]["sizes"]["labels"] |= {"set": {"target": "number"}}
+    values["data"]["sizes"]["labels"] |= {"set": {"problem_type": "regression"}}
     values["models"].pop("bert")
     one = compare(parse(Experiment, values), tmp_path / "out", jobs=0, quiet=True).outcomes[0]
     assert (one.status, one.error, one.bits, one.accuracy) == ("done", "", {}, None) and set(one.metrics) == {"pearson", "spearman"}

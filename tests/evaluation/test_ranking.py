@@ -95,7 +95,7 @@ def test_by_embedding() -> None:
     model.double().eval()
     texts = {"short": b"abc", "long": b"xyz" * 160, "same": b"cab"}
     found = by_embedding(model, {"q": b"abc", "r": b"xyz" * 160}, texts)
-    vectors = {name: model.embed(torch.tensor([list(text)]))[0].detach() for name, text in texts.items()}
+    vectors = {name: model(torch.tensor([list(text)]), output="embedding")[0].detach() for name, text in texts.items()}
     for query, own in (("q", vectors["short"]), ("r", vectors["long"])):
         cosines = {name: float(own @ vector / own.norm() / vector.norm()) for name, vector in vectors.items()}
         assert found[query] == sorted(cosines, key=lambda name: -cosines[name])

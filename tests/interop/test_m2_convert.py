@@ -126,7 +126,8 @@ def test_a_head_of_classes_becomes_a_classifier(
     model = run_of(tmp_path, "m2-bert", state, config, tokenizer=wordpiece)
     assert isinstance(model, Classifier) and isinstance(model.backbone, Encoder)
     ours, pooling = model.config, model.backbone.config.pooling
-    assert (ours.classes, ours.target, ours.center, ours.scale) == (classes, "class" if classes else "number", 0, 1)
+    assert (ours.classes, ours.problem_type) == (classes, "classification" if classes else "regression")
+    assert (ours.target_mean, ours.target_std) == (0, 1)
     assert ours.dropout == dropout and pooling.dense and pooling.over == ("mean" if "pool_all" in config else "first")
     asked = [TEXTS[0], TEXTS[2]]
     alone = torch.cat([official(*frames([text], length)) for text, length in zip(asked, (6, 3), strict=True)])
@@ -139,7 +140,7 @@ def test_a_head_of_classes_becomes_a_classifier(
 
 def demand_answers(model: Classifier, texts: list[str], scores: Tensor) -> None:
     """The classes, or numbers, that scores (N, labels) mean."""
-    if model.config.target == "number":
+    if model.config.problem_type == "regression":
         assert subquad.regress(model, texts) == pytest.approx(scores.squeeze(1).tolist(), abs=1e-5)
         return
     for found, row in zip(subquad.classify(model, texts), scores.double().softmax(1), strict=True):

@@ -133,7 +133,7 @@ def test_classifier(name: str) -> None:
         logits = module(ids, mask, types)
     labels, several = golden.tensors["in.labels"], golden.config["problem_type"] == "multi_label_classification"
     loss = F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype)) if several else F.cross_entropy(logits, labels)
-    pooled = module.encoder.embed(ids, mask, types)
+    pooled = module.encoder(ids, mask, types, output="embedding")
     check_equal(golden, outputs(seen) | {"out.logits": logits, "out.loss": loss, "out.pooled": pooled})
 
 
@@ -190,11 +190,11 @@ def test_an_encoder_of_ours_keeps_padding_out(name: str) -> None:
     assert isinstance(ours.config, EncoderConfig) and ours.config.padding == "masked"
     whole = torch.ones_like(mask)
     torch.testing.assert_close(ours(ids, whole, types), official(ids, whole, types), rtol=0, atol=1e-5)
-    embedded = ours.embed(ids, mask, types)
+    embedded = ours(ids, mask, types, output="embedding")
     for row, length in enumerate(mask.sum(1).tolist()):
-        alone = ours.embed(ids[row : row + 1, :length], None, None if types is None else types[row : row + 1, :length])
+        alone = ours(ids[row : row + 1, :length], None, None if types is None else types[row : row + 1, :length], output="embedding")
         torch.testing.assert_close(embedded[row], alone[0], rtol=0, atol=1e-5)
-    assert not torch.allclose(ours.embed(ids, mask, types), official.encoder.embed(ids, None, types), atol=1e-2)
+    assert not torch.allclose(ours(ids, mask, types, output="embedding"), official.encoder(ids, None, types, output="embedding"), atol=1e-2)
 
 
 def test_what_does_not_fit_is_named() -> None:

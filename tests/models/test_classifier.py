@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
+from subquad.config import with_changes
 from subquad.layers.attention import AttentionConfig
 from subquad.layers.hyena import HyenaConfig
 from subquad.layers.linear_attention import LinearAttentionConfig
 from subquad.layers.long_filter import ImplicitFilterConfig
 from subquad.layers.m2_bert_mixer import M2BertMixerConfig
 from subquad.layers.stack import StackConfig
-from subquad.models import build_model, parse_model
+from subquad.models import PRESETS, build_model, parse_model
 from subquad.models.classifier import Classifier, ClassifierConfig
 from subquad.models.encoder import Encoder, EncoderConfig, PoolingConfig
 from subquad.models.language_model import LanguageModel, LanguageModelConfig
@@ -66,7 +70,7 @@ def test_every_id_counts(model: Classifier, ids: Tensor) -> None:
 def test_it_pools_the_vectors_that_logits_are_read_from(model: Classifier, ids: Tensor) -> None:
     backbone = model.backbone
     assert isinstance(backbone, LanguageModel)
-    hidden = backbone.hidden(ids[:, :9])
+    hidden = backbone(ids[:, :9], output="hidden")
     assert hidden.shape == (len(LENGTHS), 10, 16)
     torch.testing.assert_close(backbone._logits(hidden[:, :-1]), backbone(ids[:, :9]))
     pooled = hidden.mean(1) if model.config.pooling == "mean" else hidden[:, -1]
@@ -76,10 +80,10 @@ def test_it_pools_the_vectors_that_logits_are_read_from(model: Classifier, ids: 
 @torch.no_grad()
 def test_a_backbone_without_a_start_has_a_vector_for_each_id(ids: Tensor) -> None:
     torch.manual_seed(0)
-    backbone = BACKBONES["hyena"].model_copy(update={"start": "none"})
+    backbone = with_changes(BACKBONES["hyena"], {"start": "none"})
     model = ClassifierConfig(backbone=backbone, classes=("a", "b")).build().double().eval()
     assert isinstance(model.backbone, LanguageModel)
-    hidden = model.backbone.hidden(ids)
+    hidden = model.backbone(ids, output="hidden")
     assert hidden.shape == (len(LENGTHS), 20, 16)
     torch.testing.assert_close(model.backbone._logits(hidden[:, :-1]), model.backbone(ids)[:, 1:])
     torch.testing.assert_close(model(ids), model.head(hidden.mean(1)))
@@ -129,8 +133,8 @@ def test_it_lives_on_the_meta_device() -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("mixer", ["attention", "monarch_mixer"])
-@pytest.mark.parametrize("target", ["class", "number"])
-def test_an_encoder_is_a_backbone(ids: Tensor, mixer: str, target: str) -> None:
+@pytest.mark.parametrize("problem", ["classification", "regression"])
+def test_an_encoder_is_a_backbone(ids: Tensor, mixer: str, problem: str) -> None:
     """It keeps no head, pools as its own config says, and padding changes nothing."""
     torch.manual_seed(0)
     mixers = {
@@ -139,23 +143,57 @@ def test_an_encoder_is_a_backbone(ids: Tensor, mixer: str, target: str) -> None:
     }
     stack = StackConfig(dim=16, depth=2, mixer=mixers[mixer])
     backbone = EncoderConfig(max_len=20, init_std=0.5, stack=stack, pooling=PoolingConfig(over="first", dense=True))
-    classes = ("a", "b", "c") if target == "class" else ()
-    values = {"kind": "classifier", "backbone": backbone.model_dump(mode="json"), "classes": classes, "target": target, "center": 3.0}
-    model = build_model({**values, "scale": 2.0})
+    classes = ("a", "b", "c") if problem == "classification" else ()
+    values = {"kind": "classifier", "backbone": backbone.model_dump(mode="json"), "classes": classes, "problem_type": problem}
+    model = build_model({**values, "target_mean": 3.0, "target_std": 2.0})
     assert isinstance(model, Classifier) and isinstance(model.backbone, Encoder) and not model.reversible
-    assert model.backbone.head is None and model.config.backbone.model_copy(update={"head": "mlm"}) == backbone
+    assert model.backbone.head is None and with_changes(model.config.backbone, {"head": "mlm"}) == backbone
     model = model.double().eval()
     lengths = [7, 2, 20, 1]
     together = model(ids, lengths)
     backbone_of = model.backbone
     assert isinstance(backbone_of, Encoder)
-    outputs = model.head(backbone_of.embed(ids[:1, :7]))
+    outputs = model.head(backbone_of(ids[:1, :7], output="embedding"))
     torch.testing.assert_close(together[0], outputs[0] if classes else 3 + 2 * outputs[0, 0], rtol=0, atol=1e-9)
+    torch.testing.assert_close(model(ids, torch.tensor(lengths)), together, rtol=0, atol=1e-9)
     for row, length in enumerate(lengths):
         torch.testing.assert_close(model(ids[row : row + 1, :length])[0], together[row], rtol=0, atol=1e-9)
     with pytest.raises(ValueError, match="an empty text has no class where an encoder reads it"):
         model(ids, LENGTHS)
     with pytest.raises(ValueError, match=r"an encoder pools as backbone\.pooling says"):
         build_model({**values, "pooling": "last"})
-    with pytest.raises(ValueError, match='target="number" has no classes'):
-        build_model({**values, "target": "number", "classes": ["a", "b"]})
+    with pytest.raises(ValueError, match='problem_type="regression" has no classes'):
+        build_model({**values, "problem_type": "regression", "classes": ["a", "b"]})
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"stack": {"depht": 2}}, "unknown key 'backbone.stack.depht': did you mean 'depth'?"),
+        ({"kind": "megabyte"}, "backbone: unknown backbone 'megabyte': known: language_model, encoder"),
+        ({"kind": None}, "backbone: backbone needs a 'kind'"),
+    ],
+)
+def test_errors_of_a_backbone_name_the_key(change: dict[str, Any], sentence: str) -> None:
+    values = BACKBONES["attention"].model_dump(mode="json")
+    stack = {**values["stack"], **change.get("stack", {})}
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        build_model({"kind": "classifier", "backbone": {**values, **change, "stack": stack}, "classes": ["a", "b"]})
+
+
+def test_a_backbone_may_be_a_preset_but_no_other_model() -> None:
+    config = parse_model({"kind": "classifier", "backbone": "m2-bert-tiny"})
+    assert isinstance(config, ClassifierConfig) and config.backbone == with_changes(PRESETS["m2-bert-tiny"], {"head": "none"})
+    with pytest.raises(ValueError, match="instance of"):
+        ClassifierConfig(backbone=PRESETS["megabyte-tiny"])
+
+
+def test_keys_of_earlier_versions_still_load() -> None:
+    backbone = {**PRESETS["bert-base"].model_dump(mode="json"), "blank": 7}
+    del backbone["mask_token"]
+    values = {"kind": "classifier", "backbone": backbone}
+    config = parse_model({**values, "target": "number", "center": 2.0, "scale": 3.0})
+    assert isinstance(config, ClassifierConfig) and isinstance(config.backbone, EncoderConfig)
+    assert (config.problem_type, config.target_mean, config.target_std, config.backbone.mask_token) == ("regression", 2.0, 3.0, 7)
+    again = parse_model({**values, "target": "class"})
+    assert isinstance(again, ClassifierConfig) and again.problem_type == "classification"

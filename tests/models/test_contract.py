@@ -121,7 +121,7 @@ def test_gradients_reach_the_past_alone(model: CausalModel) -> None:
         for gradient in torch.autograd.grad(probe, tables, retain_graph=True, allow_unused=True, materialize_grads=True):
             reached[t] |= gradient[:length].abs().sum(1) > 0
     assert not reached.triu().any()
-    blind = getattr(model.config, "without", None) is not None or model.config.kind != "megabyte"
+    blind = getattr(model.config, "ablation", None) is not None or model.config.kind != "megabyte"
     assert blind or reached.tril(-1).sum() == length * (length - 1) // 2
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -55,7 +56,7 @@ def test_padding_and_company_change_nothing(mixer: str, pooling: dict[str, Any],
     lengths = [14, 1, 9]
     mask = torch.arange(14) < torch.tensor(lengths).unsqueeze(1)
     types = (torch.arange(14) > 5).long().expand(3, -1)
-    together, hidden = model(ids, mask, types), model.hidden(ids, mask, types)
+    together, hidden = model(ids, mask, types), model(ids, mask, types, output="hidden")
     for row, length in enumerate(lengths):
         own = ids[row : row + 1, :length]
         for padded in (length, length + 3, 20):
@@ -63,7 +64,7 @@ def test_padding_and_company_change_nothing(mixer: str, pooling: dict[str, Any],
             real = torch.arange(padded)[None] < length
             kinds = F.pad(types[:1, :length], (0, padded - length))
             torch.testing.assert_close(model(alone, real.long(), kinds)[0], together[row], rtol=0, atol=1e-9)
-        torch.testing.assert_close(model.hidden(own, None, types[:1, :length])[0], hidden[row, :length], rtol=0, atol=1e-9)
+        torch.testing.assert_close(model(own, None, types[:1, :length], output="hidden")[0], hidden[row, :length], rtol=0, atol=1e-9)
 
 
 @torch.no_grad()
@@ -72,22 +73,22 @@ def test_official_padding_lets_it_in(ids: Tensor) -> None:
     mask = torch.arange(14) < torch.tensor([[14], [5], [9]])
     torch.testing.assert_close(official(ids, mask)[0], ours(ids, mask)[0], rtol=0, atol=1e-9)
     assert (official(ids, mask) - ours(ids, mask))[1:].abs().min() > 1e-9
-    torch.testing.assert_close(official.hidden(ids, mask), ours.hidden(ids), rtol=0, atol=1e-9)
+    torch.testing.assert_close(official(ids, mask, output="hidden"), ours(ids, output="hidden"), rtol=0, atol=1e-9)
 
 
 @torch.no_grad()
 def test_the_heads_are_their_formulas(ids: Tensor) -> None:
-    masked = encoder(head="mlm", blank="learned")
+    masked = encoder(head="mlm", mask_token="learned")
     assert isinstance(masked.head, MaskedHead)
     torch.nn.init.normal_(masked.head.bias)
-    h = masked.hidden(ids)
+    h = masked(ids, output="hidden")
     logits = masked.head.norm(F.gelu(masked.head.dense(h))) @ masked.embedding.weight.T + masked.head.bias
     torch.testing.assert_close(masked(ids), logits, rtol=0, atol=1e-12)
     dense = encoder(head="none", pooling={"over": "mean", "dense": True})
     assert dense.pooler is not None and dense.head is None
-    pooled = torch.tanh(dense.pooler(dense.hidden(ids).mean(1)))
+    pooled = torch.tanh(dense.pooler(dense(ids, output="hidden").mean(1)))
     torch.testing.assert_close(dense(ids), pooled, rtol=0, atol=1e-12)
-    torch.testing.assert_close(dense.embed(ids), pooled, rtol=0, atol=1e-12)
+    torch.testing.assert_close(dense(ids, output="embedding"), pooled, rtol=0, atol=1e-12)
     normalized = encoder(head="none", pooling={"normalized": True})(ids)
     torch.testing.assert_close(normalized.norm(dim=1), torch.ones(3, dtype=torch.float64))
 
@@ -98,10 +99,10 @@ def test_a_blank_hides_its_id(ids: Tensor) -> None:
     blanks[:, 4] = True
     other = ids.clone()
     other[:, 4] = (ids[:, 4] + 1) % 256
-    learned, marked = encoder(blank="learned"), encoder(blank=9)
-    torch.testing.assert_close(learned(ids, blanks=blanks), learned(other, blanks=blanks), rtol=0, atol=0)
-    assert not torch.allclose(learned(ids, blanks=blanks), learned(ids))
-    torch.testing.assert_close(marked(ids, blanks=blanks), marked(ids.masked_fill(blanks, 9)), rtol=0, atol=0)
+    learned, marked = encoder(mask_token="learned"), encoder(mask_token=9)
+    torch.testing.assert_close(learned(ids, masked=blanks), learned(other, masked=blanks), rtol=0, atol=0)
+    assert not torch.allclose(learned(ids, masked=blanks), learned(ids))
+    torch.testing.assert_close(marked(ids, masked=blanks), marked(ids.masked_fill(blanks, 9)), rtol=0, atol=0)
 
 
 @torch.no_grad()
@@ -156,10 +157,40 @@ def test_flops_of_a_bert_are_those_of_its_matrices() -> None:
     assert count_flops(encoder(head="none").config).logits == 0
 
 
-@pytest.mark.parametrize("rows", [[[0, 1, 1]], [[1, 0, 1]], [[0, 0, 0]]])
-def test_padding_is_on_the_right(rows: list[list[int]]) -> None:
-    with pytest.raises(ValueError, match="pad on the right"):
-        encoder().embed(torch.zeros(1, 3, dtype=torch.long), torch.tensor(rows))
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        ([[0, 1, 1], [1, 1, 1]], "pad on the right"),
+        ([[1, 1, 0], [1, 0, 1]], "pad on the right"),
+        ([[1, 1, 1], [0, 0, 0]], "row 1 of the mask has no real id, so there is nothing to read: leave the text out"),
+    ],
+)
+@pytest.mark.parametrize("output", ["head", "embedding", "hidden"])
+def test_a_mask_has_padding_on_the_right_of_every_text(
+    rows: list[list[int]], sentence: str, output: Literal["head", "embedding", "hidden"]
+) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        encoder()(torch.zeros(2, 3, dtype=torch.long), torch.tensor(rows), output=output)
+
+
+@pytest.mark.parametrize("mask", [None, torch.ones(2, 0)])
+def test_a_text_without_ids_has_no_embedding(mask: Tensor | None) -> None:
+    ids = torch.zeros(2, 0, dtype=torch.long)
+    with pytest.raises(ValueError, match="a text without ids has no embedding: leave it out"):
+        encoder()(ids, mask, output="embedding")
+    with pytest.raises(ValueError, match="a text without ids has no embedding"):
+        encoder(head="none")(ids, mask)
+    assert encoder()(ids, mask).shape == (2, 0, 256)
+
+
+@torch.no_grad()
+def test_logits_at_chosen_positions_are_those_of_all(ids: Tensor) -> None:
+    model, mask = encoder(), torch.arange(14) < torch.tensor([14, 9, 3])[:, None]
+    positions = torch.tensor([0, 13, 15, 3, 28])
+    torch.testing.assert_close(model(ids, mask, positions=positions), model(ids, mask).flatten(0, 1)[positions], rtol=0, atol=1e-12)
+    for headless in (encoder(head="none"), partial(model, output="embedding")):
+        with pytest.raises(ValueError, match="positions are of logits, and there are none here"):
+            headless(ids, positions=positions)
 
 
 def test_wrong_inputs(ids: Tensor) -> None:
@@ -172,10 +203,10 @@ def test_wrong_inputs(ids: Tensor) -> None:
         model(torch.zeros(1, 21, dtype=torch.long))
     with pytest.raises(ValueError, match=r"knows no token types \(types=0\)"):
         encoder(types=0)(ids, None, ids)
-    with pytest.raises(ValueError, match="nothing stands for blanks"):
-        model(ids, blanks=ids > 3)
-    with pytest.raises(ValueError, match="blank must be one of the 256 ids"):
-        encoder(blank=256)
+    with pytest.raises(ValueError, match="this encoder has no mask token"):
+        model(ids, masked=ids > 3)
+    with pytest.raises(ValueError, match="mask_token must be one of the 256 ids"):
+        encoder(mask_token=256)
     with pytest.raises(ValueError, match="4 blocks do not divide the widths 10 and 40"):
         subquad.build("m2-bert-tiny", {"stack.dim": 10})
     with pytest.raises(ValueError, match="20 ids, and 20 is no longer one"):

@@ -54,7 +54,7 @@ def test_equals_the_equations_of_the_paper(size: int) -> None:
 
 @torch.no_grad()
 def test_without_local_predicts_the_bytes_of_a_patch_independently() -> None:
-    model = build(small(4, without="local"))
+    model = build(small(4, ablation="local"))
     one = torch.randint(256, (1, 16))
     other = one.clone()
     other[0, 12:] = torch.randint(256, (4,))
@@ -66,7 +66,7 @@ def test_without_local_predicts_the_bytes_of_a_patch_independently() -> None:
 def test_cross_patch_reaches_exactly_r_positions_back() -> None:
     """One local layer without a global model: byte s reaches position t through the local input at s + 1 alone."""
     size, back = 4, 2
-    config = MegabyteConfig(max_len=40, patch_size=size, stages=(stack(16), stack(8, depth=1)), cross_patch=back, without="global")
+    config = MegabyteConfig(max_len=40, patch_size=size, stages=(stack(16), stack(8, depth=1)), cross_patch=back, ablation="global")
     model = build(config)
     ids = torch.randint(256, (1, 12))
     before = model(ids)
@@ -124,7 +124,7 @@ def test_presets_have_the_sizes_of_the_tables(name: str) -> None:
     with torch.device("meta"):
         model = config.build()
     if isinstance(config, MegabyteConfig):
-        gone = {"global": 0, "local": len(config.stages) - 1, None: -1}[config.without]
+        gone = {"global": 0, "local": len(config.stages) - 1, None: -1}[config.ablation]
         stacks = [stage for index, stage in enumerate(config.stages) if index != gone]
     else:
         assert isinstance(config, LanguageModelConfig)
@@ -174,7 +174,7 @@ WRONG: dict[str, dict[str, Any]] = {
     "did you mean 'patch_size'": {"patchsize": 4},
     "conv_kernels must be positive": {"conv_kernels": [0]},
     "conv_kernels belong to the global model": {"conv_kernels": [3], "without": "global"},
-    "'without': Input should be 'local' or 'global'": {"without": "both"},
+    "'ablation': Input should be 'local' or 'global'": {"without": "both"},
 }
 
 

@@ -40,7 +40,7 @@ def objective(loss: str = "infonce", pairs: list[Pair] = PAIRS) -> Contrast:
 
 def embedded(made: Contrast, texts: list[bytes]) -> torch.Tensor:
     """Each text alone, without padding."""
-    return F.normalize(torch.cat([made.model.embed(torch.tensor([list(text)])) for text in texts]), dim=1)
+    return F.normalize(torch.cat([made.model(torch.tensor([list(text)]), output="embedding") for text in texts]), dim=1)
 
 
 @pytest.mark.parametrize("loss", ["infonce", "orthogonal"])

@@ -59,11 +59,11 @@ def test_classes(start: Path, tmp_path: Path) -> None:
 
 def test_numbers(start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = made(tmp_path / "table.tsv", 160, 32, number=True)
-    run = api.train("classifier", table, tmp_path / "run", OPTIONS | {"model.target": "number"}, init=start, quiet=True)
+    run = api.train("classifier", table, tmp_path / "run", OPTIONS | {"model.problem_type": "regression"}, init=start, quiet=True)
     best = api.info(run)["best_validation"]
     assert best["pearson"] > 0.85 and best["squared_error"] < 0.4 and best["spearman"] > 0.8
     model = api.load(run)
-    assert isinstance(model, Classifier) and 10 < model.config.center < 14 and model.config.classes == ()
+    assert isinstance(model, Classifier) and 10 < model.config.target_mean < 14 and model.config.classes == ()
     few, many = api.regress(model, ["bbbbbbbbbbab", "aaaaaaaabaaa"])
     assert few < 12 < many
     assert "pearson" in (run / "report.html").read_text() and "squared error" in (run / "report.html").read_text()
@@ -98,17 +98,17 @@ def test_longer_texts_than_it_was_trained_on(start: Path, tmp_path: Path, base: 
     assert isinstance(model, Classifier) and isinstance(model.backbone, Encoder)
     ids = torch.randint(97, 99, (2, 90))
     with torch.no_grad():
-        torch.testing.assert_close(model.backbone(ids), whole.embed(ids), rtol=0, atol=1e-4)
+        torch.testing.assert_close(model.backbone(ids), whole(ids, output="embedding"), rtol=0, atol=1e-4)
 
 
 def test_what_cannot_be_is_refused(start: Path, tmp_path: Path) -> None:
     table = made(tmp_path / "table.tsv", 30, 32, number=False)
     with pytest.raises(ValueError, match="a text of the train part has the label '(few|many)', expected a number"):
-        api.train("classifier", table, tmp_path / "run", OPTIONS | {"model.target": "number"}, init=start, quiet=True)
+        api.train("classifier", table, tmp_path / "run", OPTIONS | {"model.problem_type": "regression"}, init=start, quiet=True)
     same = tmp_path / "same.tsv"
     same.write_text("text\tlabel\n" + "ab\t3\n" * 20)
     with pytest.raises(ValueError, match="have the number 3, so there is nothing to learn"):
-        api.train("classifier", str(same), tmp_path / "run", OPTIONS | {"model.target": "number"}, init=start, quiet=True)
+        api.train("classifier", str(same), tmp_path / "run", OPTIONS | {"model.problem_type": "regression"}, init=start, quiet=True)
     other = {"kind": "classifier", "backbone": {**MODEL, "stack": {**STACK, "dim": 8}}}
     with pytest.raises(ValueError, match=r"differ in model\.stack\.dim"):
         api.train(other, table, tmp_path / "run", OPTIONS, init=start, quiet=True)

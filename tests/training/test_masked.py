@@ -83,7 +83,7 @@ def test_it_learns(tmp_path: Path) -> None:
     blanks = torch.zeros_like(ids, dtype=torch.bool)
     blanks[0, 13] = True
     with torch.no_grad():
-        assert model(ids, blanks=blanks)[0, 13].argmax() == ord("b")
+        assert model(ids, masked=blanks)[0, 13].argmax() == ord("b")
     for use in (api.generate, api.score):
         with pytest.raises(ValueError, match="an encoder guesses what is hidden"):
             use(model, b"abcd")
@@ -96,7 +96,7 @@ def test_what_is_asked_for_is_not_seen(corpus: Corpus) -> None:
     batch = made.batch(0, 6)
     assert batch.masked is not None
     masked, place = batch.masked, Place(torch.device("cpu"))
-    logits = made.model(torch.from_numpy(masked.read).long(), blanks=torch.from_numpy(masked.blanks))
+    logits = made.model(torch.from_numpy(masked.read).long(), masked=torch.from_numpy(masked.blanks))
     bits = torch.nn.functional.cross_entropy(logits.mT, torch.from_numpy(batch.ids).long(), reduction="none")
     asked = torch.from_numpy(masked.asked)
     torch.testing.assert_close(made.nats(batch, place), bits[asked].sum())
@@ -129,7 +129,7 @@ def test_an_extended_run_goes_on_bit_for_bit(corpus: Corpus, tmp_path: Path, mon
 def test_word_pieces(corpus: Corpus, tmp_path: Path) -> None:
     """A WordPiece is learnt; windows stand between its special tokens, which are never asked for; the run embeds texts with it."""
     pytest.importorskip("tokenizers")
-    changes = {"data.tokenizer": 120, "model.vocab": 120, "model.blank": 4, "steps": 4, "data.window": 24}
+    changes = {"data.tokenizer": 120, "model.vocab": 120, "model.mask_token": 4, "steps": 4, "data.window": 24}
     run = trained(corpus, tmp_path / "run", changes)
     model = api.load(run)
     assert isinstance(model, Encoder) and isinstance(model.tokenizer, Subwords) and model.tokenizer.vocab <= 120
@@ -147,14 +147,14 @@ def test_word_pieces(corpus: Corpus, tmp_path: Path) -> None:
     assert not batch.masked.asked[:, 0].any() and not (batch.masked.asked & (batch.ids == 3)).any()
     assert made.bytes(batch) > 5 * 24
     assert json.loads((run / "tokenizer.json").read_text())["model"]["type"] == "WordPiece"
-    with pytest.raises(ValueError, match=r"the tokenizer's \[MASK\] is id 4 and the model's blank 9: set model.blank=4"):
-        trained(corpus, tmp_path / "other", changes | {"model.blank": 9})
+    with pytest.raises(ValueError, match=r"the tokenizer's \[MASK\] is id 4 and the model's blank 9: set model.mask_token=4"):
+        trained(corpus, tmp_path / "other", changes | {"model.mask_token": 9})
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"model.blank": None}, "nothing stands for ids that are hidden"),
+        ({"model.mask_token": None}, "nothing stands for ids that are hidden"),
         ({"model.head": "none"}, r"book\.txt is no table by its name: .*data\.pairs\.table"),
         ({"data.window": 33}, "a window of 33 ids exceeds the model's context of 32"),
         ({"data.tokenizer": 40}, "at least 64 tokens"),
@@ -162,7 +162,7 @@ def test_word_pieces(corpus: Corpus, tmp_path: Path) -> None:
         ({"eval.sample_bytes": 3}, "an encoder writes nothing"),
         ({"mask.blank": 0.8, "mask.other": 0.3}, "got blank=0.8 and other=0.3"),
         ({"data.valid": "x.tsv"}, "for tables of labelled texts or pairs"),
-        ({"model.blank": 103}, "id 103 of bytes would be read as a blank: set model.blank=learned"),
+        ({"model.mask_token": 103}, "id 103 of bytes would be read as a blank: set model.mask_token=learned"),
         ({"contrast.loss": "orthogonal"}, "contrast and data.pairs are for an encoder that learns from pairs: set model.head=none"),
         ({"data.pairs.query": "question"}, "set model.head=none"),
         ({"data.columns.text": "sentence"}, "data.columns is for labelled texts"),

@@ -84,7 +84,7 @@ def test_validation_is_the_sum_of_log_probabilities_over_bytes(tmp_path: Path, m
 
 def test_only_the_bytes_of_the_learnt_span_are_counted(tmp_path: Path, make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = make_trainer(tmp_path / "run", {**TOKENS, "steps": 1, "save.every": 10})
-    monkeypatch.setattr(type(trainer.model), "training_span", lambda self, length: (8, 20))
+    monkeypatch.setattr(type(trainer.model), "training_spans", lambda self, length: [(8, 20)])
     trainer.run()
     ids, _ = windows(trainer).batch(0, 4)
     (record,) = (record for record in read_log(tmp_path / "run") if record["kind"] == "train")

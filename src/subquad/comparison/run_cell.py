@@ -171,10 +171,10 @@ def training_step(model: Model, cell: Cell) -> Callable[[], None]:
 
     def loss() -> Tensor:
         if isinstance(model, Encoder):
-            return F.cross_entropy(model.guesses(ids, asked, blanks=asked).float(), ids[asked])
+            return F.cross_entropy(model(ids, masked=asked, positions=asked.flatten().nonzero().squeeze(1)).float(), ids[asked])
         assert isinstance(model, CausalModel)
         first, end = model.training_spans(ids.shape[1])[-1]
-        return cross_entropy_sum(model.span_logits(ids, first, end), ids[:, first:end], [end - first] * len(ids)) / ids.numel()
+        return cross_entropy_sum(model(ids, (first, end)), ids[:, first:end], [end - first] * len(ids)) / ids.numel()
 
     def step() -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=cell.options.get("dtype") == "bfloat16"):
@@ -235,5 +235,5 @@ def reading_speed(model: Model, window: int) -> float:
     ids = torch.zeros(1, window, dtype=torch.long, device=next(model.parameters()).device)
     if isinstance(model, Encoder):
         held = model.prepare(window)
-        return window / seconds(lambda: model.hidden(ids, spectra=held))
+        return window / seconds(lambda: model(ids, spectra=held, output="hidden"))
     return window / seconds(lambda: model(ids))

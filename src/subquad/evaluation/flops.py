@@ -186,7 +186,7 @@ def _measured(model: Model, length: int, span: tuple[int, int], backward: bool) 
     model.requires_grad_(backward)  # a slice of a parameter asks for gradients even where there are none, which the counter cannot follow
     with counter, torch.device("meta"), torch.set_grad_enabled(backward), noting[0] as noted, noting[1] as filters:
         ids = torch.empty(1, length, dtype=torch.long)
-        y = model.span_logits(ids, *span) if isinstance(model, CausalModel) and span != (0, length) else model(ids)
+        y = model(ids, span) if isinstance(model, CausalModel) and span != (0, length) else model(ids)
         if backward:
             y.sum().backward()
     counts: Mapping[Any, float] = counter.get_flop_counts()["Global"]

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import cast
 
 import torch
 from torch import nn
 
-from subquad.models.base import CausalModel, TokenCodec
+from subquad.models.base import CausalModel, TokenCodec, causal_model, unwrap
 from subquad.models.encoder import Encoder
 
 BYTES = 256
@@ -31,15 +30,14 @@ def text_model(model: nn.Module) -> tuple[CausalModel, TokenCodec | None]:
 
     Raises ``ValueError`` for a model that cannot decode and for a token model without its tokenizer.
     """
+    model = unwrap(model)
     if isinstance(model, Encoder):
         raise ValueError(
             "an encoder guesses what is hidden and says nothing of what comes next, so it neither generates nor scores: "
             "use it with subquad embed, fine-tune it with subquad train classifier, or take a causal model"
         )
-    if not hasattr(model, "init_state"):
-        raise ValueError(f"a causal model is needed to generate or score, got {type(model).__name__}, which has no decoding state")
-    causal = cast(CausalModel, model)
-    tokenizer: TokenCodec | None = getattr(causal, "tokenizer", None)
+    causal = causal_model(model, "generating or scoring")
+    tokenizer = causal.tokenizer
     if tokenizer is None and causal.config.vocab != BYTES:
         raise ValueError(
             f"a byte model has {BYTES} ids and this one has {causal.config.vocab}: it is a token model and needs its tokenizer "

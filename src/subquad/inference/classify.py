@@ -6,7 +6,7 @@ Texts are read in batches of about the same length, padded on the right, which c
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from subquad import metrics
 from subquad.inference.checks import evaluating
 from subquad.inference.texts import prepared_batches, text_rows
+from subquad.models.base import expect_model
 from subquad.models.classifier import Classifier
 from subquad.models.encoder import Encoder
 
@@ -43,7 +44,7 @@ def classify(model: nn.Module, texts: Sequence[bytes | str], *, cut: bool = Fals
 
 
 def regress(model: nn.Module, texts: Sequence[bytes | str], *, cut: bool = False) -> list[float]:
-    """The number of each text, of a classifier whose target is one; otherwise as ``classify``."""
+    """The number of each text, from a classifier that estimates numbers; otherwise as ``classify``."""
     classifier = _classifier(model)
     if not is_regression(classifier):
         raise ValueError("this model knows classes and estimates no numbers: use classify")
@@ -51,14 +52,12 @@ def regress(model: nn.Module, texts: Sequence[bytes | str], *, cut: bool = False
 
 
 def is_regression(model: nn.Module) -> bool:
-    """Whether it is a classifier whose target is a number."""
-    return _classifier(model).config.target == "number"
+    """Whether it is a classifier that estimates numbers."""
+    return _classifier(model).config.problem_type == "regression"
 
 
 def _classifier(model: nn.Module) -> Classifier:
-    if not hasattr(model, "backbone"):
-        raise ValueError(f"a classifier is needed here, got {type(model).__name__}: train one with subquad train classifier --init RUN")
-    return cast(Classifier, model)
+    return expect_model(model, Classifier, "a classifier is needed here, got {}: train one with subquad train classifier --init RUN")
 
 
 def _outputs(classifier: Classifier, texts: Sequence[bytes | str], cut: bool) -> list[Tensor]:

@@ -1,7 +1,6 @@
 """One vector for each text, from an encoder. N texts, D width.
 
-Texts are read in batches of about the same length; padding changes nothing but an embedding's last bits. A model with
-``padding="official"`` reads padding, and was trained on texts filled up to its context: there each text is filled up so.
+Texts are read in batches of about the same length; padding changes nothing but an embedding's last bits.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from subquad.inference.checks import evaluating
 from subquad.inference.texts import prepared_batches, text_rows
+from subquad.models.base import expect_model
 from subquad.models.encoder import Encoder
 from subquad.ops.autocast import at_least_float32
 
@@ -23,17 +23,16 @@ def embed(model: nn.Module, texts: Sequence[bytes | str], *, cut: bool = False) 
     ``cut`` reads only the beginning of a text that exceeds the context. Raises ``ValueError`` for such a text without it, for one without
     ids, for one text in no list, for a model that is no encoder, and for a token model without its tokenizer.
     """
-    if not isinstance(model, Encoder):
-        raise ValueError(f"an encoder is needed to embed texts, got {type(model).__name__}: convert or train one, such as m2-bert-80m")
-    rows = text_rows(model, texts, cut)
+    encoder = expect_model(model, Encoder, "an encoder is needed to embed texts, got {}: convert or train one, such as m2-bert-80m")
+    rows = text_rows(encoder, texts, cut)
     if empty := [place for place, row in enumerate(rows) if not len(row)]:
         raise ValueError(f"text {empty[0]} is empty, so it has no embedding: leave it out")
-    weight = model.embedding.weight
-    found = torch.empty(len(rows), model.config.width, dtype=at_least_float32(weight.dtype))
-    modules = list(model.modules())
-    for places, ids, lengths, spectra in prepared_batches(model, rows):
+    weight = encoder.embedding.weight
+    found = torch.empty(len(rows), encoder.config.width, dtype=at_least_float32(weight.dtype))
+    modules = list(encoder.modules())
+    for places, ids, lengths, spectra in prepared_batches(encoder, rows):
         mask = torch.arange(ids.shape[1]) < torch.tensor(lengths).unsqueeze(1)
         with evaluating(modules):
-            vectors = model.embed(ids.to(weight.device), mask.to(weight.device), spectra=spectra)
+            vectors = encoder(ids.to(weight.device), mask.to(weight.device), spectra=spectra, output="embedding")
         found[places] = vectors.to(found)
     return found

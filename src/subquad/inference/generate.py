@@ -224,7 +224,7 @@ class _Writer:
 
     def _excess(self, length: int) -> int:
         """How many of ``length`` ids are dropped by the time one more is needed."""
-        patch, half = self.model.span, self.context - self.context // 2
+        patch, half = self.model.patch_bytes, self.context - self.context // 2
         dropped = min(-(-half // patch) * patch, self.context)
         return 0 if length < self.context else dropped * (1 + (length - self.context) // dropped)
 

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from subquad.data.subwords import text_ids
 from subquad.inference.checks import BYTES
-from subquad.layers.base import FilterSpectra
-from subquad.models.base import Model
+from subquad.models.base import Model, Spectra
 from subquad.models.encoder import Encoder
 
 BATCH_IDS = 1 << 14
@@ -46,31 +45,30 @@ def model_ids(model: Model, text: bytes | str, cut: bool) -> Row:
     return ids if len(ids) <= model.max_len else text_ids(data, tokenizer, model.max_len)
 
 
-def batches(rows: Sequence[Row], length: int = 0) -> Iterator[tuple[list[int], Tensor, list[int]]]:
+def batches(rows: Sequence[Row], encoder: Encoder | None = None) -> Iterator[tuple[list[int], Tensor, list[int]]]:
     """The places of texts in order of their lengths, as many at a time as a batch has room for, with their ids (B, n), padded with 0 to the
-    longest or to ``length``, and their lengths."""
+    longest, and their lengths. An ``encoder`` says how long texts are when it embeds them."""
     sizes = [len(row) for row in rows]
-    for places in _groups([max(size, length) for size in sizes]):
+    for places in _groups(sizes if encoder is None else [encoder.padded_length(size) for size in sizes]):
         lengths = [sizes[place] for place in places]
-        ids = torch.zeros(len(places), max(*lengths, length), dtype=torch.int64)
+        ids = torch.zeros(len(places), max(lengths), dtype=torch.int64)
         for row, place in zip(ids, places, strict=True):
             row[: sizes[place]] = torch.from_numpy(rows[place].astype(np.int64))
         yield places, ids, lengths
 
 
-def prepared_batches(
-    encoder: Encoder | None, rows: Sequence[Row]
-) -> Iterator[tuple[list[int], Tensor, list[int], list[FilterSpectra | None] | None]]:
+def prepared_batches(encoder: Encoder | None, rows: Sequence[Row]) -> Iterator[tuple[list[int], Tensor, list[int], Spectra | None]]:
     """``batches``, and with each what the encoder has prepared for its length, None without an encoder.
 
-    It is prepared once for a length and all up to a quarter more. A model that reads padding gets texts that are filled up to its context.
+    It is prepared once for a length and all up to a quarter more.
     """
-    found = list(batches(rows, encoder.max_len if encoder is not None and encoder.config.padding == "official" else 0))
+    found = list(batches(rows, encoder))
     reach = 0
-    spectra: list[FilterSpectra | None] | None = None
+    spectra: Spectra | None = None
     for number, (places, ids, lengths) in enumerate(found):
-        if encoder is not None and ids.shape[1] > reach:
-            reach = max(other.shape[1] for _, other, _ in found[number:] if other.shape[1] <= NEAR * ids.shape[1])
+        if encoder is not None and (length := encoder.padded_length(ids.shape[1])) > reach:
+            following = (encoder.padded_length(other.shape[1]) for _, other, _ in found[number:])
+            reach = max(other for other in following if other <= NEAR * length)
             with torch.inference_mode():
                 spectra = encoder.prepare(reach)
         yield places, ids, lengths, spectra

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from subquad.config import parse
-from subquad.interop.keys import Layout, State, equals
+from subquad.interop.keys import Layout, StateDict, equals
 from subquad.layers.long_filter import ImplicitFilterConfig
 
 FIRST = Layout(lambda x: x.squeeze(0), lambda x: x.unsqueeze(0))  # a leading dimension of one
@@ -14,7 +14,7 @@ RATES = Layout(lambda x: x.flatten(), lambda x: x[None, None])
 SHORT = Layout(lambda w: w.squeeze(1).flip(1), lambda w: w.flip(1).unsqueeze(1))  # a correlation: its last tap is lag 0
 
 
-def has_table(state: State, name: str, length: int, features: int, rate: float) -> bool:
+def has_table(state: StateDict, name: str, length: int, features: int, rate: float) -> bool:
     """Whether the features of position under ``name`` are to be read: as a parameter, or as a buffer (a learning rate of 0) that is not
     what would be computed."""
     found = state.get(name)

@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
-from subquad.config import Config, parse
+from subquad.config import Config, parse, with_changes
 from subquad.interop.filters import FIRST, RATES, SHORT, has_table
-from subquad.interop.keys import SAME, Constant, Key, Keys, Layout, State, weight_and_bias
+from subquad.interop.keys import SAME, Constant, Key, Keys, Layout, StateDict, weight_and_bias
 from subquad.interop.options import read_options
 from subquad.layers.hyena import HyenaConfig
 from subquad.layers.stack import Stack
@@ -173,24 +173,24 @@ class OfficialDNA(Backbone):
         return hidden if self.head is None else self.head(hidden.mean(1))
 
 
-def operator(config: Mapping[str, Any], state: State) -> Plan:
+def operator(config: Mapping[str, Any], state: StateDict) -> Plan:
     """Safari's own operator."""
     return _operator(config, state, "dim first")
 
 
-def standalone_operator(config: Mapping[str, Any], state: State) -> Plan:
+def standalone_operator(config: Mapping[str, Any], state: StateDict) -> Plan:
     """The operator of safari's ``standalone_hyena.py``."""
     return _operator(config, state, "order first")
 
 
-def language_model(config: Mapping[str, Any], state: State) -> Plan:
+def language_model(config: Mapping[str, Any], state: StateDict) -> Plan:
     """Safari's language models, ``simple_lm`` and ``long_conv_lm``."""
     options = read_options(ModelOptions, config, _MODEL_FIXED, _MODEL_IGNORED)
     ours, keys = _backbone(options, state, "dim first", {}, ("lm_head.weight",))
     return partial(OfficialLM, ours), keys
 
 
-def hyena_dna(config: Mapping[str, Any], state: State) -> Plan:
+def hyena_dna(config: Mapping[str, Any], state: StateDict) -> Plan:
     """HyenaDNA as in ``standalone_hyenadna.py``; a pretraining checkpoint's ``lm_head``, a copy of the embedding, may be there."""
     options = read_options(DNAOptions, config, _MODEL_FIXED, _MODEL_IGNORED)
     ours, keys = _backbone(options, state, "order first", {"shift": 0.05}, ("lm_head.weight",))
@@ -219,7 +219,7 @@ def as_model(module: nn.Module) -> Model:
     return model.eval()
 
 
-def _operator(config: Mapping[str, Any], state: State, layout: FilterLayout) -> Plan:
+def _operator(config: Mapping[str, Any], state: StateDict, layout: FilterLayout) -> Plan:
     options = _operator_options(config, layout)
     table = has_table(state, "filter_fn.pos_emb.z", options.l_max, options.emb_dim, options.lr_pos_emb)
     build = partial(OfficialOperator, _hyena(options, table), options.d_model, options.l_max)
@@ -230,11 +230,11 @@ def _operator_options(config: Mapping[str, Any], layout: FilterLayout, where: st
     standalone = layout == "order first"
     ignored = (*_HYENA_IGNORED, *(_STANDALONE_IGNORED if standalone else ()))
     options = read_options(OperatorOptions, config, _HYENA_FIXED, ignored, where)
-    return options.model_copy(update={"short_filter_order": 3, "normalized": False}) if standalone else options
+    return with_changes(options, {"short_filter_order": 3, "normalized": False}) if standalone else options
 
 
 def _backbone(
-    options: ModelOptions, state: State, layout: FilterLayout, defaults: Mapping[str, Any], tied: tuple[str, ...]
+    options: ModelOptions, state: StateDict, layout: FilterLayout, defaults: Mapping[str, Any], tied: tuple[str, ...]
 ) -> tuple[LanguageModelConfig, Keys]:
     """Our config, and where its weights are; ``tied`` are official names of copies of the embedding."""
     layer = _operator_options({"d_model": options.d_model, **defaults, **options.layer}, layout, "layer.")

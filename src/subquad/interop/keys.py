@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-State = dict[str, Tensor]
+StateDict = dict[str, Tensor]
 
 SHOWN = 20  # names of each sort in an error
 
@@ -90,7 +90,7 @@ class Keys:
         tensors = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
         module.load_state_dict(tensors, assign=True)
 
-    def write(self, tensors: Mapping[str, Tensor]) -> State:
+    def write(self, tensors: Mapping[str, Tensor]) -> StateDict:
         """Tensors by our names, weights or gradients, under their official names (the first where there are copies) and in that layout."""
         return {key.official: key.layout.write(tensors[key.ours]) for key in self.keys if key.ours in tensors}
 
@@ -135,7 +135,7 @@ def equals(tensor: Tensor, constant: Tensor, tolerance: float) -> bool:
     return bool((tensor.double() - constant.to(tensor.device).double()).abs().max() <= tolerance)
 
 
-def tensors_of(state: Mapping[str, Any]) -> State:
+def tensors_of(state: Mapping[str, Any]) -> StateDict:
     """The tensors of an official checkpoint by the names they have in the bare model.
 
     Taken off are the "state_dict" of a training checkpoint, Composer's "state" and "model", the prefix "model." of either, and what a

@@ -18,9 +18,9 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from subquad.config import Config, parse
+from subquad.config import Config, parse, with_changes
 from subquad.interop.filters import FIRST, RATES, ROW, SHORT, has_table
-from subquad.interop.keys import Constant, Key, Keys, State, weight_and_bias
+from subquad.interop.keys import Constant, Key, Keys, StateDict, weight_and_bias
 from subquad.interop.options import read_options
 from subquad.layers.block_diagonal import BlockDiagonalLinear
 from subquad.layers.m2_bert_mixer import M2BertMixer, M2BertMixerConfig
@@ -153,7 +153,7 @@ class OfficialBert(nn.Module):
         return self.model.head(self.model.dropout(y)) if isinstance(self.model, Classifier) else y
 
 
-def block_diagonal_linear(config: Mapping[str, Any], state: State) -> Plan:
+def block_diagonal_linear(config: Mapping[str, Any], state: StateDict) -> Plan:
     """``BlockdiagLinear``."""
     options = read_options(BlockDiagonalOptions, config, {}, ())
     sizes = (options.in_features, options.out_features, options.nblocks)
@@ -161,7 +161,7 @@ def block_diagonal_linear(config: Mapping[str, Any], state: State) -> Plan:
     return partial(BlockDiagonalLinear, *sizes, options.bias, options.shuffle), Keys([Key(name, name) for name in names])
 
 
-def mixer(config: Mapping[str, Any], state: State) -> Plan:
+def mixer(config: Mapping[str, Any], state: StateDict) -> Plan:
     """``MonarchMixerSequenceMixing``."""
     options = read_options(MixerOptions, config, {"use_learnable_monarch": False}, _MIXER_IGNORED)
     table = _has_table(options, state, "", options.l_max)
@@ -169,13 +169,13 @@ def mixer(config: Mapping[str, Any], state: State) -> Plan:
     return build, _mixer_keys(options, options.l_max, table)
 
 
-def bert(config: Mapping[str, Any], state: State) -> Plan:
+def bert(config: Mapping[str, Any], state: StateDict) -> Plan:
     """``BertForMaskedLM`` and ``BertForSequenceClassification``, whichever the weights are of."""
     options = read_options(BertOptions, config, _FIXED, _IGNORED)
     return _masked_lm(options, state) if any(name.startswith("cls.") for name in state) else _classifier(options, state)
 
 
-def bert_embedding(config: Mapping[str, Any], state: State) -> Plan:
+def bert_embedding(config: Mapping[str, Any], state: StateDict) -> Plan:
     """The retrieval models: ``BertForSequenceClassification``, of which the vector before the classifier is the embedding."""
     options = read_options(BertOptions, config, _FIXED, _IGNORED)
     dim, labels = options.hidden_size, len(options.labels)
@@ -210,12 +210,12 @@ def set_padding(model: nn.Module, padding: Literal["masked", "official"]) -> Non
     """Says in the configs of an encoder, or of a classifier with one, whether padding may change results."""
     encoder = encoder_in(model)
     assert encoder is not None
-    encoder.config = encoder.config.model_copy(update={"padding": padding})
+    encoder.config = with_changes(encoder.config, {"padding": padding})
     if isinstance(model, Classifier):
-        model.config = model.config.model_copy(update={"backbone": encoder.config})
+        model.config = with_changes(model.config, {"backbone.padding": padding})
 
 
-def _masked_lm(options: BertOptions, state: State) -> Plan:
+def _masked_lm(options: BertOptions, state: StateDict) -> Plan:
     values, keys = _encoder(options, state, copies=("cls.predictions.decoder.weight",))
     head = Keys(
         [
@@ -225,16 +225,16 @@ def _masked_lm(options: BertOptions, state: State) -> Plan:
         ]
     )
     keys += head.under("cls.predictions.", "head.") + Keys([], optional=["cls.predictions.decoder.weight"])
-    return _plan({**values, "head": "mlm", "blank": MASK if options.vocab > MASK else None}, keys)
+    return _plan({**values, "head": "mlm", "mask_token": MASK if options.vocab > MASK else None}, keys)
 
 
-def _classifier(options: BertOptions, state: State) -> Plan:
+def _classifier(options: BertOptions, state: StateDict) -> Plan:
     values, keys = _encoder(options, state)
     keys = (keys + _pooler_keys(options)).under("", "backbone.") + Keys(weight_and_bias("classifier", "head"))
     config = {
         "backbone": {**values, "kind": "encoder", "head": "none", "pooling": _pooling(options)},
         "dropout": options.hidden_dropout_prob if options.classifier_dropout is None else options.classifier_dropout,
-        **({"target": "number"} if len(options.labels) == 1 else {"classes": options.labels}),
+        **({"problem_type": "regression"} if len(options.labels) == 1 else {"classes": options.labels}),
     }
     return partial(OfficialBert, parse(ClassifierConfig, config), options.one_answer), keys.under("", "model.")
 
@@ -257,7 +257,7 @@ def _pooler_keys(options: BertOptions) -> Keys:
     return Keys([], [Constant(name, torch.empty(shape, device="meta")) for name, shape in unused.items()], optional=unused)
 
 
-def _encoder(options: BertOptions, state: State, copies: tuple[str, ...] = ()) -> tuple[dict[str, Any], Keys]:
+def _encoder(options: BertOptions, state: StateDict, copies: tuple[str, ...] = ()) -> tuple[dict[str, Any], Keys]:
     """Our config but for what comes after the last layer, and where its weights are; ``copies`` are those of the word embedding."""
     length, dim = options.long_conv_l_max, options.hidden_size
     if options.use_positional_encodings and options.max_position_embeddings != length:
@@ -315,7 +315,7 @@ def _encoder(options: BertOptions, state: State, copies: tuple[str, ...] = ()) -
     return values, keys
 
 
-def _has_table(options: FilterOptions, state: State, prefix: str, length: int) -> bool:
+def _has_table(options: FilterOptions, state: StateDict, prefix: str, length: int) -> bool:
     return has_table(state, f"{prefix}filter_fn.pos_emb.z", length, options.hyena_emb_dim, options.hyena_lr_pos_emb)
 
 

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import nn
 
 from subquad.config import Config
-from subquad.interop.keys import Key, Keys, State
+from subquad.interop.keys import Key, Keys, StateDict
 from subquad.interop.options import read_options
 from subquad.layers.monarch_linear import MonarchLinear, MonarchLinearConfig
 
@@ -24,7 +24,7 @@ class LinearOptions(Config):
     bias: bool = True
 
 
-def linear(config: Mapping[str, Any], state: State) -> tuple[Callable[[], nn.Module], Keys]:
+def linear(config: Mapping[str, Any], state: StateDict) -> tuple[Callable[[], nn.Module], Keys]:
     """The official ``MonarchLinear``, (..., in_features) -> (..., out_features)."""
     options = read_options(LinearOptions, config, {}, ("device", "dtype"))
     ours = MonarchLinearConfig(blocks=options.nblocks, bias=options.bias)

@@ -15,7 +15,7 @@ from torch import nn
 
 from subquad.config import suggest
 from subquad.interop import hyena, m2_bert, monarch
-from subquad.interop.keys import Keys, State, tensors_of
+from subquad.interop.keys import Keys, StateDict, tensors_of
 from subquad.models.base import Model
 
 
@@ -24,7 +24,7 @@ class Kind:
     """``plan`` says, of a config and a state, what builds the module and where its tensors are; ``model`` makes a model of ours of the
     filled module, for kinds that are whole models, which read text with ``tokenizer`` where no other is given."""
 
-    plan: Callable[[Mapping[str, Any], State], tuple[Callable[[], nn.Module], Keys]]
+    plan: Callable[[Mapping[str, Any], StateDict], tuple[Callable[[], nn.Module], Keys]]
     model: Callable[[nn.Module], Model] | None = None
     tokenizer: str | None = None
 

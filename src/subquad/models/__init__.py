@@ -28,7 +28,7 @@ def presets() -> dict[str, ModelConfig]:
 
 
 def parse_model(values: Mapping[str, Any] | str) -> BaseModelConfig:
-    """A preset's name, or a mapping with ``kind`` and the fields of that model's config, of which a ``backbone`` may be a preset's name.
+    """A preset's name, or a mapping with ``kind`` and the fields of that model's config.
 
     Raises ``ValueError`` in words.
     """
@@ -39,8 +39,6 @@ def parse_model(values: Mapping[str, Any] | str) -> BaseModelConfig:
     kind = str(values.get("kind"))
     if kind not in MODELS:
         raise ValueError(f"a model config needs 'kind', got {values.get('kind')!r}: {suggest(kind, MODELS)}")
-    if isinstance(values.get("backbone"), str):
-        values = {**values, "backbone": parse_model(values["backbone"]).model_dump(mode="json")}
     return parse(MODELS[kind], values)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +18,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from subquad.config import Config
+from subquad.layers.base import FilterSpectra
 from subquad.layers.stack import StackConfig
 from subquad.ops.ragged import take_rows
 from subquad.state import State
+
+Spectra = Sequence[FilterSpectra | None]  # of each block, what its weights alone decide, for one length
 
 
 class BaseModelConfig(Config, ABC):
@@ -107,16 +110,20 @@ class Model(nn.Module, ABC):
         """The most ids that it reads at once."""
 
 
+M = TypeVar("M", bound=Model)
+
+
 class CausalModel(Model, ABC):
     """Base of the causal models. B batch, T ids, V vocabulary.
 
-    ``patch_size`` is the number of bytes in a patch of the last stage that has patches, ``span`` in one of the first; 1 without patches.
+    ``patch_size`` is the number of bytes in a patch of the last stage that has patches, ``patch_bytes`` in one of the first; 1 without
+    patches.
     """
 
     config: ModelConfig
     tokenizer: TokenCodec | None = None
     patch_size: int = 1
-    span: int = 1
+    patch_bytes: int = 1
 
     @property
     def vocab(self) -> int:
@@ -127,8 +134,12 @@ class CausalModel(Model, ABC):
         return self.config.max_len
 
     @abstractmethod
-    def forward(self, ids: Tensor) -> Tensor:
-        """(B, T) -> logits (B, T, V), where ``logits[:, t]`` predicts position t. Raises ``ValueError`` when T exceeds max_len."""
+    def forward(self, ids: Tensor, span: tuple[int, int] | None = None) -> Tensor:
+        """(B, T) -> logits (B, T, V), where ``logits[:, t]`` predicts position t.
+
+        With a ``span`` of positions, first and end, these alone as training sees them, (B, end - first, V): one of ``training_spans``.
+        Raises ``ValueError`` when T exceeds max_len, and for a span that does not lie within the ids.
+        """
 
     @abstractmethod
     def init_state(self, batch: int, max_len: int | None = None) -> ModelState:
@@ -167,15 +178,6 @@ class CausalModel(Model, ABC):
         """The spans of positions, first and end, that training steps on windows of ``length`` ids learn, each as often as the others."""
         return [(0, length)]
 
-    def training_span(self, length: int) -> tuple[int, int]:
-        """One of them, drawn by PyTorch's random numbers where there are several."""
-        spans = self.training_spans(length)
-        return spans[int(torch.randint(len(spans), (), device="cpu"))] if len(spans) > 1 else spans[0]
-
-    def span_logits(self, ids: Tensor, first: int, end: int) -> Tensor:
-        """``forward`` at positions first .. end - 1 as training sees them, (B, T) -> (B, end - first, V)."""
-        return self(ids)[:, first:end]
-
     def _check_length(self, length: int) -> None:
         if length > self.config.max_len:
             raise ValueError(f"{length} ids exceed the context of {self.config.max_len}: cut them into windows or raise max_len")
@@ -186,10 +188,35 @@ class CausalModel(Model, ABC):
         return room
 
 
-def causal_model(model: nn.Module, what: str) -> CausalModel:
-    """The model, if it is a causal one; raises ``ValueError`` that says ``what`` needs it for any other."""
-    if not isinstance(model, CausalModel):
-        raise ValueError(
-            f"{what} needs a model that predicts what comes next, and {type(model).__name__} does not: take another (subquad models)"
-        )
+def cut_to_span(logits: Tensor, span: tuple[int, int] | None) -> Tensor:
+    """Logits (B, T, V) at the positions of a span, all without one. Raises ``ValueError`` for a span that does not lie within T."""
+    if span is None:
+        return logits
+    first, end = span
+    if not 0 <= first < end <= logits.shape[1]:
+        raise ValueError(f"a span must lie within {logits.shape[1]} ids, got {first} to {end}: take one of training_spans")
+    return logits[:, first:end]
+
+
+def unwrap(module: nn.Module) -> nn.Module:
+    """The module inside what ``torch.compile``, DDP and FSDP wrap around it."""
+    while not isinstance(module, Model):
+        inner = getattr(module, "_orig_mod", None) or getattr(module, "module", None)
+        if not isinstance(inner, nn.Module):
+            break
+        module = inner
+    return module
+
+
+def expect_model(module: nn.Module, kind: type[M], message: str) -> M:
+    """The model inside of any wrappers, if it is of this kind. Raises ``ValueError`` with the message, in which {} is what it is."""
+    model = unwrap(module)
+    if not isinstance(model, kind):
+        raise ValueError(message.format(type(model).__name__))
     return model
+
+
+def causal_model(module: nn.Module, what: str) -> CausalModel:
+    """The causal model inside of any wrappers; raises ``ValueError`` that says ``what`` needs one for any other."""
+    message = f"{what} needs a model that predicts what comes next, and {{}} does not: take another (subquad models)"
+    return expect_model(module, CausalModel, message)  # type: ignore[type-abstract]

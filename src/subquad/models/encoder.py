@@ -9,22 +9,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from subquad.config import Config
+from subquad.config import Config, with_changes
 from subquad.layers.attention import AttentionConfig
-from subquad.layers.base import FilterSpectra, MixerConfig
+from subquad.layers.base import MixerConfig
 from subquad.layers.feedforward import FeedForwardConfig
 from subquad.layers.long_filter import ImplicitFilterConfig
 from subquad.layers.m2_bert_mixer import M2BertMixerConfig
 from subquad.layers.stack import Stack, StackConfig, init_weights
-from subquad.models.base import Model, ModelConfig
+from subquad.models.base import Model, ModelConfig, Spectra
 from subquad.ops.autocast import at_least_float32
 
 
@@ -43,9 +43,11 @@ class EncoderConfig(ModelConfig):
     """``positions`` are learned vectors; ``types`` is the number of kinds of segments that ids may belong to, 0 for none.
 
     ``head`` is what comes out: "mlm", the logits of what stands at each position; "none", an embedding. ``padding="official"`` keeps the
-    mask from the mixers, as the official M2-BERT does, so that padding changes results. ``blank`` is what stands for an id that is to be
-    guessed: an id of the vocabulary, or a "learned" vector.
+    mask from the mixers, as the official M2-BERT does, so that padding changes results; embeddings are then of texts filled up to the
+    context. ``mask_token`` is what stands at masked positions: an id of the vocabulary, or a "learned" vector.
     """
+
+    RENAMED: ClassVar[Mapping[str, str]] = {"blank": "mask_token"}
 
     kind: Literal["encoder"] = "encoder"
     init_std: float = Field(0.02, gt=0)
@@ -55,12 +57,12 @@ class EncoderConfig(ModelConfig):
     head: Literal["mlm", "none"] = "mlm"
     pooling: PoolingConfig = PoolingConfig()
     padding: Literal["masked", "official"] = "masked"
-    blank: int | Literal["learned"] | None = None
+    mask_token: int | Literal["learned"] | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> EncoderConfig:
-        if isinstance(self.blank, int) and not 0 <= self.blank < self.vocab:
-            raise ValueError(f'blank must be one of the {self.vocab} ids, 0 to {self.vocab - 1}, or "learned", got {self.blank}')
+        if isinstance(self.mask_token, int) and not 0 <= self.mask_token < self.vocab:
+            raise ValueError(f'mask_token must be one of the {self.vocab} ids, 0 to {self.vocab - 1}, or "learned", got {self.mask_token}')
         return self
 
     @property
@@ -84,7 +86,7 @@ class Encoder(Model):
         self.embedding = nn.Embedding(config.vocab, dim)
         self.positions = nn.Embedding(config.max_len, dim) if config.positions == "learned" else None
         self.types = nn.Embedding(config.types, dim) if config.types else None
-        self.blank = nn.Parameter(torch.empty(dim)) if config.blank == "learned" else None
+        self.blank = nn.Parameter(torch.empty(dim)) if config.mask_token == "learned" else None  # its name in run folders since 0.1.0
         self.norm = nn.LayerNorm(dim, config.stack.norm_eps)
         self.dropout = nn.Dropout(config.stack.dropout)
         self.stack = Stack(config.stack, config.max_len)
@@ -105,68 +107,73 @@ class Encoder(Model):
         ids: Tensor,
         mask: Tensor | None = None,
         token_types: Tensor | None = None,
-        blanks: Tensor | None = None,
-        spectra: Sequence[FilterSpectra | None] | None = None,
+        masked: Tensor | None = None,
+        positions: Tensor | None = None,
+        spectra: Spectra | None = None,
+        output: Literal["head", "embedding", "hidden"] = "head",
     ) -> Tensor:
         """ids (B, T) -> logits (B, T, V) or embeddings (B, D), as the head says.
 
         ``mask`` (B, T) is True, or 1, at a text's own positions, which come first; padding behind them changes nothing. ``token_types``
-        (B, T) are those of the ids, 0 without; ``blanks`` (B, T) is True where an id is not to be read but guessed; ``spectra`` as
-        ``prepare`` made it.
-        Raises ``ValueError`` when T exceeds max_len, and for shapes that differ.
+        (B, T) are those of the ids, 0 without. ``masked`` (B, T) is True where the mask token stands in place of an id. With ``positions``
+        (N,), places in the flattened (B T), logits (N, V) are of these alone. ``spectra`` as ``prepare`` made them.
+
+        ``output="embedding"`` gives one vector a text, (B, D), whatever the head; ``"hidden"`` the vectors after the last block, (B, T, D).
+        Raises ``ValueError`` when T exceeds max_len, for shapes that differ, and for a text without ids.
         """
-        h = self.hidden(ids, mask, token_types, blanks, spectra)
-        return self._pooled(h, mask) if self.head is None else self.head(h, self.embedding.weight)
+        self._check(ids, mask, token_types, masked)
+        if output == "embedding":
+            ids, mask, token_types = self._filled_up(ids, mask, token_types)
+        h = self._hidden(ids, mask, token_types, masked, spectra)
+        if output == "hidden":
+            return h
+        if output == "embedding" or self.head is None:
+            if positions is not None:
+                raise ValueError('positions are of logits, and there are none here: leave them out, or build the encoder with head="mlm"')
+            return self._pooled(h, mask)
+        return self.head(h if positions is None else h.flatten(0, 1).index_select(0, positions), self.embedding.weight)
 
-    def guesses(self, ids: Tensor, asked: Tensor, mask: Tensor | None = None, blanks: Tensor | None = None) -> Tensor:
-        """Logits (N, V) at the positions that are ``asked`` for, (B, T), in their order: ``forward(...)[asked]`` without all others."""
-        if self.head is None:
-            raise ValueError(f'guesses need head="mlm", got {self.config.head!r}: build the encoder with that head')
-        return self.head(self.hidden(ids, mask, None, blanks)[asked], self.embedding.weight)
-
-    def embed(
-        self,
-        ids: Tensor,
-        mask: Tensor | None = None,
-        token_types: Tensor | None = None,
-        spectra: Sequence[FilterSpectra | None] | None = None,
-    ) -> Tensor:
-        """One vector a text, (B, D), whatever the head."""
-        return self._pooled(self.hidden(ids, mask, token_types, None, spectra), mask)
-
-    def prepare(self, length: int | None = None) -> list[FilterSpectra | None]:
+    def prepare(self, length: int | None = None) -> Spectra:
         """What depends on the weights alone, for texts of up to ``length`` ids: filter spectra. It holds until they change."""
-        return self.stack.prepare(self.config.max_len if length is None else length)
+        return self.stack.prepare(self.padded_length(self.config.max_len if length is None else length))
 
-    def hidden(
-        self,
-        ids: Tensor,
-        mask: Tensor | None = None,
-        token_types: Tensor | None = None,
-        blanks: Tensor | None = None,
-        spectra: Sequence[FilterSpectra | None] | None = None,
+    def padded_length(self, length: int) -> int:
+        """How long texts of ``length`` ids are when they are embedded: filled up to the context where padding is read."""
+        return self.config.max_len if self.config.padding == "official" else length
+
+    def _hidden(
+        self, ids: Tensor, mask: Tensor | None, token_types: Tensor | None, masked: Tensor | None, spectra: Spectra | None
     ) -> Tensor:
-        """The vectors after the last block, (B, T, D)."""
-        self._check(ids, mask, token_types, blanks)
-        x = self._embedded(ids, blanks)
+        x = self._embed(ids, masked)  # (B, T, D)
         if self.positions is not None:
             x = x + self.positions.weight[: ids.shape[1]]
         if self.types is not None:
             x = x + (self.types.weight[0] if token_types is None else self.types(token_types))
-        seen = mask.bool() if mask is not None and self.config.padding == "masked" else None
-        h: Tensor = self.stack(self.dropout(self.norm(x)), seen, spectra)
+        real = mask.bool() if mask is not None and self.config.padding == "masked" else None
+        h: Tensor = self.stack(self.dropout(self.norm(x)), real, spectra)
         return h
 
-    def _embedded(self, ids: Tensor, blanks: Tensor | None) -> Tensor:
-        if blanks is None:
+    def _embed(self, ids: Tensor, masked: Tensor | None) -> Tensor:
+        if masked is None:
             return self.embedding(ids)
-        if isinstance(self.config.blank, int):
-            return self.embedding(ids.masked_fill(blanks.bool(), self.config.blank))
+        if isinstance(self.config.mask_token, int):
+            return self.embedding(ids.masked_fill(masked.bool(), self.config.mask_token))
         if self.blank is None:
-            raise ValueError('nothing stands for blanks in this encoder (blank=null): set blank to an id or to "learned"')
-        return torch.where(blanks.bool().unsqueeze(-1), self.blank, self.embedding(ids))
+            raise ValueError('this encoder has no mask token (mask_token=null): set mask_token to an id or to "learned"')
+        return torch.where(masked.bool().unsqueeze(-1), self.blank, self.embedding(ids))
+
+    def _filled_up(self, ids: Tensor, mask: Tensor | None, token_types: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Texts (B, T) -> (B, max_len), padded with 0, for an encoder that reads its padding: it was trained on such."""
+        missing = self.padded_length(ids.shape[1]) - ids.shape[1]
+        if self.config.padding == "masked" or (missing == 0 and mask is None):
+            return ids, mask, token_types
+        real = F.pad(torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool(), (0, missing))
+        ids = F.pad(ids, (0, missing)).masked_fill(~real, 0)
+        return ids, real, None if token_types is None else F.pad(token_types, (0, missing))
 
     def _pooled(self, h: Tensor, mask: Tensor | None) -> Tensor:
+        if h.shape[1] == 0:
+            raise ValueError("a text without ids has no embedding: leave it out")
         h = h.to(at_least_float32(h.dtype))
         if self.config.pooling.over == "first":
             pooled = h[:, 0]
@@ -179,24 +186,30 @@ class Encoder(Model):
             pooled = torch.tanh(self.pooler(pooled))
         return F.normalize(pooled, dim=-1) if self.config.pooling.normalized else pooled
 
-    def _check(self, ids: Tensor, mask: Tensor | None, token_types: Tensor | None, blanks: Tensor | None) -> None:
+    def _check(self, ids: Tensor, mask: Tensor | None, token_types: Tensor | None, masked: Tensor | None) -> None:
         if ids.ndim != 2:
             raise ValueError(f"ids must be (B, T), one row a text, got {tuple(ids.shape)}: put one text into a batch of 1")
         if ids.shape[1] > self.config.max_len:
-            raise ValueError(
-                f"{ids.shape[1]} ids exceed the context of {self.config.max_len}: cut the text, or make it longer with subquad.lengthened"
-            )
+            raise ValueError(f"{ids.shape[1]} ids exceed the context of {self.config.max_len}: cut the text, or use subquad.extend_context")
         if token_types is not None and self.types is None:
             raise ValueError("this encoder knows no token types (types=0): leave token_types out")
-        for name, given in (("a mask", mask), ("token_types", token_types), ("blanks", blanks)):
+        for name, given in (("a mask", mask), ("token_types", token_types), ("masked", masked)):
             if given is not None and given.shape != ids.shape:
                 raise ValueError(
                     f"{name} must have the shape of the ids, {tuple(ids.shape)}, got {tuple(given.shape)}: give one entry an id"
                 )
-        if mask is not None and ids.numel() and not (mask[:, 0].bool().all() and (mask[:, 1:].bool() <= mask[:, :-1].bool()).all()):
-            raise ValueError(
-                "a mask must be 1 at each text's ids and 0 at the padding behind them, of which none comes first: pad on the right"
-            )
+        if mask is not None and not torch.compiler.is_compiling():
+            _check_right_padding(mask.bool())
+
+
+def _check_right_padding(mask: Tensor) -> None:
+    """Raises ``ValueError`` for a mask (B, T) with a row that has no real id, or where padding comes before one."""
+    before = F.pad(mask, (1, 0), value=True)[:, :-1]
+    if mask.shape[1] == 0 or bool((mask[:, 0] & (mask <= before).all(1)).all()):  # one look at the numbers, for which a device must wait
+        return
+    if empty := (~mask.any(1)).nonzero().flatten().tolist():
+        raise ValueError(f"row {empty[0]} of the mask has no real id, so there is nothing to read: leave the text out")
+    raise ValueError("a mask must be 1 at each text's ids and 0 at the padding behind them: pad on the right")
 
 
 class MaskedHead(nn.Module):
@@ -217,13 +230,13 @@ def bert(dim: int, depth: int, heads: int, max_len: int = 512) -> EncoderConfig:
     stack = _stack(
         dim, depth, AttentionConfig(heads=heads, rotary=False, two_sided=True, dropout=0.1), FeedForwardConfig(activation="gelu")
     )
-    return EncoderConfig(vocab=30_522, max_len=max_len, stack=stack, types=2, blank=103)
+    return EncoderConfig(vocab=30_522, max_len=max_len, stack=stack, types=2, mask_token=103)
 
 
 def m2_bert(dim: int, depth: int = 12, max_len: int = 128) -> EncoderConfig:
     """M2-BERT with BERT's vocabulary, filled up to a multiple of 8, as its code does."""
     filter_ = ImplicitFilterConfig(features=5, width=128, learned_features=True, init_std=0.02)
-    return EncoderConfig(vocab=30_528, max_len=max_len, stack=_m2_stack(dim, depth, filter_, dropout=0.1), types=2, blank=103)
+    return EncoderConfig(vocab=30_528, max_len=max_len, stack=_m2_stack(dim, depth, filter_, dropout=0.1), types=2, mask_token=103)
 
 
 def _stack(dim: int, depth: int, mixer: MixerConfig, feedforward: FeedForwardConfig, dropout: float = 0.1) -> StackConfig:
@@ -233,19 +246,19 @@ def _stack(dim: int, depth: int, mixer: MixerConfig, feedforward: FeedForwardCon
 def _m2_stack(dim: int, depth: int, filter_: ImplicitFilterConfig, dropout: float) -> StackConfig:
     feedforward = FeedForwardConfig(activation="gelu", gated=True, blocks=4, up_bias=False)
     stack = _stack(dim, depth, M2BertMixerConfig(two_sided=True, filter=filter_), feedforward, dropout)
-    return stack.model_copy(update={"mixer_residual": False})
+    return with_changes(stack, {"mixer_residual": False})
 
 
 PRESETS: dict[str, EncoderConfig] = {
     "bert-tiny": EncoderConfig(
         max_len=1024,
-        blank="learned",
+        mask_token="learned",
         stack=_stack(64, 2, AttentionConfig(heads=2, rotary=False, two_sided=True), FeedForwardConfig(activation="gelu"), 0.0),
         init_std=0.08,
     ),
     "bert-base": bert(768, 12, 12),
     "m2-bert-tiny": EncoderConfig(
-        max_len=1024, blank="learned", stack=_m2_stack(64, 2, ImplicitFilterConfig(features=5, width=32), 0.0), init_std=0.08
+        max_len=1024, mask_token="learned", stack=_m2_stack(64, 2, ImplicitFilterConfig(features=5, width=32), 0.0), init_std=0.08
     ),
     "m2-bert-80m": m2_bert(768),
     "m2-bert-110m": m2_bert(960),

@@ -17,8 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from subquad.config import with_changes
 from subquad.layers.base import MixerConfig
 from subquad.layers.long_filter import ImplicitFilter, ImplicitFilterConfig
+from subquad.models.base import expect_model
 from subquad.models.encoder import Encoder
 
 Filters = Literal["continued", "stretched"]
@@ -31,8 +33,7 @@ def extend_context(encoder: Encoder, max_len: int, filters: Filters) -> Encoder:
     Raises ``ValueError`` for what is no encoder, a context that is no longer than the old one, another way with filters, and mixers with
     weights of the context's size that are no functions of position: those of ``monarch`` and of a learned causal basis.
     """
-    if not isinstance(encoder, Encoder):
-        raise ValueError(f"an encoder is needed here, got {type(encoder).__name__}: build other models with a larger max_len")
+    encoder = expect_model(encoder, Encoder, "an encoder is needed here, got {}: build other models with a larger max_len")
     config = encoder.config
     if not isinstance(max_len, int):
         raise ValueError(f"max_len must be a whole number of ids, got {max_len!r}: give one above {config.max_len}")
@@ -41,8 +42,8 @@ def extend_context(encoder: Encoder, max_len: int, filters: Filters) -> Encoder:
     if filters not in ("continued", "stretched"):
         raise ValueError(f'filters are "continued" or "stretched", got {filters!r}')
     mixers = {index: _mixer(mixer, config.max_len, max_len, filters) for index, mixer in config.stack.overrides.items()}
-    stack = config.stack.model_copy(update={"mixer": _mixer(config.stack.mixer, config.max_len, max_len, filters), "overrides": mixers})
-    longer = config.model_copy(update={"max_len": max_len, "stack": stack}).build().to(encoder.embedding.weight)
+    changes = {"stack.mixer": _mixer(config.stack.mixer, config.max_len, max_len, filters), "stack.overrides": mixers, "max_len": max_len}
+    longer = with_changes(config, changes).build().to(encoder.embedding.weight)
     state = dict(encoder.state_dict())
     if encoder.positions is not None:
         table = encoder.positions.weight
@@ -66,13 +67,14 @@ def _mixer(mixer: MixerConfig, old: int, new: int, filters: Filters) -> MixerCon
         return mixer
     base = filter_.filter_len or old
     unit = base if filters == "continued" else round(base * new / old)
-    return mixer.model_copy(update={"filter": filter_.model_copy(update={"filter_len": None if unit == new else unit})})
+    return with_changes(mixer, {"filter.filter_len": None if unit == new else unit})
 
 
 def _table(trained: nn.Module, longer: ImplicitFilter, filters: Filters) -> Tensor:
     """The learned features at the lags of a longer filter: what they would be without training, and what that added."""
     assert isinstance(trained, ImplicitFilter) and trained.table is not None
-    old, usual = (one.features(torch.arange(one.max_len, device=trained.table.device), trained.table.dtype) for one in (trained, longer))
+    device, dtype = trained.table.device, trained.table.dtype
+    old, usual = (part.features(torch.arange(part.max_len, device=device), dtype) for part in (trained, longer))
     learned = trained.table - old
     if filters == "continued":
         return usual + F.pad(learned, (0, 0, 0, len(usual) - len(learned)))

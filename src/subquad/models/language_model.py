@@ -16,15 +16,15 @@ import torch.nn.functional as F
 from pydantic import model_validator
 from torch import Tensor, nn
 
+from subquad.config import with_changes
 from subquad.layers.attention import AttentionConfig
-from subquad.layers.base import FilterSpectra
 from subquad.layers.feedforward import FeedForwardConfig
 from subquad.layers.hyena import HyenaConfig
 from subquad.layers.linear_attention import LinearAttentionConfig
 from subquad.layers.long_filter import ImplicitFilterConfig
 from subquad.layers.m2_gpt_mixer import M2GptMixerConfig
 from subquad.layers.stack import Stack, StackConfig, StackState, init_weights, scale_output
-from subquad.models.base import CausalModel, ModelConfig, ModelState, check_causal
+from subquad.models.base import CausalModel, ModelConfig, ModelState, Spectra, check_causal, cut_to_span
 from subquad.ops.ragged import run_index
 
 
@@ -80,29 +80,33 @@ class LanguageModel(CausalModel):
         if config.scale_residual:
             self._scale_residual()
 
-    def forward(self, ids: Tensor, spectra: Sequence[FilterSpectra | None] | None = None) -> Tensor:
-        """See ``CausalModel.forward``; ``spectra`` as ``prepare`` made it."""
+    def forward(
+        self,
+        ids: Tensor,
+        span: tuple[int, int] | None = None,
+        spectra: Spectra | None = None,
+        output: Literal["logits", "hidden"] = "logits",
+    ) -> Tensor:
+        """See ``CausalModel.forward``; ``spectra`` as ``prepare`` made them.
+
+        ``output="hidden"`` gives what logits are read from, (B, T) -> (B, T + 1, D): vector t has seen the first t ids, the last one all of
+        them. Without a start there is no vector 0, and T of them.
+        """
         batch, length = ids.shape
         self._check_length(length)
-        if length == 0:
-            return self._zeros(batch, 0)
-        if self.start is not None:
-            return self._logits(self.hidden(ids[:, :-1], spectra))
-        if length == 1:
-            return self._zeros(batch, 1)
-        return torch.cat((self._zeros(batch, 1), self._logits(self.hidden(ids[:, :-1], spectra))), 1)
+        if output == "hidden":
+            return self._hidden(ids, spectra)
+        if length < 2 and (length == 0 or self.start is None):
+            return cut_to_span(self._zeros(batch, length), span)
+        logits = self._logits(self._hidden(ids[:, :-1], spectra))
+        return cut_to_span(logits if self.start is not None else torch.cat((self._zeros(batch, 1), logits), 1), span)
 
-    def hidden(self, ids: Tensor, spectra: Sequence[FilterSpectra | None] | None = None) -> Tensor:
-        """What logits are read from, (B, n) -> (B, n + 1, D): vector t has seen the first t ids, the last one all of them.
-
-        Without a start there is no vector 0, and n of them. Raises ``ValueError`` when n exceeds max_len.
-        """
-        self._check_length(ids.shape[1])
+    def _hidden(self, ids: Tensor, spectra: Spectra | None) -> Tensor:
         x = self._embed(ids, [0])
         x = x if self.start is None else torch.cat((self.start.expand(len(ids), 1, -1), x), 1)
         return self.stack(x, None, spectra)
 
-    def prepare(self, length: int | None = None) -> list[FilterSpectra | None]:
+    def prepare(self, length: int | None = None) -> Spectra:
         """What depends on the weights alone, for inputs of up to ``length`` ids: filter spectra. It holds until they change."""
         return self.stack.prepare(self._room(length) + (self.start is not None))
 
@@ -178,7 +182,7 @@ def m2_gpt(dim: int, depth: int, heads: int) -> LanguageModelConfig:
     setup = hyena(dim, depth)
     assert isinstance(setup.stack.mixer, HyenaConfig)
     mixer = M2GptMixerConfig(heads=heads, filter=setup.stack.mixer.filter)
-    return setup.model_copy(update={"stack": StackConfig(dim=dim, depth=depth, mixer=mixer, feedforward=None)})
+    return with_changes(setup, {"stack.mixer": mixer, "stack.feedforward": None})
 
 
 def m2_gpt_bytes(dim: int, depth: int, heads: int, max_len: int = 1024) -> LanguageModelConfig:

@@ -14,20 +14,21 @@ position of the stage above. The attention part costs (T / P)^2 + T P (plus T r 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, cast
+from typing import ClassVar, Literal, cast
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from subquad.config import with_changes
 from subquad.layers.attention import AttentionConfig
 from subquad.layers.patch_conv import ConvEncoder, ConvEncoderState
 from subquad.layers.stack import Stack, StackConfig, StackState, init_weights
-from subquad.models.base import CausalModel, ModelConfig, ModelState, check_causal
+from subquad.models.base import CausalModel, ModelConfig, ModelState, check_causal, cut_to_span
 from subquad.ops.ragged import put_rows, run_index, take_rows
 from subquad.state import State
 
@@ -38,10 +39,12 @@ class MegabyteConfig(ModelConfig):
 
     ``positions``: one learned vector for every byte of the context, on the global side, or none (then let the global mixer be rotary).
     ``cross_patch`` is r, how many positions of the previous patch a stage below the first sees (default: all P; 0: none).
-    ``conv_kernels`` puts causal convolutions before patching ((3, 5, 7) in the paper). ``without`` is the paper's ablation: without the
-    local model the bytes of a patch are predicted from the global output alone; without the global model, patches see only their
-    neighbour.
+    ``conv_kernels`` puts causal convolutions before patching ((3, 5, 7) in the paper). ``ablation`` names the part that the paper leaves
+    out: without the local model the bytes of a patch are predicted from the global output alone; without the global model, patches see
+    only their neighbour.
     """
+
+    RENAMED: ClassVar[Mapping[str, str]] = {"without": "ablation"}
 
     kind: Literal["megabyte"] = "megabyte"
     patch_size: int | tuple[int, ...] = 8
@@ -49,7 +52,7 @@ class MegabyteConfig(ModelConfig):
     cross_patch: int | None = Field(None, ge=0)
     positions: Literal["learned", "none"] = "learned"
     conv_kernels: tuple[int, ...] = ()
-    without: Literal["local", "global"] | None = None
+    ablation: Literal["local", "global"] | None = None
 
     @property
     def patches(self) -> tuple[int, ...]:
@@ -78,8 +81,8 @@ class MegabyteConfig(ModelConfig):
             raise ValueError(f"a patch of {math.prod(self.patches)} bytes does not divide max_len {self.max_len}: make max_len a multiple")
         if self.cross_patch is not None and self.cross_patch > min(self.patches):
             raise ValueError(f"cross_patch {self.cross_patch} reaches past the previous patch: use at most {min(self.patches)}")
-        if self.conv_kernels and self.without == "global":
-            raise ValueError("conv_kernels belong to the global model, which without='global' leaves out: set conv_kernels=[]")
+        if self.conv_kernels and self.ablation == "global":
+            raise ValueError("conv_kernels belong to the global model, which ablation='global' leaves out: set conv_kernels=[]")
         if any(kernel < 1 for kernel in self.conv_kernels):
             raise ValueError(f"conv_kernels must be positive, got {list(self.conv_kernels)}")
         return self
@@ -116,16 +119,16 @@ class Stage(nn.Module):
         stack, patches = config.stages[index], config.patches
         self.unit = math.prod(patches[index:])
         self.group = patches[index - 1] if index else None
-        self.blind = config.without == "local" and index == len(patches)
+        self.blind = config.ablation == "local" and index == len(patches)
         if self.blind:
-            stack = stack.model_copy(update={"depth": 0})
+            stack = StackConfig.model_validate({**dict(stack), "depth": 0, "overrides": {}})
         lookback = 0 if self.group is None else self.group if config.cross_patch is None else config.cross_patch
         self.embedding = nn.Embedding(config.vocab, stack.dim // self.unit)
         self.pad = None if self.blind else nn.Parameter(torch.empty(stack.dim))
         learned = index == 0 and config.positions == "learned"
         self.positions = nn.Embedding(config.max_len, stack.dim // self.unit) if learned else None
         self.conv = ConvEncoder(stack.dim // self.unit, config.conv_kernels) if index == 0 and config.conv_kernels else None
-        alone = index == 0 or (index == 1 and config.without == "global")
+        alone = index == 0 or (index == 1 and config.ablation == "global")
         self.above = None if alone else nn.Linear(config.stages[index - 1].dim // patches[index - 1], stack.dim, bias=False)
         self.stack = Stack(stack, config.max_len // self.unit, self.group, lookback)
 
@@ -159,29 +162,29 @@ class Megabyte(CausalModel):
     def __init__(self, config: MegabyteConfig) -> None:
         super().__init__()
         self.config: MegabyteConfig = config
-        first = 1 if config.without == "global" else 0
+        first = 1 if config.ablation == "global" else 0
         stages = nn.ModuleList(Stage(config, index) for index in range(first, len(config.stages)))
         self.stages = cast("Sequence[Stage]", stages)
         self.patch_size = config.patches[-1]
-        self.span = math.prod(config.patches)  # bytes after which every stage begins a group
+        self.patch_bytes = math.prod(config.patches)  # bytes after which every stage begins a group
         init_weights(self, config.init_std)
 
-    def forward(self, ids: Tensor) -> Tensor:
+    def forward(self, ids: Tensor, span: tuple[int, int] | None = None) -> Tensor:
         batch, length = ids.shape
         self._check_length(length)
         if length == 0:
-            return self._last.embedding.weight.new_zeros(batch, 0, self.config.vocab)
-        ids = F.pad(ids, (0, -length % self.span))
+            return cut_to_span(self._last.embedding.weight.new_zeros(batch, 0, self.config.vocab), span)
+        ids = F.pad(ids, (0, -length % self.patch_bytes))
         y: Tensor | None = None
         for stage in self.stages:
             slices = None if y is None else stage.project(y)
             y = stage.stack(_joined(None if stage.blind else stage.shift(stage.embed(ids, [0])), slices))
         assert y is not None
-        return self._logits(y[:, :length])
+        return cut_to_span(self._logits(y[:, :length]), span)
 
     def init_state(self, batch: int, max_len: int | None = None) -> MegabyteState:
         room = self._room(max_len)
-        open_bytes = torch.zeros(batch, self.span, dtype=torch.long, device=self._last.embedding.weight.device)
+        open_bytes = torch.zeros(batch, self.patch_bytes, dtype=torch.long, device=self._last.embedding.weight.device)
         states: list[StageState] = []
         y: Tensor | None = None
         for stage in self.stages:
@@ -197,7 +200,8 @@ class Megabyte(CausalModel):
 
     def _advance(self, ids: Tensor, counts: Sequence[int], state: ModelState) -> Tensor:
         assert isinstance(state, MegabyteState)
-        filled = [length % self.span for length in state.lengths]
+        size = self.patch_bytes
+        filled = [length % size for length in state.lengths]
         if ids.shape[1] == 1 == min(counts) and len(set(filled)) == 1:  # a step of all rows needs no room beyond the open patch
             put_rows(state.open_bytes, filled, ids)
             return self._logits(self._run_stages(state.open_bytes, filled, counts, state))
@@ -205,7 +209,7 @@ class Megabyte(CausalModel):
         put_rows(recent, filled, ids)
         logits = self._logits(self._run_stages(recent, filled, counts, state))
         ends = [fill + count for fill, count in zip(filled, counts, strict=True)]
-        state.open_bytes = take_rows(F.pad(recent, (0, self.span)), [end // self.span * self.span for end in ends], self.span).clone()
+        state.open_bytes = take_rows(F.pad(recent, (0, size)), [end - end % size for end in ends], size).clone()
         return logits
 
     def _run_stages(self, recent: Tensor, filled: list[int], counts: Sequence[int], state: MegabyteState) -> Tensor:
@@ -310,15 +314,15 @@ def _paper() -> dict[str, MegabyteConfig]:
 
 
 def _without(part: Literal["local", "global"], config: MegabyteConfig) -> MegabyteConfig:
-    return config.model_copy(update={"without": part})
+    return with_changes(config, {"ablation": part})
 
 
 def _unlinked(config: MegabyteConfig) -> MegabyteConfig:
-    return config.model_copy(update={"cross_patch": 0})
+    return with_changes(config, {"cross_patch": 0})
 
 
 def _convolved(config: MegabyteConfig) -> MegabyteConfig:
-    return config.model_copy(update={"conv_kernels": (3, 5, 7)})
+    return with_changes(config, {"conv_kernels": (3, 5, 7)})
 
 
 def _laptop(wide: tuple[int, int, int], narrow: tuple[int, int, int], patch_size: int) -> MegabyteConfig:
@@ -327,9 +331,7 @@ def _laptop(wide: tuple[int, int, int], narrow: tuple[int, int, int], patch_size
     Global positions are rotary: what one position learns serves all others, and a small text has too few bytes to learn 1,024 of them.
     """
     config = megabyte(wide, narrow, patch_size, max_len=1024, init_std=0.08)
-    top = config.stages[0]
-    rotary = top.model_copy(update={"mixer": top.mixer.model_copy(update={"rotary": True})})
-    return config.model_copy(update={"stages": (rotary, config.stages[1]), "positions": "none"})
+    return with_changes(config, {"stages.0.mixer.rotary": True, "positions": "none"})
 
 
 PRESETS: dict[str, MegabyteConfig] = {

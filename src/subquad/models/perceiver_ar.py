@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from subquad.config import with_changes
 from subquad.layers.attention import AttentionConfig
 from subquad.layers.base import FilterSpectra
 from subquad.layers.feedforward import FeedForwardConfig
@@ -56,8 +57,8 @@ class PerceiverARConfig(ModelConfig):
         """The reader's layers: those of the stack, over the whole past."""
         mixer = self.stack.mixer
         assert isinstance(mixer, AttentionConfig)
-        whole = mixer.model_copy(update={"heads": self.cross_heads or mixer.heads, "window": None})
-        return self.stack.model_copy(update={"mixer": whole, "depth": 1})
+        whole = with_changes(mixer, {"heads": self.cross_heads or mixer.heads, "window": None})
+        return StackConfig.model_validate({**dict(self.stack), "mixer": whole, "depth": 1, "overrides": {}})
 
     @model_validator(mode="after")
     def _fits(self) -> PerceiverARConfig:
@@ -164,9 +165,22 @@ class PerceiverAR(CausalModel):
         if self.head is not None:
             nn.init.zeros_(self.head.weight)
 
-    def forward(self, ids: Tensor) -> Tensor:
+    def forward(self, ids: Tensor, span: tuple[int, int] | None = None) -> Tensor:
+        """See ``CausalModel.forward``. A span is one window: at most N positions.
+
+        In the second half of a window of the whole, and in all of the first one, its logits are those without a span; the positions of a
+        first half have seen less than there.
+        """
         batch, length = ids.shape
         self._check_length(length)
+        if span is not None:
+            first, end = span
+            if not 0 <= first < end <= min(length, first + self.latents.size):
+                raise ValueError(
+                    f"a span must lie within {length} ids and hold 1 to {self.latents.size} positions, got {first} to {end}: "
+                    "take one of training_spans"
+                )
+            return self._logits(self.latents.stack(self.reader(self._inputs(ids[:, :end]), first=first)))
         if length == 0:
             return self.start.new_zeros(batch, 0, self.config.vocab)
         return self._logits(self.latents(self.reader(self._inputs(ids))))
@@ -175,20 +189,6 @@ class PerceiverAR(CausalModel):
         """The windows that ``forward`` runs: each starts a multiple of N / 2 and holds positions that no earlier one gives."""
         last = max(-(-length // self.latents.overlap) - 2, 0) * self.latents.overlap
         return [(first, min(first + self.latents.size, length)) for first in range(0, last + 1, self.latents.overlap)]
-
-    def span_logits(self, ids: Tensor, first: int, end: int) -> Tensor:
-        """The logits of one window that starts at ``first``, (B, T) -> (B, end - first, V).
-
-        In the second half of a window of ``forward``, and in all of the first one, they are ``forward``'s; the positions of a first half
-        know less than there. Raises ``ValueError`` for a span that is no window.
-        """
-        self._check_length(ids.shape[1])
-        if not 0 <= first < end <= min(ids.shape[1], first + self.latents.size):
-            raise ValueError(
-                f"a span must lie within {ids.shape[1]} ids and hold 1 to {self.latents.size} positions, got {first} to {end}: "
-                "take one of training_span"
-            )
-        return self._logits(self.latents.stack(self.reader(self._inputs(ids[:, :end]), first=first)))
 
     def init_state(self, batch: int, max_len: int | None = None) -> PerceiverARState:
         room = self._room(max_len)

@@ -21,9 +21,9 @@ def run_index(starts: Sequence[int], count: int, device: torch.device) -> Tensor
     return torch.tensor(starts, device=device).unsqueeze(1) + run
 
 
-def length_mask(lengths: Sequence[int], length: int, device: torch.device) -> Tensor:
+def length_mask(lengths: Sequence[int] | Tensor, length: int, device: torch.device) -> Tensor:
     """(B, length) of bool: True at the first ``lengths[b]`` positions of row b."""
-    return torch.arange(length, device=device) < torch.tensor(lengths, device=device).unsqueeze(1)
+    return torch.arange(length, device=device) < torch.as_tensor(lengths, device=device).unsqueeze(1)
 
 
 def take_rows(x: Tensor, starts: Sequence[int], count: int) -> Tensor:

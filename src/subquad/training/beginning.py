@@ -47,7 +47,7 @@ def build_objective(config: TrainConfig) -> tuple[TrainConfig, Objective]:
         raise ValueError("a classifier reads tables of texts and labels: leave out data.image and data.format")
     _check_no_samples(config, "a classifier")
     seed = config.seed if data.split_seed is None else data.split_seed
-    numbers = config.model["target"] == "number"
+    numbers = config.model["problem_type"] == "regression"
     texts = read_labelled(data.paths, data.valid, data.test, data.columns, data.fractions, seed, config.model["classes"], numbers)
     found = _scale(texts) if numbers else {"classes": list(texts.classes)}
     config = config.model_copy(update={"model": {**config.model, **found}})
@@ -80,7 +80,7 @@ def _scale(texts: Labelled) -> dict[str, float]:
     numbers = np.array([float(str(example.label)) for example in texts.train])
     if (deviation := float(numbers.std())) == 0:
         raise ValueError(f"all texts of the training part have the number {numbers[0]:g}, so there is nothing to learn: give other labels")
-    return {"center": float(numbers.mean()), "scale": deviation}
+    return {"target_mean": float(numbers.mean()), "target_std": deviation}
 
 
 def start_from(model: Model, config: TrainConfig) -> None:

@@ -140,7 +140,7 @@ class Regression(Labelling):
         return np.array([float(str(example.label)) for example in examples], dtype=np.float64)
 
     def summed(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        return ((outputs - labels) / self.model.config.scale).square().sum().to(outputs.dtype)
+        return ((outputs - labels) / self.model.config.target_std).square().sum().to(outputs.dtype)
 
     def measured(self, outputs: Tensor, labels: Tensor) -> dict[str, float]:
         return {self.measure: self.summed(outputs, labels).item() / len(labels), **regression_metrics(labels.numpy(), outputs.numpy())}

@@ -113,9 +113,7 @@ class Contrast(TableObjective):
     def _vectors(self, ids: Ids, lengths: Integers, place: Place) -> Tensor:
         """The vectors of texts, of length 1, (N, D)."""
         rows = torch.from_numpy(ids).to(place.device).long()
-        if self.model.config.padding == "official":  # which reads its padding: filled up as ``subquad embed`` does
-            rows = F.pad(rows, (0, self.model.max_len - rows.shape[1]))
         real = torch.arange(rows.shape[1], device=place.device) < torch.from_numpy(lengths).to(place.device)[:, None]
         with place.autocast():
-            vectors = self.model.embed(rows, None if bool(real.all()) else real)
+            vectors = self.model(rows, None if bool(real.all()) else real, output="embedding")
         return F.normalize(vectors.to(torch.promote_types(vectors.dtype, torch.float32)), dim=-1)

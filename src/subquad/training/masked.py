@@ -33,8 +33,8 @@ class MaskedPrediction(Objective):
     tokenizer: Reader | None
 
     def __init__(self, model: Encoder, corpus: Corpus) -> None:
-        if model.config.blank is None:
-            raise ValueError('nothing stands for ids that are hidden: set model.blank to "learned", or to the id of [MASK]')
+        if model.config.mask_token is None:
+            raise ValueError('nothing stands for ids that are hidden: set model.mask_token to "learned", or to the id of [MASK]')
         self.model: Encoder = model
         self.corpus = corpus
 
@@ -67,14 +67,14 @@ class MaskedPrediction(Objective):
 
     def _check_blank(self) -> None:
         """Raises ``ValueError`` for a blank that stands for itself too."""
-        own, tokenizer = self.model.config.blank, self.tokenizer
+        own, tokenizer = self.model.config.mask_token, self.tokenizer
         blank = tokenizer.blank if isinstance(tokenizer, Subwords) else None
         if not isinstance(own, int) or own == blank or own >= (256 if tokenizer is None else tokenizer.vocab):
             return
         if blank is not None:
-            raise ValueError(f"the tokenizer's [MASK] is id {blank} and the model's blank {own}: set model.blank={blank}")
+            raise ValueError(f"the tokenizer's [MASK] is id {blank} and the model's blank {own}: set model.mask_token={blank}")
         what = "of bytes" if tokenizer is None else "of the tokenizer, which has no [MASK],"
-        raise ValueError(f"id {own} {what} would be read as a blank: set model.blank=learned, or data.tokenizer to one that has a [MASK]")
+        raise ValueError(f"id {own} {what} would be read as a blank: set model.mask_token=learned, or a data.tokenizer that has a [MASK]")
 
     def _masked(self, ids: Ids, lengths: Integers, numbers: Integers, share: float, seed: int) -> Batch:
         rows, sizes, free = framed(ids, lengths, *self._frame)
@@ -140,7 +140,8 @@ class MaskedPrediction(Objective):
         blanks, asked = (torch.from_numpy(one).to(place.device) for one in (masked.blanks, masked.asked))
         real = torch.arange(ids.shape[1], device=place.device) < torch.from_numpy(batch.lengths).to(place.device)[:, None]
         with place.autocast():
-            logits = self.model.guesses(read, asked, None if bool(real.all()) else real, blanks)
+            positions = asked.flatten().nonzero().squeeze(1)
+            logits = self.model(read, None if bool(real.all()) else real, masked=blanks, positions=positions)
         return logits.to(torch.promote_types(logits.dtype, torch.float32)), ids[asked]
 
 

@@ -151,7 +151,8 @@ class Prediction(Objective):
         return self.batches.batch(first, count)
 
     def drawn(self, batch: Batch) -> Batch:
-        return replace(batch, span=self.model.training_span(int(batch.lengths.max())))
+        spans = self.model.training_spans(int(batch.lengths.max()))
+        return replace(batch, span=spans[int(torch.randint(len(spans), (), device="cpu"))] if len(spans) > 1 else spans[0])
 
     def nats(self, batch: Batch, place: Place) -> Tensor:
         first, end = batch.span or batch.whole
@@ -193,7 +194,7 @@ class Prediction(Objective):
         ids = torch.from_numpy(batch.ids).to(place.device).long()
         first, end = batch.span or batch.whole
         with place.autocast():
-            logits = self.model(ids) if batch.span is None else self.model.span_logits(ids, first, end)
+            logits = self.model(ids, batch.span)
         return logits, ids[:, first:end]
 
 
