@@ -302,9 +302,9 @@ def _agreements(model: nn.Module, objective: Labelling) -> dict[str, dict[str, f
     for name, examples in parts.items():
         texts, labels = [example.text for example in examples], [example.label for example in examples]
         if isinstance(objective, Regression):
-            found[name] = regression_metrics(regress(model, texts, cut=True), labels)
+            found[name] = regression_metrics(regress(model, texts, truncate=True), labels)
         else:
-            found[name] = classification_metrics(classify(model, texts, cut=True), labels)
+            found[name] = classification_metrics(classify(model, texts, truncate=True), labels)
     return {name: figures for name, figures in found.items() if figures is not None}
 
 

@@ -200,7 +200,7 @@ def test_what_cannot_be_embedded_is_refused(wordpiece: Path, tmp_path: Path) -> 
     model = subquad.load(subquad.convert(tmp_path / "checkpoint.pt", "m2-bert-embedding", tmp_path / "other", M2_BERT, wordpiece))
     with pytest.raises(ValueError, match="a text has 32 ids and the context is 24"):
         subquad.embed(model, ["cat " * 30])
-    cut = subquad.embed(model, ["cat " * 30], cut=True)
+    cut = subquad.embed(model, ["cat " * 30], truncate=True)
     torch.testing.assert_close(cut, subquad.embed(model, ["cat " * 22]))  # [SEP] still stands at the end
     with pytest.raises(ValueError, match="byte 1 is no UTF-8"):
         subquad.embed(model, [b"a\xff"])

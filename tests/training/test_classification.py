@@ -157,7 +157,7 @@ def test_a_window_cuts_longer_texts(table: str, tmp_path: Path) -> None:
     run = trained(table, tmp_path / "run", {"steps": 1, "data.window": 8, "model.backbone.max_len": 8})
     with pytest.raises(ValueError, match="a text has 9 ids and the context is 8"):
         api.classify(api.load(run), ["x" * 9])
-    (cut,), (whole,) = api.classify(api.load(run), ["x" * 9], cut=True), api.classify(api.load(run), ["x" * 8])
+    (cut,), (whole,) = api.classify(api.load(run), ["x" * 9], truncate=True), api.classify(api.load(run), ["x" * 8])
     assert cut == whole
 
 

@@ -36,7 +36,7 @@ class Classify:
     text: Annotated[str | None, TEXT, option("the column of the text: a name, or a number from 0 on without a line of names")] = None
     label: Annotated[str | None, TEXT, option("the column of the label")] = None
     table: Annotated[str | None, TEXT, option("tsv, csv or jsonl: what all files, and stdin, are whatever their names", "KIND")] = None
-    cut: Annotated[bool, option("read only the beginning of a text that exceeds the context")] = False
+    truncate: Annotated[bool, option("read only the beginning of a text that exceeds the context")] = False
     json: Annotated[bool, option("labels, probabilities and figures as JSON")] = False
     device: Annotated[str, option("cpu, the default, cuda or cuda:1", "DEVICE")] = "cpu"
 
@@ -56,11 +56,11 @@ def main(arguments: Sequence[str]) -> None:
     model = api.load(run, request.device)
     texts, labels = [example.text for _, example in examples], [example.label for _, example in examples]
     if api.is_regression(model):
-        numbers = api.regress(model, texts, cut=request.cut)
+        numbers = api.regress(model, texts, truncate=request.truncate)
         answers: list[dict[str, Any]] = [{"number": number} for number in numbers]
         figures = api.regression_metrics(numbers, labels)
     else:
-        results = api.classify(model, texts, cut=request.cut)
+        results = api.classify(model, texts, truncate=request.truncate)
         answers = [{"label": found.label, "probabilities": found.probabilities} for found in results]
         figures = api.classification_metrics(results, labels)
     rows = [

@@ -29,7 +29,7 @@ class Embed:
     out: Annotated[str | None, TEXT, arg(aliases=("-o",), help="the array to write", metavar="OUT.npy", help_behavior_hint="")] = None
     text: Annotated[str | None, TEXT, option("the column of the text: a name, or a number from 0 on without a line of names")] = None
     table: Annotated[str | None, TEXT, option("tsv, csv or jsonl: what all files, and stdin, are whatever their names", "KIND")] = None
-    cut: Annotated[bool, option("read only the beginning of a text that exceeds the context")] = False
+    truncate: Annotated[bool, option("read only the beginning of a text that exceeds the context")] = False
     json: Annotated[bool, option("names of the texts, in the order of the rows, as JSON")] = False
     device: Annotated[str, option("cpu, the default, cuda or cuda:1", "DEVICE")] = "cpu"
 
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str]) -> None:
     text = int(request.text) if request.text is not None and request.text.isdigit() else request.text
     columns = {name: value for name, value in {"text": text, "table": request.table}.items() if value is not None}
     examples = api.read_texts(request.files, run, columns)
-    vectors = api.embed(api.load(run, request.device), [example.text for _, example in examples], cut=request.cut).float().numpy()
+    vectors = api.embed(api.load(run, request.device), [example.text for _, example in examples], truncate=request.truncate).float().numpy()
     with replacing(Path(request.out)) as file:
         np.save(file, vectors)
     if request.json:

@@ -62,13 +62,20 @@ def by_score(scores: Tensor, names: Sequence[str], k: int | None = None) -> list
 
 
 def by_embedding(
-    model: nn.Module, queries: Mapping[str, bytes | str], documents: Mapping[str, bytes | str], k: int | None = None, *, cut: bool = False
+    model: nn.Module,
+    queries: Mapping[str, bytes | str],
+    documents: Mapping[str, bytes | str],
+    k: int | None = None,
+    *,
+    truncate: bool = False,
 ) -> dict[str, list[str]]:
     """For each query the names of the documents, in order of the cosine of their embedding with the query's, at most ``k``.
 
-    ``cut`` and what is raised are those of ``embed``.
+    ``truncate`` and what is raised are those of ``embed``.
     """
-    query_vectors, document_vectors = (F.normalize(embed(model, list(texts.values()), cut=cut), dim=1) for texts in (queries, documents))
+    query_vectors, document_vectors = (
+        F.normalize(embed(model, list(texts.values()), truncate=truncate), dim=1) for texts in (queries, documents)
+    )
     return dict(zip(queries, by_score(query_vectors @ document_vectors.mT, list(documents), k), strict=True))
 
 

@@ -26,29 +26,29 @@ class Classified(NamedTuple):
     probabilities: dict[str, float]
 
 
-def classify(model: nn.Module, texts: Sequence[bytes | str], *, cut: bool = False) -> list[Classified]:
+def classify(model: nn.Module, texts: Sequence[bytes | str], *, truncate: bool = False) -> list[Classified]:
     """The class of each text; a ``str`` is read as UTF-8.
 
-    ``cut`` reads only the beginning of a text that exceeds the context. Raises ``ValueError`` for such a text without it, for one text in
-    no list, for a model that does not classify, and for a token model without its tokenizer.
+    ``truncate`` reads only the beginning of a text that exceeds the context. Raises ``ValueError`` for such a text without it, for a text
+    that is not in a list, for a model that does not classify, and for a token model without its tokenizer.
     """
     classifier = _classifier(model)
     if is_regression(classifier):
         raise ValueError("this model estimates numbers and knows no classes: use estimate")
     classes = classifier.config.classes
     found = []
-    for one in _outputs(classifier, texts, cut):
+    for one in _outputs(classifier, texts, truncate):
         probabilities = one.softmax(0).tolist()
         found.append(Classified(classes[int(one.argmax())], dict(zip(classes, probabilities, strict=True))))
     return found
 
 
-def regress(model: nn.Module, texts: Sequence[bytes | str], *, cut: bool = False) -> list[float]:
+def regress(model: nn.Module, texts: Sequence[bytes | str], *, truncate: bool = False) -> list[float]:
     """The number of each text, from a classifier that estimates numbers; otherwise as ``classify``."""
     classifier = _classifier(model)
     if not is_regression(classifier):
         raise ValueError("this model knows classes and estimates no numbers: use classify")
-    return [one.item() for one in _outputs(classifier, texts, cut)]
+    return [one.item() for one in _outputs(classifier, texts, truncate)]
 
 
 def is_regression(model: nn.Module) -> bool:
@@ -60,9 +60,9 @@ def _classifier(model: nn.Module) -> Classifier:
     return expect_model(model, Classifier, "a classifier is needed here, got {}: train one with subquad train classifier --init RUN")
 
 
-def _outputs(classifier: Classifier, texts: Sequence[bytes | str], cut: bool) -> list[Tensor]:
+def _outputs(classifier: Classifier, texts: Sequence[bytes | str], truncate: bool) -> list[Tensor]:
     """Of each text its logits (C,) or its number (), in double precision on the CPU."""
-    rows = text_rows(classifier, texts, cut)
+    rows = text_rows(classifier, texts, truncate)
     found: list[Tensor] = [torch.empty(0)] * len(rows)
     modules, device = list(classifier.modules()), classifier.head.weight.device
     encoder = classifier.backbone if isinstance(classifier.backbone, Encoder) else None

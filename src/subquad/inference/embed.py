@@ -17,14 +17,14 @@ from subquad.models.encoder import Encoder
 from subquad.ops.autocast import at_least_float32
 
 
-def embed(model: nn.Module, texts: Sequence[bytes | str], *, cut: bool = False) -> Tensor:
+def embed(model: nn.Module, texts: Sequence[bytes | str], *, truncate: bool = False) -> Tensor:
     """(N, D), row n the embedding of text n, on the CPU; a ``str`` is read as UTF-8.
 
-    ``cut`` reads only the beginning of a text that exceeds the context. Raises ``ValueError`` for such a text without it, for one without
-    ids, for one text in no list, for a model that is no encoder, and for a token model without its tokenizer.
+    ``truncate`` reads only the beginning of a text that exceeds the context. Raises ``ValueError`` for such a text without it, for a text
+    without ids, for a text that is not in a list, for a model that is not an encoder, and for a token model without its tokenizer.
     """
     encoder = expect_model(model, Encoder, "an encoder is needed to embed texts, got {}: convert or train one, such as m2-bert-80m")
-    rows = text_rows(encoder, texts, cut)
+    rows = text_rows(encoder, texts, truncate)
     if empty := [place for place, row in enumerate(rows) if not len(row)]:
         raise ValueError(f"text {empty[0]} is empty, so it has no embedding: leave it out")
     weight = encoder.embedding.weight

@@ -21,17 +21,18 @@ NEAR = 1.25  # texts of up to so many times a length share its filters' spectra
 Row = npt.NDArray[np.integer[Any]]
 
 
-def text_rows(model: Model, texts: Sequence[bytes | str], cut: bool) -> list[Row]:
+def text_rows(model: Model, texts: Sequence[bytes | str], truncate: bool) -> list[Row]:
     """The ids of each text. Raises ``ValueError`` as ``model_ids`` does, and for one text in the place of several."""
     if isinstance(texts, bytes | str):
         raise ValueError(f"texts must be a list of bytes or str, got one {type(texts).__name__}: put it into a list")
-    return [model_ids(model, text, cut) for text in texts]
+    return [model_ids(model, text, truncate) for text in texts]
 
 
-def model_ids(model: Model, text: bytes | str, cut: bool) -> Row:
+def model_ids(model: Model, text: bytes | str, truncate: bool) -> Row:
     """The ids of a text; a ``str`` is read as UTF-8.
 
-    Raises ``ValueError`` for a text that exceeds the context, which ``cut`` cuts instead, and for a token model without its tokenizer.
+    ``truncate`` keeps the beginning of a text that exceeds the context. Raises ``ValueError`` for such a text without it, and for a token
+    model without its tokenizer.
     """
     data = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
     if not isinstance(data, bytes):
@@ -40,8 +41,10 @@ def model_ids(model: Model, text: bytes | str, cut: bool) -> Row:
     if tokenizer is None and model.vocab != BYTES:
         raise ValueError(f"this model has {model.vocab} ids, so it needs its tokenizer (tokenizer.json in the run folder)")
     ids = text_ids(data, tokenizer)
-    if len(ids) > model.max_len and not cut:
-        raise ValueError(f"a text has {len(ids)} ids and the context is {model.max_len}: shorten it, or cut texts (cut=True, --cut)")
+    if len(ids) > model.max_len and not truncate:
+        raise ValueError(
+            f"a text has {len(ids)} ids and the context is {model.max_len}: shorten it, or truncate texts (truncate=True, --truncate)"
+        )
     return ids if len(ids) <= model.max_len else text_ids(data, tokenizer, model.max_len)
 
 
