@@ -101,8 +101,8 @@ def test_a_text_from_stdin(folder: Path) -> None:
         ("classify run bare.tsv --text 1 --label 1", 2, "the label 'text 0' is not one of the classes 0, 1, 2"),
         ("classify run table.jsonl --table xml", 2, "table"),
         ("classify . note.txt", 1, "not a run folder"),
-        ("generate run --prompt a", 2, "a causal model is needed"),
-        ("score run note.txt", 2, "a causal model is needed"),
+        ("generate run --prompt a", 2, "generating or scoring needs a model that predicts what comes next"),
+        ("score run note.txt", 2, "generating or scoring needs a model that predicts what comes next"),
         ("train classifier --data table.jsonl --out new", 2, "a classifier needs a backbone"),
     ],
 )
