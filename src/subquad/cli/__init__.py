@@ -14,15 +14,15 @@ from collections.abc import Sequence
 from subquad.errors import RunError
 
 VERBS = {
-    "train": "train a model on files of any kind",
+    "train": "train a model on any files",
     "generate": "continue a prompt",
     "score": "bits per byte of files",
-    "classify": "the labels of texts",
-    "compare": "models side by side at one budget",
+    "classify": "classes of texts, with probabilities",
+    "compare": "compare models at equal budget",
     "info": "what a run is, how it was trained, its scores",
-    "models": "the presets: parameters, FLOPs per byte, context",
-    "embed": "one vector for each text",
-    "convert": "an official checkpoint -> a run folder",
+    "models": "presets, with parameters, FLOPs per byte and context length",
+    "embed": "vectors of texts",
+    "convert": "convert an official checkpoint to a run folder",
 }
 
 FAILED, WRONG, INTERRUPTED, READER_LEFT = 1, 2, 130, 141

@@ -1,130 +1,130 @@
-"""What the verbs share in reading a command: a parser whose errors are one sentence, kinds of options, ``--set`` values."""
+"""What the verbs share in reading a command: a parser whose errors are one sentence, kinds of values, and arguments of several verbs."""
 
 from __future__ import annotations
 
-import contextlib
-import io
+import argparse
 import re
-from collections.abc import Callable, Iterable, Sequence
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, NoReturn
 
-import tyro
-import yaml
-from tyro.constructors import PrimitiveConstructorSpec
-
-T = TypeVar("T")
-
-_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+LIKE_AN_OPTION = re.compile(r"--[a-z][a-z-]*(=.*)?", re.DOTALL)
 
 
-def parse_arguments(request: type[T], verb: str, about: str, arguments: Sequence[str]) -> T:
-    """Reads a verb's arguments into ``request``, a dataclass; ``about`` heads its ``--help``.
+class Parser(argparse.ArgumentParser):
+    """The arguments of one verb; a wrong command is a ``ValueError`` of one sentence.
 
-    Raises ``ValueError`` with one sentence where tyro would print a box, ``SystemExit(0)`` after ``--help``.
+    ``usage`` is what follows the verb, ``about`` heads ``--help``. ``hints`` answers options that other programs have:
+    ``{"--lr": "use --set optim.lr=1e-3"}``.
     """
-    box = io.StringIO()
+
+    def __init__(self, verb: str, usage: str, about: str, hints: Mapping[str, str] | None = None) -> None:
+        layout = partial(argparse.RawDescriptionHelpFormatter, max_help_position=30)
+        prog = f"subquad {verb}"
+        super().__init__(prog, f"{prog} {usage}", about, formatter_class=layout, allow_abbrev=False)
+        self.hints = hints or {}
+
+    def read(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """Reads the words after the verb. Raises ``ValueError`` for a wrong one, ``SystemExit(0)`` after ``--help``."""
+        request, unknown = self.parse_known_intermixed_args(self._attach_values(arguments))
+        for word in sorted(unknown, key=lambda word: not word.startswith("-")):  # an option explains the words after it
+            self.error(self._unknown(word.partition("=")[0]) if word.startswith("-") else f"unexpected argument {word!r}")
+        return request
+
+    def error(self, message: str) -> NoReturn:
+        """Raises the message as a ``ValueError``."""
+        raise ValueError(f"{message} (see {self.prog} --help)")
+
+    def print_help(self, file: IO[str] | None = None) -> None:  # type: ignore[override]
+        """Prints the help at once: a full disk or a reader who left is noticed here and not on the way out."""
+        super().print_help(file)
+        sys.stdout.flush()
+
+    def _attach_values(self, arguments: Sequence[str]) -> list[str]:
+        """``--stop -x`` as ``--stop=-x``: a value may begin with a dash unless it looks like an option."""
+        options, words = self._option_string_actions, list[str]()
+        for word in arguments:
+            takes_value = bool(words) and words[-1] in options and options[words[-1]].nargs is None
+            if takes_value and word.startswith("-") and word not in options and not LIKE_AN_OPTION.fullmatch(word):
+                words[-1] += f"={word}"
+            else:
+                words.append(word)
+        return words
+
+    def _unknown(self, option: str) -> str:
+        from subquad.config import suggest  # pydantic takes a tenth of a second, which --help need not pay
+
+        return f"unknown option {option}: {self.hints.get(option) or suggest(option, self._option_string_actions)}"
+
+
+def whole_number(text: str) -> int:
+    """The type of an option."""
+    return _converted(int, text, "a whole number")
+
+
+def number(text: str) -> float:
+    """The type of an option."""
+    return _converted(float, text, "a number")
+
+
+def column(text: str) -> str | int:
+    """The type of an option: the name of a table's column, or its number."""
+    return int(text) if text.isdigit() else text
+
+
+def _converted(kind: Any, text: str, expected: str) -> Any:
     try:
-        with contextlib.redirect_stderr(box):
-            return tyro.cli(request, args=arguments, prog=f"subquad {verb}", description=about, config=(tyro.conf.FlagCreatePairsOff,))
-    except SystemExit as left:
-        if left.code in (0, None):
-            raise
-    raise ValueError(f"{_sentence(box.getvalue())} (see subquad {verb} --help)")
+        return kind(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}") from None
 
 
-def option(text: str, metavar: str | None = None) -> Any:
-    """An option's help, without the "(default: ...)" that tyro appends: the text says it where it matters."""
-    return tyro.conf.arg(help=text, metavar=metavar, help_behavior_hint="")
+def add_run(parser: Parser, what: str = "a run folder") -> None:
+    """The model that a verb uses; ``run_or_repository`` reads it."""
+    parser.add_argument("run", nargs="?", metavar="RUN", help=f"{what}, or a Hugging Face repo id")
 
 
-def _optional(kind: Callable[[str], Any], metavar: str, expected: str) -> PrimitiveConstructorSpec[Any]:
-    """One value that may be left out; spelled out because tyro reads the word "None" as None and words errors as type names."""
-
-    def read(words: list[str]) -> Any:
-        try:
-            return kind(words[0])
-        except ValueError:
-            raise ValueError(f"expected {expected}, got {words[0]!r}") from None
-
-    return PrimitiveConstructorSpec(
-        nargs=1, metavar=metavar, instance_from_str=read, is_instance=lambda value: True, str_from_instance=lambda value: [str(value)]
-    )
+def add_texts(parser: Parser, files: str) -> None:
+    """Texts, from tables and files, for ``subquad.api.read_texts`` and the model."""
+    parser.add_argument("files", nargs="*", metavar="FILE", help=f"{files}; - is stdin")
+    group = parser.add_argument_group("how texts are read")
+    group.add_argument("--text", type=column, metavar="COLUMN", help="column of the text: a name, or a number from 0 if there is no header")
+    group.add_argument("--table", metavar="KIND", help="read every file, and stdin, as a table of this kind: tsv, csv or jsonl")
+    group.add_argument("--truncate", action="store_true", help="read only the beginning of a text that is longer than the context")
 
 
-WHOLE = _optional(int, "N", "a whole number")
-NUMBER = _optional(float, "X", "a number")
-TEXT = _optional(str, "TEXT", "a text")
+def add_device(parser: Parser) -> None:
+    """The device of a verb that runs a model."""
+    parser.add_argument("--device", default="auto", help="auto (the default: a GPU if there is one), cpu, cuda or cuda:1")
 
 
-def given(request: object, names: Iterable[str]) -> dict[str, Any]:
-    """Those of the named options that were given; the rest keep the defaults of the function that they are for."""
-    options = {name: getattr(request, name) for name in names}
-    return {name: value for name, value in options.items() if value is not None}
+def given(request: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """The named options that were given; the others keep the defaults of the function that they are for."""
+    return {name: value for name in names if (value := getattr(request, name)) is not None}
 
 
 def input_path(name: str) -> Path:
-    """A file to read. Raises ``ValueError`` where there is none, before anything slow has begun."""
+    """A file to read. Raises ``ValueError`` if there is none, before anything slow has begun."""
     path = Path(name)
     if path.is_dir() or not path.exists():
         raise ValueError(f"expected a file or - for stdin, {'got the folder' if path.is_dir() else 'there is no'} {name!r}")
     return path
 
 
-def run_folder(name: str) -> Path:
-    """A run folder. Raises ``ValueError`` where there is none."""
+def run_folder(name: str | None) -> Path:
+    """A run folder. Raises ``ValueError`` if there is none."""
+    if name is None:
+        raise ValueError("RUN is missing: name a run folder, the --out of subquad train")
     path = Path(name)
     if not path.is_dir():
-        raise ValueError(f"expected a run folder, what --out of subquad train named, but there is no folder {name!r}")
+        raise ValueError(f"expected a run folder, the --out of subquad train, but there is no folder {name!r}")
     return path
 
 
-def run_or_repository(name: str) -> str | Path:
+def run_or_repository(name: str | None) -> str | Path:
     """A run folder, or what can be a Hugging Face repo id, "org/name". Raises ``ValueError`` for anything else."""
-    path = Path(name)
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not path.parent.exists():
+    if name is not None and re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not Path(name).parent.exists():
         return name
     return run_folder(name)
-
-
-class _Values(yaml.SafeLoader):
-    """YAML 1.2 numbers: in PyYAML's 1.1, ``1e-3`` is a text."""
-
-
-_Values.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789"))
-
-
-def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
-    """``["optim.lr=1e-3", "optim.betas=[0.9, 0.98]"]`` as a mapping of dotted names to values, each read as YAML.
-
-    Raises ``ValueError`` for a setting without a name or ``=``, a name given twice, or a value that is no YAML.
-    """
-    values: dict[str, Any] = {}
-    for setting in settings:
-        name, equals, text = setting.partition("=")
-        if not name.strip() or not equals:
-            raise ValueError(f"--set expects key=value, such as optim.lr=1e-3, got {setting!r}")
-        if name.strip() in values:
-            raise ValueError(f"--set {name.strip()} is given twice: keep one")
-        try:
-            values[name.strip()] = yaml.load(text, _Values)
-        except yaml.YAMLError:
-            raise ValueError(f"--set {name.strip()} expects a YAML value (a number, a text, a [list]), got {text!r}") from None
-    return values
-
-
-def _sentence(box: str) -> str:
-    """The words of tyro's error box, which are title, message, and perhaps suggestions, each followed by a rule; the frame may be ASCII."""
-    sections: list[list[str]] = [[]]
-    for line in _COLOURS.sub("", box).splitlines():
-        text = line.strip(" │|")
-        if not text.strip("─-╭╮╰╯+ "):
-            sections.append([])
-        elif text.startswith("╭"):
-            sections = [[text], []]
-        else:
-            sections[-1].append(text)
-    _, message, *others = [section for section in sections if section] + [[]]
-    sentence = " ".join(message).removesuffix(" (required)").rstrip(".") or " ".join(box.split())
-    near = [line.split()[0].rstrip(",") for line in (others or [[]])[0] if line.startswith("--")]
-    return f"{sentence}: did you mean {near[0]}?" if near and others[0][0].startswith("Perhaps") else sentence

@@ -1,89 +1,75 @@
-"""``subquad classify``: the label of each text and how probable it is."""
+"""``subquad classify``: the class of each text and how probable it is, or the value that a regression model gives it."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from tyro.conf import Positional
-
-from subquad.cli.arguments import TEXT, option, parse_arguments, run_or_repository
+from subquad.cli.arguments import Parser, add_device, add_run, add_texts, column, given, run_or_repository
 from subquad.cli.output import print_columns, print_json
 
-ABOUT = """Says to which class texts belong and how probable each class is, or which number a model estimates of each; how well that
-agrees where labels are given.
+ABOUT = """Classifies texts: the label of each text and the probability of every class, or the value of each text
+from a regression model. With labels given, also accuracy or correlations.
 
 Example:
   subquad classify runs/reviews reviews.tsv --json
 
-One text:
+One text from stdin:
   echo -n "a stirring , funny film" | subquad classify runs/reviews -
 
-A .tsv, .csv or .jsonl is a table with a text in each line, in the columns that the run was trained on, and perhaps labels. Any other file,
-and stdin, is one text; below a folder or archive, one that lies in a folder called as a class of the run has that label."""
+A .tsv, .csv or .jsonl file is a table with one text per line, and perhaps a label, in the columns that the
+run was trained on. Any other file, and stdin, is one text. A file in a folder that is named after a class of
+the run, inside a folder or archive, has that class as its label."""
 
 
-@dataclass(frozen=True)
-class Classify:
+def add_arguments(parser: Parser) -> None:
     """The arguments of ``subquad classify``."""
-
-    run: Annotated[Positional[str], option("the run folder of a classifier, or a Hugging Face repo id", "RUN")]
-    files: Annotated[
-        Positional[tuple[str, ...]], option("tables, files of one text each, or folders and archives of these; - is stdin", "FILE...")
-    ]
-    text: Annotated[str | None, TEXT, option("the column of the text: a name, or a number from 0 on without a line of names")] = None
-    label: Annotated[str | None, TEXT, option("the column of the label")] = None
-    table: Annotated[str | None, TEXT, option("tsv, csv or jsonl: what all files, and stdin, are whatever their names", "KIND")] = None
-    truncate: Annotated[bool, option("read only the beginning of a text that exceeds the context")] = False
-    json: Annotated[bool, option("labels, probabilities and figures as JSON")] = False
-    device: Annotated[str, option("cpu, the default, cuda or cuda:1", "DEVICE")] = "cpu"
+    add_run(parser, "the run folder of a classifier")
+    parser.add_argument("--json", action="store_true", help="print labels, probabilities and metrics as JSON")
+    parser.add_argument("--label", type=column, metavar="COLUMN", help="column of the label, if not the one of the training")
+    add_device(parser)
+    add_texts(parser, "tables, files of one text each, or folders and archives of these")
 
 
 def main(arguments: Sequence[str]) -> None:
     """Reads the arguments, classifies and prints."""
-    request = parse_arguments(Classify, "classify", ABOUT, arguments)
+    parser = Parser("classify", "RUN FILE... [options]", ABOUT)
+    add_arguments(parser)
+    request = parser.read(arguments)
+    run = run_or_repository(request.run)
     if not request.files:
         raise ValueError("name at least one file to classify, or - for stdin")
-    run = run_or_repository(request.run)
 
     from subquad import api
 
-    columns = {"text": _column(request.text), "label": _column(request.label), "table": request.table}
-    changed = {name: value for name, value in columns.items() if value is not None}
-    examples = api.read_texts(request.files, run, changed)
+    examples = api.read_texts(request.files, run, given(request, "text", "label", "table"))
     model = api.load(run, request.device)
     texts, labels = [example.text for _, example in examples], [example.label for _, example in examples]
     if api.is_regression(model):
-        numbers = api.regress(model, texts, truncate=request.truncate)
-        answers: list[dict[str, Any]] = [{"number": number} for number in numbers]
-        figures = api.regression_metrics(numbers, labels)
+        values = api.regress(model, texts, truncate=request.truncate)
+        answers: list[dict[str, Any]] = [{"value": value} for value in values]
+        metrics = api.regression_metrics(values, labels)
     else:
         results = api.classify(model, texts, truncate=request.truncate)
-        answers = [{"label": found.label, "probabilities": found.probabilities} for found in results]
-        figures = api.classification_metrics(results, labels)
+        answers = [{"label": result.label, "probabilities": result.probabilities} for result in results]
+        metrics = api.classification_metrics(results, labels)
     rows = [
         {"text": name, **answer, **({} if label is None else {"true": label})}
         for (name, _), label, answer in zip(examples, labels, answers, strict=True)
     ]
     if request.json:
-        print_json({"run": request.run, "texts": rows, "figures": figures})
-        return
-    _print(rows, figures)
+        print_json({"run": request.run, "texts": rows, "metrics": metrics})
+    else:
+        _print(rows, metrics)
 
 
-def _column(name: str | None) -> str | int | None:
-    return int(name) if name is not None and name.isdigit() else name
-
-
-def _print(rows: Sequence[dict[str, Any]], figures: dict[str, float] | None) -> None:
-    labelled = figures is not None
-    columns = ["number"] if rows and "number" in rows[0] else ["label", "probability"]
-    table = [["text", *columns, *(["true"] if labelled else [])]]
+def _print(rows: Sequence[Mapping[str, Any]], metrics: Mapping[str, float] | None) -> None:
+    columns = ["value"] if rows and "value" in rows[0] else ["label", "probability"]
+    table = [["text", *columns, *(["true"] if metrics is not None else [])]]
     for row in rows:
-        answer = [f"{row['number']:.4f}"] if "number" in row else [row["label"], f"{row['probabilities'][row['label']]:.4f}"]
-        table.append([row["text"], *answer, *([row.get("true", "-")] if labelled else [])])
+        answer = [f"{row['value']:.4f}"] if "value" in row else [row["label"], f"{row['probabilities'][row['label']]:.4f}"]
+        table.append([row["text"], *answer, *([row.get("true", "-")] if metrics is not None else [])])
     print_columns(table)
-    if figures is not None:
-        sys.stdout.write("".join(f"\n{name} {value:.4f}" for name, value in figures.items()) + "\n")
+    if metrics is not None:
+        sys.stdout.write("".join(f"\n{name} {value:.4f}" for name, value in metrics.items()) + "\n")

@@ -3,40 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated, Literal
 
-from tyro.conf import Positional, arg
+from subquad.cli.arguments import Parser
 
-from subquad.cli.arguments import TEXT, option, parse_arguments
+ABOUT = """Converts an official checkpoint to a run folder, for generate, score, embed and classify.
 
-ABOUT = """Makes a run folder of an official checkpoint: the model in it generates, scores, embeds or classifies as one trained here.
-
-Kinds: hyena-lm (HazyResearch/safari), hyena-dna (HazyResearch/hyena-dna), m2-bert and m2-bert-embedding (HazyResearch/m2).
+Kinds: hyena-lm (HazyResearch/safari), hyena-dna (HazyResearch/hyena-dna),
+m2-bert and m2-bert-embedding (HazyResearch/m2).
 
 Example:
-  subquad convert weights.ckpt --from hyena-lm --config config.json --tokenizer tokenizer.json --out runs/hyena"""
+  subquad convert weights.ckpt --from hyena-lm --config config.json --out runs/hyena"""
 
 
-@dataclass(frozen=True)
-class Convert:
+def add_arguments(parser: Parser) -> None:
     """The arguments of ``subquad convert``."""
-
-    src: Annotated[Positional[str], option("a .safetensors, .pt, .ckpt or .bin file, or a folder that holds one", "SRC")]
-    kind: Annotated[str | None, TEXT, arg(name="from", help="what it is a checkpoint of", metavar="KIND", help_behavior_hint="")] = None
-    out: Annotated[str | None, TEXT, option("the run folder to write; must be new or empty", "RUN")] = None
-    config: Annotated[
-        str | None, TEXT, option("the official config, .json or .yaml; by default config.json beside the weights", "FILE")
-    ] = None
-    tokenizer: Annotated[str | None, TEXT, option("a tokenizer.json to keep with the model", "FILE")] = None
-    padding: Annotated[Literal["masked", "official"], option("official lets padding change an encoder's results, as the original does")] = (
-        "masked"
+    parser.add_argument("src", nargs="?", metavar="SRC", help="a .safetensors, .pt, .ckpt or .bin file, or a folder that holds one")
+    parser.add_argument("--from", dest="kind", metavar="KIND", help="the kind of checkpoint")
+    parser.add_argument("--out", metavar="RUN", help="the run folder to write; must be new or empty")
+    parser.add_argument("--config", metavar="FILE", help="the official config, .json or .yaml (default: config.json beside the weights)")
+    parser.add_argument("--tokenizer", metavar="FILE", help="a tokenizer.json to keep with the model")
+    parser.add_argument(
+        "--padding",
+        choices=("masked", "official"),
+        default="masked",
+        help="masked (the default): padding never changes an encoder's results; official: it does, as in the original code",
     )
 
 
 def main(arguments: Sequence[str]) -> None:
     """Reads the arguments and converts."""
-    request = parse_arguments(Convert, "convert", ABOUT, arguments)
+    parser = Parser("convert", "SRC --from KIND --out RUN [options]", ABOUT)
+    add_arguments(parser)
+    request = parser.read(arguments)
+    if request.src is None:
+        raise ValueError("SRC is missing: name the official weights, such as weights.ckpt")
     if request.kind is None:
         raise ValueError("--from is missing: name the kind of checkpoint, such as --from hyena-lm")
     if request.out is None:

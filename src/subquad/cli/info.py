@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated
 
-from tyro.conf import Positional
-
-from subquad.cli.arguments import option, parse_arguments, run_folder
+from subquad.cli.arguments import Parser, run_folder
 from subquad.cli.output import print_json, print_tree
 
-ABOUT = """Says what a run is, how it was trained and how well it does.
+ABOUT = """Shows what a run is, how it was trained and how well it does.
 
 Example:
   subquad info runs/books --json"""
 
 
-@dataclass(frozen=True)
-class Info:
-    """The arguments of ``subquad info``."""
-
-    run: Annotated[Positional[str], option("a run folder", "RUN")]
-    json: Annotated[bool, option("the same as JSON")] = False
-
-
 def main(arguments: Sequence[str]) -> None:
     """Reads the arguments and prints."""
-    request = parse_arguments(Info, "info", ABOUT, arguments)
+    parser = Parser("info", "RUN [--json]", ABOUT)
+    parser.add_argument("run", nargs="?", metavar="RUN", help="a run folder")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    request = parser.read(arguments)
     run = run_folder(request.run)
 
     from subquad import api

@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated
 
-from subquad.cli.arguments import option, parse_arguments
+from subquad.cli.arguments import Parser
 from subquad.cli.output import print_columns, print_json, short
 
-ABOUT = """Lists the presets: parameters, FLOPs of a forward pass per byte, context.
+ABOUT = """Lists the presets: parameters, FLOPs of a forward pass per byte, context length.
 
 Example:
   subquad models --json"""
 
 
-@dataclass(frozen=True)
-class Models:
-    """The arguments of ``subquad models``."""
-
-    json: Annotated[bool, option("the same as JSON")] = False
-
-
 def main(arguments: Sequence[str]) -> None:
     """Reads the arguments and prints the table."""
-    request = parse_arguments(Models, "models", ABOUT, arguments)
+    parser = Parser("models", "[--json]", ABOUT)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    request = parser.read(arguments)
 
     from subquad import api
 

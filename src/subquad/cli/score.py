@@ -4,87 +4,97 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from tyro.conf import Positional
-
-from subquad.cli.arguments import TEXT, WHOLE, given, input_path, option, parse_arguments, run_or_repository
+from subquad.cli.arguments import Parser, add_device, add_run, given, input_path, run_or_repository, whole_number
 from subquad.cli.output import print_columns, print_json, replacing
 
 if TYPE_CHECKING:
-    from subquad.api import Score as Result
+    from subquad.api import Score
 
 TASK = "synthetic:"
-ABOUT = """Measures how well a model predicts files: bits per byte of each file and of all together, lower is better.
+ABOUT = """Measures how well a model predicts files: bits per byte of each file and of all together. Lower is better.
+For a text also the word perplexity, 2 ** (bits / words).
 
 Example:
   subquad score runs/books chapter1.txt chapter2.txt --sliding --json
 
-A text's word perplexity, 2 ** (bits / words), stands beside.
-
-A synthetic task in place of files is judged by its answers:
+Accuracy on the answers of a synthetic task:
   subquad score runs/recall synthetic:recall,length=256,examples=500,seed=1"""
 
 
-@dataclass(frozen=True)
-class Score:
+def add_arguments(parser: Parser) -> None:
     """The arguments of ``subquad score``."""
-
-    run: Annotated[Positional[str], option("a run folder, or a Hugging Face repo id", "RUN")]
-    files: Annotated[Positional[tuple[str, ...]], option("files to score; - is stdin", "FILE...")]
-    overlap: Annotated[int | None, WHOLE, option("read the last N bytes of a window again as context of the next")] = None
-    strided: Annotated[bool, option("a second pass half a patch further on; each byte from its better pass (twice the time)")] = False
-    sliding: Annotated[bool, option("overlap half a window (twice the time)")] = False
-    bits_out: Annotated[str | None, TEXT, option("write the bits of every byte, files in order, as a NumPy array", "F.npy")] = None
-    json: Annotated[bool, option("figures as JSON")] = False
-    device: Annotated[str, option("cpu, the default, cuda or cuda:1", "DEVICE")] = "cpu"
+    add_run(parser)
+    parser.add_argument("files", nargs="*", metavar="FILE", help="files to score, or synthetic tasks; - is stdin")
+    parser.add_argument("--bits-out", metavar="OUT.npy", help="write the bits of every byte, files in order, as a NumPy array")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_device(parser)
+    windows = parser.add_argument_group("how files are cut into windows")
+    windows.add_argument("--overlap", type=whole_number, metavar="N", help="read the last N bytes of a window again as context of the next")
+    windows.add_argument("--sliding", action="store_true", help="overlap half a window (twice the time)")
+    windows.add_argument(
+        "--strided", action="store_true", help="a second pass, half a patch later; each byte from its better pass (twice the time)"
+    )
 
 
 def main(arguments: Sequence[str]) -> None:
     """Reads the arguments and scores."""
-    request = parse_arguments(Score, "score", ABOUT, arguments)
+    parser = Parser("score", "RUN FILE... [options]", ABOUT)
+    add_arguments(parser)
+    request = parser.read(arguments)
+    run = run_or_repository(request.run)
     if not request.files:
         raise ValueError("name at least one file to score, or - for stdin")
-    run = run_or_repository(request.run)
     if any(name.startswith(TASK) for name in request.files):
-        _answers(request, run)
-        return
+        _score_tasks(request, run)
+    else:
+        _score_files(request, run)
+
+
+def _score_files(request: Namespace, run: str | Path) -> None:
     sources = [name if name == "-" else input_path(name) for name in request.files]
 
     from subquad import api
 
     model = api.load(run, request.device)
-    passes = {"strided": request.strided, "sliding": request.sliding, **given(request, ("overlap",))}
-    results = []
-    for source in sources:
-        results.append(api.score(model, _data(source), **passes))
+    passes = {"strided": request.strided, "sliding": request.sliding, **given(request, "overlap")}
+    scores = [api.score(model, _data(source), **passes) for source in sources]
     if request.bits_out is not None:
-        _write_bits(Path(request.bits_out), results)
-    files = [_figures(name, result) for name, result in zip(request.files, results, strict=True)]
-    _print(request, files, _figures("all", api.total(results)))
+        _write_bits(Path(request.bits_out), scores)
+    files = [_row(name, score) for name, score in zip(request.files, scores, strict=True)]
+    total = _row("all", api.total(scores))
+    if request.json:
+        print_json({"run": request.run, "files": files, "total": total})
+    else:
+        rows = [*files, *([total] if len(files) > 1 else [])]
+        print_columns([["file", "bytes", "bits per byte", "word perplexity"], *map(_cells, rows)])
 
 
-def _answers(request: Score, run: str | Path) -> None:
-    """Judges the run on tasks, whose examples are windows of their own."""
-    passes = given(request, ("overlap", "bits_out"))
-    if passes or request.strided or request.sliding or not all(name.startswith(TASK) for name in request.files):
+def _score_tasks(request: Namespace, run: str | Path) -> None:
+    """Scores the answers of synthetic tasks; each of their examples is a window."""
+    options = given(request, "overlap", "bits_out")
+    if options or request.strided or request.sliding or not all(name.startswith(TASK) for name in request.files):
         raise ValueError(
-            "tasks are judged by their answers: score them apart from files, without --overlap, --strided, --sliding, --bits-out"
+            "tasks are scored by their answers: score them apart from files, without --overlap, --strided, --sliding, --bits-out"
         )
 
     from subquad import api
 
     model = api.load(run, request.device)
-    found = {name: api.answer(model, name) for name in request.files}
+    answers = {name: api.answer(model, name) for name in request.files}
     if request.json:
-        tasks = [{"task": name, "answers": one.count, "accuracy": one.accuracy, "bits_per_answer": one.bits} for name, one in found.items()]
+        tasks = [
+            {"task": name, "answers": result.count, "accuracy": result.accuracy, "bits_per_answer": result.bits}
+            for name, result in answers.items()
+        ]
         print_json({"run": request.run, "tasks": tasks})
-        return
-    rows = [[name, f"{one.count:,}", f"{one.accuracy:.1%}", f"{one.bits:.4f}"] for name, one in found.items()]
-    print_columns([["task", "answers", "right", "bits per answer"], *rows])
+    else:
+        rows = [[name, f"{result.count:,}", f"{result.accuracy:.1%}", f"{result.bits:.4f}"] for name, result in answers.items()]
+        print_columns([["task", "answers", "accuracy", "bits per answer"], *rows])
 
 
 def _data(source: str | Path) -> bytes | Path:
@@ -93,37 +103,29 @@ def _data(source: str | Path) -> bytes | Path:
     return source if source.is_file() else source.read_bytes()  # a pipe can be read only once
 
 
-def _figures(name: str, result: Result) -> dict[str, Any]:
-    perplexity = result.word_perplexity
+def _row(name: str, score: Score) -> dict[str, Any]:
+    perplexity = score.word_perplexity
     return {
         "file": name,
-        "bytes": result.bytes,
-        "bits_per_byte": result.bits_per_byte,
+        "bytes": score.bytes,
+        "bits_per_byte": score.bits_per_byte,
         # JSON has no infinity.
         "word_perplexity": perplexity if perplexity is None or math.isfinite(perplexity) else None,
     }
 
 
-def _print(request: Score, files: list[dict[str, Any]], total: dict[str, Any]) -> None:
-    if request.json:
-        print_json({"run": request.run, "files": files, "total": total})
-        return
-    rows = [["file", "bytes", "bits per byte", "word perplexity"]]
-    for figures in [*files, *([total] if len(files) > 1 else [])]:
-        rate, perplexity = figures["bits_per_byte"], figures["word_perplexity"]
-        rows.append(
-            [
-                figures["file"],
-                f"{figures['bytes']:,}",
-                "-" if rate is None else f"{rate:.4f}",
-                "-" if perplexity is None else f"{perplexity:.4g}",
-            ]
-        )
-    print_columns(rows)
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    rate, perplexity = row["bits_per_byte"], row["word_perplexity"]
+    return [
+        row["file"],
+        f"{row['bytes']:,}",
+        "-" if rate is None else f"{rate:.4f}",
+        "-" if perplexity is None else f"{perplexity:.4g}",
+    ]
 
 
-def _write_bits(path: Path, results: Sequence[Result]) -> None:
+def _write_bits(path: Path, scores: Sequence[Score]) -> None:
     import numpy as np
 
     with replacing(path) as file:
-        np.save(file, np.concatenate([result.bits for result in results]))
+        np.save(file, np.concatenate([score.bits for score in scores]))

@@ -2,72 +2,78 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from tyro.conf import Positional, UseAppendAction
+from subquad.cli.arguments import Parser, given, whole_number
 
-from subquad.cli.arguments import TEXT, WHOLE, given, option, parse_arguments, parse_settings
-
-ABOUT = """Trains a model on files of any kind: text, code, images, sound, binaries.
+ABOUT = """Trains a model on any files: text, code, images, sound, binaries.
 
 Example:
   subquad train megabyte-tiny --data books/ --out runs/books --steps 500 --set optim.lr=1e-3
 
-An encoder, which learns to guess what is hidden:
+Pre-train an encoder with masked language modelling:
   subquad train m2-bert-tiny --data books/ --out runs/encoder
 
-One whose vectors find a query's passage, from a table of queries and passages:
+Fine-tune it for retrieval, with contrastive learning on a table of queries and passages:
   subquad train m2-bert-tiny --init runs/encoder --data pairs.tsv --out runs/search --set model.head=none
 
-A classifier of texts, on a trained model, from a table of texts and labels; with --set model.target=number it estimates numbers:
+Fine-tune a classifier on a table of texts and labels (for regression: --set model.target=number):
   subquad train classifier --init runs/encoder --data reviews.tsv --out runs/reviews
 
-Interrupted, it saves; this goes on where it stopped:
+Resume a run that was interrupted:
   subquad train --resume --out runs/books"""
 
+HINTS = {
+    "--lr": "use --set optim.lr=...",
+    "--learning-rate": "use --set optim.lr=...",
+    "--batch-size": "use --set batch=...",
+    "--batch": "use --set batch=...",
+    "--epochs": "training is counted in steps, use --steps N",
+    "--seed": "use --set seed=...",
+    "--max-len": "use --set model.max_len=...",
+}
 
-@dataclass(frozen=True)
-class Train:
+
+def add_arguments(parser: Parser) -> None:
     """The arguments of ``subquad train``."""
-
-    model: Annotated[
-        Positional[str],
-        option("a preset (see subquad models), a train.yaml, or classifier; with --resume the run's own", "PRESET|CONFIG.yaml"),
-    ] = ""
-    data: Annotated[
-        UseAppendAction[tuple[tuple[str, ...], ...]], option("files, folders, globs, .gz .xz .zip .tar; - is stdin", "PATH...")
-    ] = ()
-    out: Annotated[str, option("the run folder to write; must be new or empty without --resume", "RUN")] = ""
-    init: Annotated[str | None, TEXT, option("start from the weights of another run (fine-tuning)", "RUN")] = None
-    steps: Annotated[int | None, WHOLE, option("optimizer steps; with --resume the new total")] = None
-    set: Annotated[UseAppendAction[tuple[str, ...]], option("a key of train.yaml, such as model.patch_size=4", "key=value")] = ()
-    resume: Annotated[bool, option("go on from the last checkpoint in --out")] = False
-    device: Annotated[str | None, TEXT, option("auto, cpu, cuda, cuda:1; auto takes a GPU where there is one", "DEVICE")] = None
-    dtype: Annotated[str | None, TEXT, option("auto, float32 or bfloat16", "DTYPE")] = None
-    compile: Annotated[bool, option("torch.compile the model; needs a C++ compiler on a CPU")] = False
-    quiet: Annotated[bool, option("no progress")] = False
+    parser.add_argument(
+        "model", nargs="?", metavar="PRESET|CONFIG", help="a preset (see subquad models), a train.yaml, or classifier; not with --resume"
+    )
+    run = parser.add_argument_group("the run")
+    run.add_argument("--data", nargs="+", action="extend", metavar="PATH", help="files, folders, globs, .gz .xz .zip .tar; - is stdin")
+    run.add_argument("--out", metavar="RUN", help="the run folder to write; must be new or empty without --resume")
+    run.add_argument("--init", metavar="RUN", help="start from the weights of another run (fine-tuning)")
+    run.add_argument("--steps", type=whole_number, metavar="N", help="optimizer steps; with --resume the new total")
+    run.add_argument("--set", action="append", metavar="key=value", help="set a key of train.yaml, such as model.patch_size=4; repeatable")
+    run.add_argument("--resume", action="store_true", help="continue from the last checkpoint in --out")
+    run.add_argument("--quiet", action="store_true", help="show no progress")
+    machine = parser.add_argument_group("the machine")
+    machine.add_argument("--device", help="auto (the default: a GPU if there is one), cpu, cuda or cuda:1")
+    machine.add_argument("--dtype", help="auto (the default), float32 or bfloat16")
+    machine.add_argument("--compile", action="store_const", const=True, help="torch.compile the model; on a CPU it needs a C++ compiler")
 
 
 def main(arguments: Sequence[str]) -> None:
     """Reads the arguments and trains."""
-    request = parse_arguments(Train, "train", ABOUT, arguments)
+    parser = Parser("train", "PRESET|CONFIG --data PATH... --out RUN [options]", ABOUT, HINTS)
+    add_arguments(parser)
+    request = parser.read(arguments)
     if not request.out:
         raise ValueError("--out is missing: name the run folder to write, such as --out runs/first")
     options = _options(request)
     model = request.model or _config_of_run(request)
-    data = [path for paths in request.data for path in paths] or None
 
     from subquad import api
 
-    run = api.train(model, data, request.out, options, init=request.init, resume=request.resume, quiet=request.quiet)
+    run = api.train(model, request.data, request.out, options, init=request.init, resume=request.resume, quiet=request.quiet)
     if not request.quiet:
         print(run)
 
 
-def _config_of_run(request: Train) -> Path:
+def _config_of_run(request: Namespace) -> Path:
     config = Path(request.out, "train.yaml")
     if not request.resume:
         raise ValueError("name what to train: a preset (subquad models lists them) or a train.yaml")
@@ -76,10 +82,11 @@ def _config_of_run(request: Train) -> Path:
     return config
 
 
-def _options(request: Train) -> dict[str, Any]:
-    options = parse_settings(request.set)
-    flags = given(request, ("steps", "device", "dtype")) | ({"compile": True} if request.compile else {})
-    for name, value in flags.items():
+def _options(request: Namespace) -> dict[str, Any]:
+    from subquad.cli.settings import parse_settings
+
+    options = parse_settings(request.set or [])
+    for name, value in given(request, "steps", "device", "dtype", "compile").items():
         if name in options:
             raise ValueError(f"--{name} and --set {name} are both given: keep one")
         options[name] = value
