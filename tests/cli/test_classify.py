@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -49,13 +49,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_table_is_classified_in_the_columns_of_the_training(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["classify", str(folder / "run"), str(folder / "table.jsonl"), str(folder / "note.txt"), "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
-    assert len(answer["texts"]) == 31 and set(answer["figures"]) == {"accuracy", "f1", "matthews"}
+    assert len(answer["texts"]) == 31 and set(answer["metrics"]) == {"accuracy", "f1", "matthews"}
     first, last = answer["texts"][0], answer["texts"][-1]
     assert (first["text"], first["true"]) == ("table.jsonl:1", "0") and list(first["probabilities"]) == ["0", "1", "2"]
     assert last["text"] == "note.txt" and "true" not in last
     (found,) = subquad.classify(subquad.load(folder / "run"), ["text 4"])
     assert (last["label"], last["probabilities"]) == (found.label, pytest.approx(found.probabilities))
-    assert answer["figures"]["accuracy"] == pytest.approx(sum(one["label"] == one.get("true") for one in answer["texts"]) / 30)
+    assert answer["metrics"]["accuracy"] == pytest.approx(sum(one["label"] == one.get("true") for one in answer["texts"]) / 30)
 
 
 def test_columns_by_number_as_a_list_of_lines(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,15 +79,28 @@ def test_folders_of_classes_train_and_are_compared(folder: Path, tmp_path: Path,
         f"held.zip/{label}/{number}.txt": label for label in ("neg", "pos") for number in range(2)
     }
     right = [one["label"] == one["true"] for one in answer["texts"] if "true" in one]
-    assert answer["figures"]["accuracy"] == pytest.approx(sum(right) / 4)
+    assert answer["metrics"]["accuracy"] == pytest.approx(sum(right) / 4)
 
 
-def test_a_text_from_stdin(folder: Path) -> None:
-    command = [sys.executable, "-W", "error", "-m", "subquad", "classify", str(folder / "run"), "-"]
-    done = subprocess.run(command, input=b"text 4", capture_output=True, timeout=120, check=False, env=os.environ)
-    assert done.returncode == 0 and done.stderr == b""
-    head, row = done.stdout.decode().splitlines()
+def test_a_text_from_stdin(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"text 4")))
+    assert main(["classify", str(folder / "run"), "-"]) == 0
+    head, row = capsys.readouterr().out.splitlines()
     assert head.split() == ["text", "label", "probability"] and row.split()[0] == "-"
+
+
+def test_a_regression_model_gives_values(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    columns = ["--set", "data.columns.text=sentence", "--set", "data.columns.label=mood", "--set", "model.target=number"]
+    arguments = [str(folder / "config.yaml"), "--data", str(folder / "table.jsonl"), "--out", str(tmp_path / "run"), *columns]
+    assert main(["train", *arguments, "--steps", "1", "--quiet"]) == 0
+    command = ["classify", str(tmp_path / "run"), str(folder / "table.jsonl")]
+    assert main([*command, "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    texts = [f"text {number}" for number in range(30)]
+    assert [row["value"] for row in answer["texts"]] == pytest.approx(subquad.regress(subquad.load(tmp_path / "run"), texts))
+    assert set(answer["metrics"]) == {"pearson", "spearman"}
+    assert main(command) == 0
+    assert capsys.readouterr().out.split()[:3] == ["text", "value", "true"]
 
 
 @pytest.mark.parametrize(

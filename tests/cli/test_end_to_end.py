@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +17,7 @@ import pytest
 import yaml
 
 import subquad
+from subquad import api
 from subquad.cli import main
 
 TEXT = b"".join(f"line {number}: the quick brown fox jumps over the lazy dog\n".encode() for number in range(200))
@@ -48,11 +52,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(folder: Path, tmp_path: Path) -> Path:
     """A copy of the run that a test may spoil."""
     return Path(shutil.copytree(folder / "run", tmp_path / "run"))
-
-
-def program(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-W", "error", "-m", "subquad", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, timeout=120, check=False, **options)
 
 
 def test_training_leaves_a_whole_run(folder: Path) -> None:
@@ -106,19 +105,22 @@ def test_training_goes_on_from_another_run(folder: Path, tmp_path: Path) -> None
     assert yaml.safe_load((out / "train.yaml").read_text(encoding="utf-8"))["init"] == str(folder / "run")
 
 
-def test_what_is_generated_is_what_python_gives(folder: Path, tmp_path: Path) -> None:
+def test_what_is_generated_is_what_python_gives(folder: Path, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     options = ["--prompt", "the ", "--max-bytes", "50", "--temperature", "0.7", "--top-k", "40", "--seed", "3"]
     expected = subquad.generate(subquad.load(folder / "run"), b"the ", max_bytes=50, temperature=0.7, top_k=40, seed=3)
-    done = program("generate", folder / "run", *options)
-    assert (done.returncode, done.stdout, done.stderr) == (0, expected, b"")
+    assert main(["generate", str(folder / "run"), *options]) == 0
+    assert capfdbinary.readouterr() == (expected, b"")
     assert main(["generate", str(folder / "run"), *options, "--out", str(tmp_path / "out")]) == 0
     assert (tmp_path / "out").read_bytes() == expected
 
 
-def test_utf8_and_a_prompt_from_stdin(folder: Path) -> None:
-    done = program("generate", folder / "run", "--prompt-file", "-", "--utf8", "--max-bytes", "40", input="é".encode()[:1])
-    assert done.returncode == 0
-    ("é".encode()[:1] + done.stdout).decode("utf-8")
+def test_a_process_reads_a_pipe_and_writes_bytes(folder: Path) -> None:
+    prompt = "é".encode()[:1]
+    command = [sys.executable, "-W", "error", "-m", "subquad", "generate", str(folder / "run"), "--prompt-file", "-", "--utf8"]
+    done = subprocess.run(command, input=prompt, capture_output=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout == subquad.generate(subquad.load(folder / "run"), prompt, utf8=True)
+    (prompt + done.stdout).decode("utf-8")
 
 
 @pytest.mark.parametrize("flags", [[], ["--overlap", "8"], ["--sliding"], ["--strided"], ["--strided", "--sliding"]])
@@ -134,9 +136,18 @@ def test_scores_are_those_of_python(folder: Path, tmp_path: Path, flags: list[st
     assert np.array_equal(np.load(bits), expected.bits)
 
 
-def test_a_file_that_comes_through_a_pipe_is_scored(folder: Path) -> None:
-    done = program("score", folder / "run", "-", "--json", input=TEXT)
-    assert json.loads(done.stdout)["total"]["bytes"] == len(TEXT)
+def test_a_file_that_comes_through_a_pipe_is_scored(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reading, writing = os.pipe()
+    os.write(writing, TEXT[:4000])
+    os.close(writing)
+    assert main(["score", str(folder / "run"), f"/dev/fd/{reading}", "--json"]) == 0
+    os.close(reading)
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(TEXT[:4000])))
+    assert json.loads(capsys.readouterr().out)["total"]["bytes"] == 4000
+    assert main(["score", str(folder / "run"), "-", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["total"]["bytes"] == 4000
 
 
 def test_info_in_words(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -207,8 +218,10 @@ def test_a_folder_that_cannot_be_made(folder: Path, capsys: pytest.CaptureFixtur
     assert f"cannot write to {new}" in capsys.readouterr().err
 
 
-def test_the_table_of_presets(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_of_presets(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    configs = {name: subquad.presets()[name] for name in ("megabyte-tiny", "bert-tiny")}  # to count the FLOPs of all takes ten seconds
+    monkeypatch.setattr(api, "presets", lambda: configs)
     assert main(["models", "--json"]) == 0
     table = json.loads(capsys.readouterr().out)
-    assert {row["name"] for row in table} == set(subquad.presets())
+    assert [row["name"] for row in table] == list(configs)
     assert all(row["parameters"] > 0 and row["flops_per_byte"] > 0 and row["max_len"] > 0 for row in table)

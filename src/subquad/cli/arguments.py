@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any, NoReturn, TypeVar
+
+T = TypeVar("T")
 
 LIKE_AN_OPTION = re.compile(r"--[a-z][a-z-]*(=.*)?", re.DOTALL)
 
@@ -38,16 +39,15 @@ class Parser(argparse.ArgumentParser):
         raise ValueError(f"{message} (see {self.prog} --help)")
 
     def print_help(self, file: IO[str] | None = None) -> None:  # type: ignore[override]
-        """Prints the help at once: a full disk or a reader who left is noticed here and not on the way out."""
-        super().print_help(file)
-        sys.stdout.flush()
+        """Prints the help and waits for it: argparse's own would not notice a full disk or a reader who left."""
+        print(self.format_help(), end="", file=file, flush=True)
 
     def _attach_values(self, arguments: Sequence[str]) -> list[str]:
         """``--stop -x`` as ``--stop=-x``: a value may begin with a dash unless it looks like an option."""
         options, words = self._option_string_actions, list[str]()
         for word in arguments:
             takes_value = bool(words) and words[-1] in options and options[words[-1]].nargs is None
-            if takes_value and word.startswith("-") and word not in options and not LIKE_AN_OPTION.fullmatch(word):
+            if takes_value and word.startswith("-") and word not in ("--", *options) and not LIKE_AN_OPTION.fullmatch(word):
                 words[-1] += f"={word}"
             else:
                 words.append(word)
@@ -74,7 +74,7 @@ def column(text: str) -> str | int:
     return int(text) if text.isdigit() else text
 
 
-def _converted(kind: Any, text: str, expected: str) -> Any:
+def _converted(kind: Callable[[str], T], text: str, expected: str) -> T:
     try:
         return kind(text)
     except ValueError:
