@@ -90,7 +90,7 @@ def test_a_text_from_stdin(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys
 
 
 def test_a_regression_model_gives_values(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    columns = ["--set", "data.columns.text=sentence", "--set", "data.columns.label=mood", "--set", "model.target=number"]
+    columns = ["--set", "data.columns.text=sentence", "--set", "data.columns.label=mood", "--set", "model.problem_type=regression"]
     arguments = [str(folder / "config.yaml"), "--data", str(folder / "table.jsonl"), "--out", str(tmp_path / "run"), *columns]
     assert main(["train", *arguments, "--steps", "1", "--quiet"]) == 0
     command = ["classify", str(tmp_path / "run"), str(folder / "table.jsonl")]

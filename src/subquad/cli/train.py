@@ -20,7 +20,7 @@ Pre-train an encoder with masked language modelling:
 Fine-tune it for retrieval, with contrastive learning on a table of queries and passages:
   subquad train m2-bert-tiny --init runs/encoder --data pairs.tsv --out runs/search --set model.head=none
 
-Fine-tune a classifier on a table of texts and labels (for regression: --set model.target=number):
+Fine-tune a classifier on a table of texts and labels (for regression: --set model.problem_type=regression):
   subquad train classifier --init runs/encoder --data reviews.tsv --out runs/reviews
 
 Resume a run that was interrupted:
