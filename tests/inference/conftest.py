@@ -2,38 +2,50 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from types import SimpleNamespace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from subquad.models import build_model
+from subquad.models.base import CausalModel, ModelConfig, ModelState
+
+
+class RecurrenceConfig(ModelConfig):
+    """The config of a ``Recurrence``."""
+
+    kind: Literal["recurrence"] = "recurrence"
+
+    @property
+    def width(self) -> int:
+        return 8
+
+    def build(self) -> Recurrence:
+        return Recurrence(self.max_len, vocab=self.vocab)
 
 
 @dataclass
-class RecurrenceState:
-    """The hidden row, the next logits, and how many ids each row has read."""
+class RecurrenceState(ModelState):
+    """And the hidden row."""
 
     hidden: Tensor
-    logits: Tensor
-    max_len: int
-    lengths: list[int] = field(default_factory=list)
 
 
-class Recurrence(nn.Module):
+class Recurrence(CausalModel):
     """A causal model whose predictions depend on every byte read, on the position and on the place in the patch.
 
-    With a ``script`` it writes that text, whatever it reads.
+    With a ``script`` it writes that text, whatever it reads. ``calls`` are the methods that were called.
     """
 
     def __init__(
         self, max_len: int = 16, patch_size: int = 4, vocab: int = 256, sharpness: float = 4.0, script: bytes | None = None
     ) -> None:
         super().__init__()
-        self.config = SimpleNamespace(max_len=max_len, vocab=vocab, kind="recurrence")
-        self.patch_size = self.span = patch_size
+        self.config = RecurrenceConfig(max_len=max_len, vocab=vocab)
+        self.patch_size = self.patch_bytes = patch_size
         generator = torch.Generator().manual_seed(1)
 
         def weight(*shape: int) -> nn.Parameter:
@@ -45,53 +57,51 @@ class Recurrence(nn.Module):
         self.script = None if script is None else torch.tensor([*script, *bytes(max_len + 1 - len(script))])
         self.calls: list[str] = []
 
-    def _logits(self, hidden: Tensor, at: Tensor) -> Tensor:
-        if self.script is not None:
-            return 50.0 * nn.functional.one_hot(self.script[at], 256).double()
-        place = self.place[at] + self.place[at % self.patch_size]
-        return torch.tanh(hidden + place) @ self.output * self.sharpness / 8**0.5
-
-    def forward(self, ids: Tensor) -> Tensor:
+    def forward(self, ids: Tensor, span: tuple[int, int] | None = None) -> Tensor:
         """Ids (B, T) to logits (B, T, V)."""
         self.calls.append("forward")
-        if ids.shape[1] > self.config.max_len:
-            raise ValueError("longer than the context")
+        self._check_length(ids.shape[1])
         hidden, out = self.start.expand(len(ids), -1), []
         for t in range(ids.shape[1]):
             out.append(self._logits(hidden, torch.full((len(ids),), t, device=ids.device)))
-            hidden = torch.tanh(hidden @ self.mix + self.embedding[ids[:, t]])
+            hidden = self._read(hidden, ids[:, t])
         return torch.stack(out, 1) if out else self.start.new_zeros(len(ids), 0, self.config.vocab)
 
     def init_state(self, batch: int, max_len: int | None = None) -> RecurrenceState:
         """A state before the first id."""
         self.calls.append("init_state")
-        hidden = self.start.expand(batch, -1).clone()
-        at = torch.zeros(batch, dtype=torch.int64, device=hidden.device)
-        return RecurrenceState(hidden, self._logits(hidden, at), max_len or self.config.max_len, [0] * batch)
+        hidden = self.start.expand(batch, -1)
+        first = self._logits(hidden, torch.zeros(batch, dtype=torch.int64, device=hidden.device))
+        return RecurrenceState(first, [0] * batch, self._room(max_len), hidden)
 
-    def _feed(self, ids: Tensor, state: RecurrenceState, lengths: list[int]) -> Tensor:
-        assert not self.training
-        out = []
-        for t in range(ids.shape[1]):
-            active = [t < length for length in lengths]
-            state.lengths = [n + int(on) for n, on in zip(state.lengths, active, strict=True)]
-            if max(state.lengths) > state.max_len:
-                raise ValueError("the state is full")
-            on = torch.tensor(active, device=ids.device)[:, None]
-            state.hidden = torch.where(on, torch.tanh(state.hidden @ self.mix + self.embedding[ids[:, t]]), state.hidden)
-            state.logits = torch.where(on, self._logits(state.hidden, torch.tensor(state.lengths, device=ids.device)), state.logits)
-            out.append(state.logits)
-        return torch.stack(out, 1)
-
-    def prefill(self, ids: Tensor, state: RecurrenceState, lengths: list[int] | None = None) -> Tensor:
+    def prefill(self, ids: Tensor, state: ModelState, lengths: Sequence[int] | None = None) -> Tensor:
         """Feeds each row its own number of ids."""
         self.calls.append("prefill")
-        return self._feed(ids, state, lengths or [ids.shape[1]] * len(ids))
+        return super().prefill(ids, state, lengths)
 
-    def step(self, ids: Tensor, state: RecurrenceState) -> Tensor:
+    def step(self, ids: Tensor, state: ModelState) -> Tensor:
         """Feeds one id to each row."""
         self.calls.append("step")
-        return self._feed(ids[:, None], state, [1] * len(ids))[:, 0]
+        return super().prefill(ids[:, None], state)[:, 0]
+
+    def _advance(self, ids: Tensor, counts: Sequence[int], state: ModelState) -> Tensor:
+        assert isinstance(state, RecurrenceState) and not self.training
+        read, out = torch.tensor(state.lengths), []
+        for t in range(ids.shape[1]):
+            active = t < torch.tensor(counts)
+            read = read + active
+            state.hidden = torch.where(active[:, None], self._read(state.hidden, ids[:, t]), state.hidden)
+            out.append(self._logits(state.hidden, read))
+        return torch.stack(out, 1)
+
+    def _read(self, hidden: Tensor, ids: Tensor) -> Tensor:
+        return torch.tanh(hidden @ self.mix + self.embedding[ids])
+
+    def _logits(self, hidden: Tensor, positions: Tensor) -> Tensor:
+        if self.script is not None:
+            return 50.0 * nn.functional.one_hot(self.script[positions], 256).double()
+        place = self.place[positions] + self.place[positions % self.patch_size]
+        return torch.tanh(hidden + place) @ self.output * self.sharpness / 8**0.5
 
 
 @pytest.fixture(scope="session")
