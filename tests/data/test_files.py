@@ -7,6 +7,8 @@ import gzip
 import io
 import lzma
 import os
+import shutil
+import subprocess
 import sys
 import tarfile
 import time
@@ -67,6 +69,18 @@ def test_an_archive_holds_the_same_documents_as_the_folder(tmp_path: Path, name:
     assert corpus.empty == 1
     middle = corpus.documents[1]
     assert middle.read(5, 300).tobytes() == TEXTS["deep/b.bin"][5:300]
+
+
+@pytest.mark.skipif(shutil.which("tar") is None, reason="needs GNU tar, which writes sparse members")
+@pytest.mark.parametrize("name", ["x.tar", "x.tar.gz"])
+def test_a_sparse_member_is_read_with_its_holes(tmp_path: Path, name: str) -> None:
+    with (tmp_path / "holes").open("wb") as file:
+        file.seek(1 << 20)
+        file.write(b"end")
+    (tmp_path / "plain").write_bytes(b"plain")
+    packed = subprocess.run(["tar", "--sparse", "-cf", "-", "holes", "plain"], cwd=tmp_path, check=True, capture_output=True).stdout
+    (tmp_path / name).write_bytes(compress(packed, Path(name).suffix))
+    assert contents(Corpus.open([tmp_path / name])) == {f"{name}/holes": bytes(1 << 20) + b"end", f"{name}/plain": b"plain"}
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".xz", ".bz2"])

@@ -3,7 +3,7 @@
 from subquad.data.batches import Batch, Batches, Numbers, Passages
 from subquad.data.characters import Characters
 from subquad.data.corpus import Corpus, Form, Split
-from subquad.data.files import Document
+from subquad.data.documents import Document
 from subquad.data.folders import class_of
 from subquad.data.images import ImageShape, patch_scan
 from subquad.data.labelled import Columns, Example, Labelled, read_labelled, read_table, table_of

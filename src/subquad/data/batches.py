@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from subquad.data.files import Bytes
+from subquad.data.documents import Bytes
 from subquad.data.masking import Mask, Masked
 from subquad.data.shuffle import Integers
 from subquad.data.synthetic import ANSWER, LEARNED

@@ -14,8 +14,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from subquad.data.documents import Document
 from subquad.data.fasta import fasta_documents
-from subquad.data.files import Document, open_documents
+from subquad.data.files import open_documents
 from subquad.data.images import ImageShape, image_documents
 from subquad.data.synthetic import Task, is_task, parse_task, task_documents
 from subquad.data.windows import Span

@@ -9,7 +9,7 @@ from __future__ import annotations
 import string
 from collections.abc import Iterator, Sequence
 
-from subquad.data.files import Document, Spool
+from subquad.data.documents import Document, Spool
 
 _PIECE = 1 << 24
 _BREAKS = b"\r\n \t"

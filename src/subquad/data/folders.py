@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from subquad.data.files import Document, is_archive
+from subquad.data.documents import Document
+from subquad.data.files import is_archive
 
 Folder: TypeAlias = tuple[str, ...]  # the parts of its path
 

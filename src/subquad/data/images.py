@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import PositiveInt, model_validator
 
 from subquad.config import Config
-from subquad.data.files import Document
+from subquad.data.documents import Document
 from subquad.data.shuffle import Integers
 
 _HEADER = 1 << 17  # more than the longest header of .npy version 1

@@ -21,7 +21,8 @@ import numpy as np
 from pydantic import model_validator
 
 from subquad.config import Config
-from subquad.data.files import Document, open_documents
+from subquad.data.documents import Document
+from subquad.data.files import open_documents
 from subquad.data.folders import in_folders
 from subquad.data.shuffle import keyed
 

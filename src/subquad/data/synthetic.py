@@ -18,7 +18,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from subquad.config import Config, parse, suggest
-from subquad.data.files import Bytes, Document, InMemory
+from subquad.data.documents import Bytes, Document, InMemory
 from subquad.data.shuffle import Integers
 
 PREFIX = "synthetic:"

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from subquad.data.files import Bytes, Document, InMemory
+from subquad.data.documents import Bytes, Document, InMemory
 from subquad.data.shuffle import Integers, Order, keyed
 
 Ids: TypeAlias = npt.NDArray[np.integer[Any]]  # bytes (uint8) or tokens
