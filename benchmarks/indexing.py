@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.recording import record, table
-from subquad.data import Corpus, Windows
+from subquad.data.corpus import Corpus
+from subquad.data.windows import Windows
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks.recording import record, table
 from benchmarks.trends import PASSES
 from subquad import api
-from subquad.data import Corpus
+from subquad.data.corpus import Corpus
 from subquad.models.base import CausalModel
 
 MODEL = {

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from subquad import run_folder
-from subquad.data import Tokenizer
+from subquad.data.tokenizer import Tokenizer
 from subquad.errors import RunError
 from subquad.models import build_model
 

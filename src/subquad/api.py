@@ -13,8 +13,11 @@ import torch
 from torch import nn
 
 from subquad.config import override, parse
-from subquad.data import Columns, Example, class_of, read_table, span_text, table_of
 from subquad.data.files import open_documents
+from subquad.data.folders import class_of
+from subquad.data.labelled import Example, LabelColumns, read_table
+from subquad.data.tables import table_of
+from subquad.data.tokenizer import span_text
 from subquad.errors import RunError
 from subquad.evaluation.flops import count_flops, count_parameters, skeleton
 from subquad.evaluation.passage import Passage
@@ -147,8 +150,8 @@ def read_texts(paths: Sequence[str], run: str | Path | None = None, columns: Map
     ``columns`` names its column. Raises ``ValueError`` for a path or line that cannot be read.
     """
     config = read(run) if run is not None and Path(run, TRAIN).is_file() else None
-    columns_then, classes = (config.data.columns, config.model.get("classes", ())) if config else (Columns(), ())
-    asked = parse(Columns, override(columns_then.model_dump(mode="json") | {"table": None}, columns or {}))
+    columns_then, classes = (config.data.columns, config.model.get("classes", ())) if config else (LabelColumns(), ())
+    asked = parse(LabelColumns, override(columns_then.model_dump(mode="json") | {"table": None}, columns or {}))
     found = []
     for path in paths:
         for document in open_documents([path])[0]:
@@ -264,7 +267,7 @@ def _hooks(config: TrainConfig, quiet: bool) -> Hooks:
         counted = count_flops(config.model, min(window, int(config.model["max_len"])), backward=True)
         flops = counted.total
         if config.model["kind"] == ENCODER:  # its steps count the ids that are asked for, and give logits of these alone
-            flops = counted.logits + (counted.total - counted.logits) / config.mask.train
+            flops = counted.logits + (counted.total - counted.logits) / config.mask.mlm_probability
     device = "cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu"
     return Hooks(
         sample=partial(_sample, config) if config.eval.sample_bytes else None,

@@ -27,7 +27,8 @@ from torch import Tensor, nn
 
 from subquad import models
 from subquad.config import Config
-from subquad.data import read_subwords, read_tokenizer
+from subquad.data.subwords import read_subwords
+from subquad.data.tokenizer import read_tokenizer
 from subquad.errors import RunError
 from subquad.models.base import Model, TextCodec
 from subquad.system import Content, sync, temporary_path, write, write_atomic

@@ -21,7 +21,7 @@ from subquad.comparison.results import CurvePoint, Outcome, Results, results_fro
 from subquad.comparison.runner import compare
 from subquad.comparison.tables import answer_table, csv_text, main_note, main_table, markdown, plain, verdict_lines
 from subquad.config import parse
-from subquad.data import parse_task
+from subquad.data.synthetic import parse_task
 from subquad.evaluation.flops import count_flops
 
 RECALL = "synthetic:recall,vocab=6,length={},examples=40"

@@ -19,7 +19,7 @@ from subquad.comparison.results import Results, results_from
 from subquad.comparison.runner import compare
 from subquad.comparison.tables import answer_table, cost_table, csv_text, figure_table, main_note, main_title, markdown
 from subquad.config import parse
-from subquad.data import Columns, read_labelled
+from subquad.data.labelled import LabelColumns, read_labelled
 from subquad.evaluation.flops import count_flops
 
 TINY = {"stack.dim": 16, "max_len": 32}
@@ -64,7 +64,7 @@ def test_labels_begin_from_what_was_hidden(values: dict[str, Any], tmp_path: Pat
     assert "init: null" in (out / "cells/fresh/m2-seed0/run/train.yaml").read_text()
 
     one = found.finals("m2", "moods")[0]
-    test = read_labelled([str(table)], columns=Columns(text=1, label=0), fractions=(0.6, 0.2, 0.2)).test
+    test = read_labelled([str(table)], columns=LabelColumns(text=1, label=0), fractions=(0.6, 0.2, 0.2)).test
     results = api.classify(api.load(out / "cells/moods/m2-seed0/run"), [text for text, _ in test])
     figures = api.classification_metrics(results, [label for _, label in test])
     assert figures == {"accuracy": one.accuracy} | one.metrics and len(one.accuracies) == len(one.curve) > 0
@@ -97,7 +97,7 @@ def test_tables_say_what_bits_are_of(values: dict[str, Any], tmp_path: Path) -> 
 
 
 def test_an_encoder_costs_the_logits_that_it_is_asked_for(values: dict[str, Any]) -> None:
-    experiment = parse(Experiment, values | {"train": values["train"] | {"mask.train": 0.25}})
+    experiment = parse(Experiment, values | {"train": values["train"] | {"mask.mlm_probability": 0.25}})
     model = resolve(experiment)["m2"]
     counted = count_flops(model.config, 32, backward=True)
     assert model.training_flops_per_byte == pytest.approx(counted.total - 0.75 * counted.logits) and model.ids_a_step == 64

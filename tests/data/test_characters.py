@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from subquad.data import Characters, Corpus, Tokenizer, count_bytes, open_tokenizer, read_tokenizer, tokenized
+from subquad.data.characters import Characters
+from subquad.data.corpus import Corpus
+from subquad.data.tokenizer import Tokenizer, count_bytes, open_tokenizer, read_tokenizer, tokenized
 
 
 def test_the_ids_are_those_of_hyenadna() -> None:

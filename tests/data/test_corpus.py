@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subquad.data import Corpus, Document, Split
+from subquad.data.corpus import Corpus, Split
+from subquad.data.documents import Document
 
 
 class Zeros:

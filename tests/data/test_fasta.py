@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from subquad.data import Corpus, Windows, fasta
+from subquad.data import fasta
+from subquad.data.corpus import Corpus
+from subquad.data.windows import Windows
 
 RECORDS = {"chr1": b"ACGTNacgtn" * 31, "chr2": b"TTAGGG" * 7, "chr3": b"A"}
 
@@ -50,7 +52,7 @@ def test_windows_are_of_single_letters(tmp_path: Path) -> None:
     (tmp_path / "g.fa").write_bytes(written({"c": letters}))
     corpus = Corpus.open([tmp_path / "g.fa"], form="fasta")
     windows = Windows(corpus.split((1.0, 0.0, 0.0)).train, 64, seed=0)
-    for ids, length in windows.in_order():
+    for ids, length in zip(*windows.in_order(), strict=True):
         assert ids[:length].tobytes() in letters
 
 

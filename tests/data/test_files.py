@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from subquad.data import Corpus
+from subquad.data.corpus import Corpus
 from subquad.errors import RunError
 
 TEXTS = {"a.txt": b"alpha" * 300, "deep/b.bin": bytes(range(256)) * 40, "deep/er/c.txt": b"\x00"}

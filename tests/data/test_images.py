@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subquad.config import parse
-from subquad.data import Corpus, ImageShape, patch_scan
+from subquad.data.corpus import Corpus
+from subquad.data.images import ImageShape, patch_scan
 
 SHAPE = ImageShape(height=4, width=6, channels=3, side=2)
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 4, 6, 3), dtype=np.uint8)

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from subquad.data import Columns, Example, read_labelled, read_table, table_of
+from subquad.config import parse
 from subquad.data.files import open_documents
+from subquad.data.labelled import Example, LabelColumns, read_labelled, read_table
+from subquad.data.tables import table_of
 
 ROWS = [("a film", "good"), ('"quoted" words', "bad"), ("café 東京", "good"), ("", "bad"), ("x" * 200_000, "good")]
 
@@ -32,8 +34,8 @@ def write(folder: Path, rows: list[tuple[str, str]] = ROWS, kind: str = "tsv", h
     return str(path)
 
 
-def read(path: str, columns: Columns | None = None, labels: bool = True) -> list[Example]:
-    return [example for document in open_documents([path])[0] for example in read_table(document, columns or Columns(), labels)]
+def read(path: str, columns: LabelColumns | None = None, labels: bool = True) -> list[Example]:
+    return [example for document in open_documents([path])[0] for example in read_table(document, columns or LabelColumns(), labels)]
 
 
 @pytest.mark.parametrize("kind", ["tsv", "csv", "jsonl"])
@@ -48,10 +50,15 @@ def test_every_kind_of_table_holds_the_same(tmp_path: Path, kind: str) -> None:
 
 def test_columns_by_number_and_a_second_text(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text('1,"one, two",three\r\n0,four,"five\nsix"\r\n')
-    columns = Columns(text=1, label=0, second=2, joint=" | ")
+    columns = LabelColumns(text=1, label=0, text_pair=2, separator=" | ")
     assert read(str(tmp_path / "a.csv"), columns) == [Example(b"one, two | three", "1"), Example(b"four | five\nsix", "0")]
     with pytest.raises(ValueError, match="all names or all numbers"):
-        Columns(text=1)
+        LabelColumns(text=1)
+
+
+def test_keys_of_earlier_versions_load() -> None:
+    columns = parse(LabelColumns, {"text": "a", "label": "b", "second": "c", "joint": " "})
+    assert columns == LabelColumns(text="a", label="b", text_pair="c", separator=" ")
 
 
 def test_labels_may_be_numbers_or_missing(tmp_path: Path) -> None:
@@ -105,12 +112,12 @@ def test_files_may_be_the_parts(tmp_path: Path) -> None:
         ("a.tsv", "text\tlabel\nx\n", r"a\.tsv, line 2: expected 2 columns as in its first line, got 1"),
         ("a.tsv", "text\tlabel\ttext\nx\ty\tz\n", r"a\.tsv, line 1: two columns are called 'text'"),
         ("a.tsv", "text\tlabel\n", r"a\.tsv has no line of data"),
-        ("a.csv", 'text,label\n"x,y\n', r"a\.csv, line 2: no valid CSV"),
-        ("a.jsonl", '{"text": "a", "label": "b"}\n{"text": "a"\n', r"a\.jsonl, line 2: no valid JSON"),
+        ("a.csv", 'text,label\n"x,y\n', r"a\.csv, line 2: not valid CSV"),
+        ("a.jsonl", '{"text": "a", "label": "b"}\n{"text": "a"\n', r"a\.jsonl, line 2: not valid JSON"),
         ("a.jsonl", "[1]\n", r"a\.jsonl, line 1: expected a JSON object"),
         ("a.jsonl", '{"text": ["a"], "label": 1}\n', r"line 1: expected a text or a number in 'text', got \[\"a\"\]"),
         ("a.jsonl", '{"text": "a"}\n', r"line 1: expected a column 'label', got 'text'"),
-        ("a.txt", "text\tlabel\nx\ty\n", r"a\.txt is no table by its name"),
+        ("a.txt", "text\tlabel\nx\ty\n", r"a\.txt is not a table by its name"),
     ],
 )
 def test_errors_name_the_place(tmp_path: Path, name: str, content: str, sentence: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from subquad.data import Pair, PairColumns, Pairs, read_pairs
+from subquad.data.pairs import Pair, PairColumns, Pairs, read_pairs
 
 ALL = (1.0, 0.0, 0.0)
 
@@ -51,7 +51,7 @@ def test_a_split_is_of_queries(tmp_path: Path) -> None:
         ("a.tsv", "query\tpassage\nx\t\n", r"a\.tsv, line 2: 'passage' is empty, and an empty text has no vector"),
         ("a.tsv", "query\tpassage\n", r"a\.tsv has no line of data below its first: give one with queries and passages"),
         ("a.jsonl", "[1]\n", r"a\.jsonl, line 1: expected a JSON object"),
-        ("a.txt", "query\tpassage\nx\ty\n", r"a\.txt is no table by its name: .*data\.pairs\.table"),
+        ("a.txt", "query\tpassage\nx\ty\n", r"a\.txt is not a table by its name: .*data\.pairs\.table"),
     ],
 )
 def test_errors_name_the_place(tmp_path: Path, name: str, content: str, sentence: str) -> None:

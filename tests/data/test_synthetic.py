@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from subquad.data import TASKS, Batches, Corpus, Task, parse_task, task_path
-from subquad.data.synthetic import ANSWER, LEARNED, Functions
+from subquad.data.batches import Batches
+from subquad.data.corpus import Corpus
+from subquad.data.synthetic import ANSWER, LEARNED, TASKS, Functions, Task, parse_task, task_path
 
 SPECS = {
     "recall": "synthetic:recall,vocab=12,length=32,examples=300",

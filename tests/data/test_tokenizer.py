@@ -12,8 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subquad.data import Corpus, Document, Span, Tokenizer, Windows, count_bytes, open_tokenizer, span_text, tokenized
 from subquad.data import tokenizer as module
+from subquad.data.corpus import Corpus
+from subquad.data.documents import Document
+from subquad.data.tokenizer import Tokenizer, count_bytes, open_tokenizer, span_text, tokenized
+from subquad.data.windows import Span, Windows
 
 TEXT = ("It was the best of times, it was the worst of times; déjà vu, naïve, 漢字 and 🙂🙂.\n" * 40).encode()
 
@@ -91,7 +94,7 @@ def test_windows_of_tokens(tokenizer: Tokenizer) -> None:
     texts = [TEXT[:1000], "é".encode() * 7, b"and more of it"]
     spans = [span(text, name=str(number)) for number, text in enumerate(texts)]
     assert tokenized(spans, None) is spans
-    ids, lengths = map(np.array, zip(*Windows(tokenized(spans, tokenizer), 16, seed=0).in_order(), strict=True))
+    ids, lengths = Windows(tokenized(spans, tokenizer), 16, seed=0).in_order()
     assert ids.dtype == np.int32
     assert b"".join(tokenizer.decode(row[:length]) for row, length in zip(ids, lengths, strict=True)) == b"".join(texts)
     assert count_bytes(ids, lengths, (0, 16), tokenizer) == sum(map(len, texts))

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subquad.data import Corpus, Document, Span, Windows
+from subquad.data.corpus import Corpus
+from subquad.data.documents import Document
+from subquad.data.windows import Span, Windows
 
 
 class Array:
@@ -65,15 +67,6 @@ def test_a_sample_depends_on_its_number_alone(sizes: list[int], length: int, see
     assert samples(again, first, count) == whole[first:], "a resumed run goes on where the stopped one was"
 
 
-@given(SIZES, LENGTHS, st.integers(0, 9), st.integers(1, 4), st.integers(0, 30), st.integers(0, 13))
-def test_ranks_share_one_order(sizes: list[int], length: int, seed: int, world: int, first: int, count: int) -> None:
-    windows = Windows(marked(sizes), length, seed)
-    ids, lengths = windows.batch(first, count)
-    for rank in range(world):
-        mine, my_lengths = windows.batch(first, count, rank, world)
-        assert (mine == ids[rank::world]).all() and (my_lengths == lengths[rank::world]).all()
-
-
 @given(SIZES, LENGTHS, st.integers(0, 9), EPOCHS)
 def test_packing_joins_all_spans(sizes: list[int], length: int, seed: int, epoch: int) -> None:
     windows = Windows(marked(sizes), length, seed, pack=True)
@@ -85,17 +78,17 @@ def test_packing_joins_all_spans(sizes: list[int], length: int, seed: int, epoch
         assert row == joined[start : start + min(length, len(joined))]
     if epoch == 0:
         assert {byte for row in rows for byte in row} == set(joined)
-    assert [byte for ids, size in windows.in_order() for byte in ids[:size].tolist()] == joined
+    assert [byte for ids, size in zip(*windows.in_order(), strict=True) for byte in ids[:size].tolist()] == joined
 
 
 @given(SIZES, LENGTHS, st.integers(1, 12))
 def test_in_order_is_every_byte_once(sizes: list[int], length: int, limit: int) -> None:
     windows = Windows(marked(sizes), length, 0)
-    rows = [ids[:size].tolist() for ids, size in windows.in_order()]
+    rows = [ids[:size].tolist() for ids, size in zip(*windows.in_order(), strict=True)]
     assert len(rows) == windows.count
     assert [byte for row in rows for byte in row] == [32 * number + place for number, size in enumerate(sizes) for place in range(size)]
     assert all(row[0] // 32 == row[-1] // 32 and row[0] % 32 % length == 0 for row in rows)
-    some = [ids[:size].tolist() for ids, size in windows.in_order(limit)]
+    some = [ids[:size].tolist() for ids, size in zip(*windows.in_order(limit), strict=True)]
     assert len(some) == min(limit, windows.count) and some[0] == rows[0]
     assert [row for row in rows if row in some] == some
 
@@ -142,7 +135,5 @@ def test_wrong_windows() -> None:
     for spans in ([], marked([0])):
         with pytest.raises(ValueError, match="expected bytes to cut windows from, got none"):
             Windows(spans, 4, 0)
-    with pytest.raises(ValueError, match=r"expected a rank in 0..1, got 2"):
-        Windows(marked([3]), 4, 0).batch(0, 4, rank=2, world=2)
     with pytest.raises(ValueError, match="limit of at least 1"):
-        next(Windows(marked([3]), 4, 0).in_order(0))
+        Windows(marked([3]), 4, 0).in_order(0)

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from subquad.data import Document, Span, Tokenizer
+from subquad.data.documents import Document
+from subquad.data.tokenizer import Tokenizer
+from subquad.data.windows import Span
 from subquad.inference import generate, score, stream
 from subquad.inference.checks import byte_model
 from subquad.inference.sampling import Sampling, draw

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from subquad.config import override, parse
-from subquad.data import Corpus
+from subquad.data.corpus import Corpus
 from subquad.models import build_model
 from subquad.models.base import CausalModel
 from subquad.training.config import TrainConfig

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 
 from subquad import api, run_folder
-from subquad.data import Batches, Corpus
+from subquad.data.batches import Batches
+from subquad.data.corpus import Corpus
 from subquad.metrics import score_answers
 from subquad.models.base import CausalModel
 from subquad.training.config import read

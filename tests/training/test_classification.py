@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from subquad import api, run_folder
-from subquad.data import Characters
+from subquad.data.characters import Characters
 from subquad.models.classifier import Classifier
 from subquad.models.language_model import LanguageModel
 from subquad.training.beginning import build_objective

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from subquad import api, run_folder
 from subquad.cli.train import main
-from subquad.data import Pair, Pairs
+from subquad.data.pairs import Pair, Pairs
 from subquad.models.encoder import Encoder
 from subquad.ops.contrast import infonce, orthogonal
 from subquad.training.config import ContrastConfig, TrainConfig
@@ -123,7 +123,7 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
 
     refused({"batch": 1}, "a batch of one pair has no passage to be told from: raise batch, or name a column data.pairs.negative")
     refused({"data.tokenizer": 10}, "needs at least 64 tokens")
-    refused({"mask.train": 0.2}, "mask is for an encoder that guesses what is hidden")
+    refused({"mask.mlm_probability": 0.2}, "mask is for an encoder that guesses what is hidden")
     refused({"data.window": 33}, "a window of 33 ids exceeds the context of 32: lower data.window")
     refused({"data.pairs.passage": "answer"}, "expected a column 'answer', got 'query', 'passage'")
     refused({"data.format": "fasta"}, "reads tables of queries and passages: leave out data.image and data.format")

@@ -113,7 +113,7 @@ def test_what_cannot_be_is_refused(start: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"differ in model\.stack\.dim"):
         api.train(other, table, tmp_path / "run", OPTIONS, init=start, quiet=True)
     long = tmp_path / "long.tsv"
-    long.write_text("text\tlabel\n" + "ab\tx\n" * 20 + "a" * 33 + "\ty\n" * 20)
+    long.write_text("text\tlabel\n" + "ab\tx\n" * 20 + ("a" * 33 + "\ty\n") * 20)
     with pytest.raises(ValueError, match="a text has 33 ids and the context is 32: raise model.backbone.max_len"):
         api.train("classifier", str(long), tmp_path / "run", OPTIONS, init=start, quiet=True)
 

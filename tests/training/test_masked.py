@@ -7,12 +7,12 @@ import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from subquad import api, run_folder
-from subquad.data import Corpus, MaskConfig, Subwords, framed, mask_ids
+from subquad.data.corpus import Corpus
+from subquad.data.subwords import Subwords
 from subquad.models.encoder import Encoder
 from subquad.training.beginning import build_objective
 from subquad.training.config import TrainConfig, read
@@ -45,31 +45,6 @@ def read_data(corpus: Corpus) -> Any:
     return TrainConfig(model=MODEL).data.model_copy(update={"paths": tuple(corpus.paths)})
 
 
-def test_shares_of_what_is_hidden() -> None:
-    """30 % are asked for; of them 80 % are blank, 10 % another id (and 1 in 200 of these the same), 10 % stand; all others stand."""
-    ids = np.random.default_rng(0).integers(0, 200, (200, 500)).astype(np.uint8)
-    free = np.arange(500)[None] < np.full((200, 1), 450)
-    masked = mask_ids(ids, free, np.arange(200), 0.3, MaskConfig(), 200, 0)
-    assert masked.asked[~free].sum() == 0 and masked.asked[free].mean() == pytest.approx(0.3, abs=0.01)
-    assert masked.blanks[masked.asked].mean() == pytest.approx(0.8, abs=0.01) and not masked.blanks[~masked.asked].any()
-    assert np.array_equal(masked.read[~masked.asked], ids[~masked.asked]) and masked.read.max() < 200
-    seen = masked.asked & ~masked.blanks
-    assert (masked.read[seen] != ids[seen]).mean() == pytest.approx(0.5, abs=0.03)
-    again = mask_ids(ids[7:9], free[7:9], np.arange(7, 9), 0.3, MaskConfig(), 200, 0)
-    assert all(np.array_equal(getattr(again, name), getattr(masked.rows(7, 9), name)) for name in ("read", "blanks", "asked"))
-    other = mask_ids(ids, free, np.arange(200) + 200, 0.3, MaskConfig(), 200, 0)
-    assert (other.asked & masked.asked)[free].mean() == pytest.approx(0.09, abs=0.01)
-
-
-def test_every_row_is_asked_for_something() -> None:
-    ids, lengths = np.ones((50, 6), np.uint8), np.arange(50) % 3 + 1
-    rows, sizes, free = framed(ids, lengths, [7], [8, 9])
-    masked = mask_ids(rows, free, np.arange(50), 0.01, MaskConfig(), 10, 0)
-    assert (masked.asked.sum(1) >= 1).all() and not masked.asked[~free].any()
-    assert rows[0].tolist()[:4] == [7, 1, 8, 9] and sizes.tolist() == (lengths + 3).tolist()
-    assert rows[1].tolist()[:5] == [7, 1, 1, 8, 9] and (free.sum(1) == lengths).all()
-
-
 def test_it_learns(tmp_path: Path) -> None:
     """Of letters that repeat with a period of 4, all are known from their neighbours, on either side."""
     path = tmp_path / "letters.txt"
@@ -96,9 +71,9 @@ def test_what_is_asked_for_is_not_seen(corpus: Corpus) -> None:
     batch = made.batch(0, 6)
     assert batch.masked is not None
     masked, place = batch.masked, Place(torch.device("cpu"))
-    logits = made.model(torch.from_numpy(masked.read).long(), masked=torch.from_numpy(masked.blanks))
+    logits = made.model(torch.from_numpy(masked.input_ids).long(), masked=torch.from_numpy(masked.masked))
     bits = torch.nn.functional.cross_entropy(logits.mT, torch.from_numpy(batch.ids).long(), reduction="none")
-    asked = torch.from_numpy(masked.asked)
+    asked = torch.from_numpy(masked.targets)
     torch.testing.assert_close(made.nats(batch, place), bits[asked].sum())
     parts = [made.nats(batch.rows(first, first + 2), place) for first in (0, 2, 4)]
     torch.testing.assert_close(sum(parts), bits[asked].sum())
@@ -144,7 +119,7 @@ def test_word_pieces(corpus: Corpus, tmp_path: Path) -> None:
     batch = made.batch(0, 5)
     assert batch.masked is not None and batch.ids.shape == (5, 24)
     assert (batch.ids[:, 0] == 2).all() and all(row[length - 1] == 3 for row, length in zip(batch.ids, batch.lengths, strict=True))
-    assert not batch.masked.asked[:, 0].any() and not (batch.masked.asked & (batch.ids == 3)).any()
+    assert not batch.masked.targets[:, 0].any() and not (batch.masked.targets & (batch.ids == 3)).any()
     assert made.bytes(batch) > 5 * 24
     assert json.loads((run / "tokenizer.json").read_text())["model"]["type"] == "WordPiece"
     with pytest.raises(ValueError, match=r"the tokenizer's \[MASK\] is id 4 and the model's blank 9: set model.mask_token=4"):
@@ -155,12 +130,12 @@ def test_word_pieces(corpus: Corpus, tmp_path: Path) -> None:
     ("options", "sentence"),
     [
         ({"model.mask_token": None}, "nothing stands for ids that are hidden"),
-        ({"model.head": "none"}, r"book\.txt is no table by its name: .*data\.pairs\.table"),
+        ({"model.head": "none"}, r"book\.txt is not a table by its name: .*data\.pairs\.table"),
         ({"data.window": 33}, "a window of 33 ids exceeds the model's context of 32"),
         ({"data.tokenizer": 40}, "at least 64 tokens"),
         ({"data.tokenizer": 100, "model.vocab": 20}, "and the model a vocabulary of 20: set model.vocab="),
         ({"eval.sample_bytes": 3}, "an encoder writes nothing"),
-        ({"mask.blank": 0.8, "mask.other": 0.3}, "got blank=0.8 and other=0.3"),
+        ({"mask.mask_replace_prob": 0.8, "mask.random_replace_prob": 0.3}, "at most 1 together, got 0.8 and 0.3"),
         ({"data.valid": "x.tsv"}, "for tables of labelled texts or pairs"),
         ({"model.mask_token": 103}, "id 103 of bytes would be read as a blank: set model.mask_token=learned"),
         ({"contrast.loss": "orthogonal"}, "contrast and data.pairs are for an encoder that learns from pairs: set model.head=none"),

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from subquad import run_folder
-from subquad.data import Corpus, Tokenizer, Windows
+from subquad.data.corpus import Corpus
+from subquad.data.tokenizer import Tokenizer
+from subquad.data.windows import Windows
 from subquad.errors import RunError
 from subquad.models import build_model
 from subquad.models.base import CausalModel

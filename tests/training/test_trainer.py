@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from subquad import run_folder, system
-from subquad.data import Batch, Corpus
+from subquad.data.batches import Batch
+from subquad.data.corpus import Corpus
 from subquad.errors import RunError
 from subquad.models import build_model
 from subquad.models.base import CausalModel
@@ -298,7 +299,8 @@ def test_the_faster_type_is_taken(tmp_path: Path, make_trainer: MakeTrainer) -> 
 
 PROGRAM = """
 import sys, torch
-from subquad.data import Batch, Corpus
+from subquad.data.batches import Batch
+from subquad.data.corpus import Corpus
 from subquad.models import build_model
 from subquad.models.base import CausalModel
 from subquad.training.config import read

@@ -17,7 +17,10 @@ from subquad import api
 from subquad.comparison.experiment import SPLIT_SEED, Labels, Way, found_paths
 from subquad.comparison.grid import Cell
 from subquad.comparison.probes import probe
-from subquad.data import Corpus, Span, read_labelled, span_text
+from subquad.data.corpus import Corpus
+from subquad.data.labelled import read_labelled
+from subquad.data.tokenizer import span_text
+from subquad.data.windows import Span
 from subquad.errors import RunError
 from subquad.inference import answer_spans
 from subquad.models.base import CausalModel, Model

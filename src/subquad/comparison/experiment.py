@@ -6,7 +6,6 @@ Paths of data may begin with ``{data}``, the folder that the environment variabl
 
 from __future__ import annotations
 
-import math
 import os
 import sysconfig
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,9 @@ import yaml
 from pydantic import Field, model_validator
 
 from subquad.config import Config, Paths, parse, suggest
-from subquad.data import Columns, Task, is_task, parse_task, task_path
+from subquad.data.labelled import LabelColumns
+from subquad.data.split import check_fractions
+from subquad.data.synthetic import Task, is_task, parse_task, task_path
 from subquad.errors import RunError
 
 Way = Literal["basic", "sliding", "strided", "both"]
@@ -73,7 +74,7 @@ class Labels(Config):
 
     steps: int = Field(gt=0)
     begin: str = ""
-    columns: Columns = Columns()
+    columns: LabelColumns = LabelColumns()
     test: Paths = ()
     set: dict[str, Any] = {}
     train: dict[str, Any] = {}
@@ -112,8 +113,9 @@ class DataSpec(Config):
 
     @model_validator(mode="after")
     def _three_parts(self) -> DataSpec:
-        if min(self.fractions) <= 0 or not math.isclose(sum(self.fractions), 1, abs_tol=1e-6):
-            raise ValueError(f"fractions (train, valid, test) must be above 0 and add up to 1, got {list(self.fractions)}")
+        check_fractions(self.fractions)
+        if min(self.fractions) == 0:
+            raise ValueError(f"a comparison validates and tests, so all fractions are above 0, got {self.fractions}: raise them")
         return self
 
 

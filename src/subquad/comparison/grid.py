@@ -144,7 +144,9 @@ def _costed(config: Values, options: Values, note: str) -> Resolved:
         if model.config.head != "mlm":
             raise ValueError(f'a comparison trains encoders that guess what is hidden, got head={model.config.head!r}: set head to "mlm"')
         learned = float(length * train.batch)
-        forward, training = (one.total - (1 - train.mask.train) * one.logits for one in counted)  # logits of what is asked for alone
+        forward, training = (
+            one.total - (1 - train.mask.mlm_probability) * one.logits for one in counted
+        )  # logits of masked positions alone
     else:
         spans = causal_model(model, "a comparison").training_spans(length)
         learned = sum(end - first for first, end in spans) / len(spans) * train.batch

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import re
 
-import numpy as np
-
-from subquad.data import Corpus
-from subquad.data.shuffle import keyed
+from subquad.data.corpus import Corpus
+from subquad.data.shuffle import generator
 
 READ = 4_000_000  # bytes of the corpus that words are taken from
 LINES = 60_000
@@ -20,11 +18,10 @@ def reverse_lines(corpus: Corpus) -> bytes:
     """
     text = b"\n".join(document.read(0, min(document.size, READ // len(corpus.documents))).tobytes() for document in corpus.documents)
     words = sorted({word for word in re.findall(rb"[a-z]+", text.lower()) if 3 <= len(word) <= 10})
-    order = np.argsort(keyed(0, np.arange(len(words))), kind="stable")
-    shuffled = [words[index] for index in order.tolist()]
+    random = generator(0, "reverse words")
+    shuffled = [words[index] for index in random.permutation(len(words)).tolist()]
     cut = len(shuffled) * 9 // 10
-    known, new = shuffled[:cut], shuffled[cut:]
-    drawn = keyed(1, np.arange(LINES)).astype(np.uint64)
-    parts = [known] * (LINES * 9 // 10) + [new] * (LINES - LINES * 9 // 10)
-    chosen = (part[int(word) % len(part)] for part, word in zip(parts, drawn, strict=True))
+    seen, unseen = shuffled[:cut], shuffled[cut:]
+    old, new = LINES * 9 // 10, LINES - LINES * 9 // 10
+    chosen = [part[index] for part, lines in ((seen, old), (unseen, new)) for index in random.integers(len(part), size=lines).tolist()]
     return b"".join(word + b"=" + word[::-1] + b"\n" for word in chosen)

@@ -23,7 +23,8 @@ from subquad.comparison.experiment import Way, found_paths
 from subquad.comparison.grid import Cell, with_steps
 from subquad.comparison.results import Outcome, outcome_from
 from subquad.comparison.reverse_words import reverse_lines
-from subquad.data import Corpus, MaskConfig
+from subquad.data.corpus import Corpus
+from subquad.data.masking import MaskConfig
 from subquad.errors import RunError
 from subquad.evaluation.decoding import measure_decoding
 from subquad.evaluation.flops import count_parameters
@@ -167,7 +168,7 @@ def training_step(model: Model, cell: Cell) -> Callable[[], None]:
     ids = torch.zeros(int(cell.options["batch"]), _window(model, cell), dtype=torch.long, device=device)
     optimizer = build_optimizer(model, OptimConfig(), 0.0)
     asked = torch.zeros_like(ids, dtype=torch.bool)
-    asked[:, : max(1, round(float(cell.options.get("mask.train", MaskConfig().train)) * ids.shape[1]))] = True
+    asked[:, : max(1, round(float(cell.options.get("mask.mlm_probability", MaskConfig().mlm_probability)) * ids.shape[1]))] = True
 
     def loss() -> Tensor:
         if isinstance(model, Encoder):

@@ -6,11 +6,13 @@ from subquad.data.corpus import Corpus, Form, Split
 from subquad.data.documents import Document
 from subquad.data.folders import class_of
 from subquad.data.images import ImageShape, patch_scan
-from subquad.data.labelled import Columns, Example, Labelled, read_labelled, read_table, table_of
-from subquad.data.masking import MaskConfig, Masked, framed, mask_ids
+from subquad.data.labelled import Example, LabelColumns, Labelled, read_labelled, read_table
+from subquad.data.masking import MaskConfig, MaskedIds, add_special_tokens, mask_ids
 from subquad.data.pairs import Pair, PairColumns, Pairs, read_pairs
+from subquad.data.split import check_fractions
 from subquad.data.subwords import Reader, Subwords, open_reader, read_subwords, stretches, text_ids
 from subquad.data.synthetic import TASKS, Task, is_task, parse_task, task_path
+from subquad.data.tables import table_of
 from subquad.data.tokenizer import Codec, Tokenizer, count_bytes, open_tokenizer, read_tokenizer, span_text, tokenized
 from subquad.data.windows import Ids, Span, Windows, whole_span
 
@@ -20,7 +22,8 @@ __all__ = [
     "Batches",
     "Characters",
     "Codec",
-    "Columns",
+    "LabelColumns",
+    "check_fractions",
     "Corpus",
     "Document",
     "Example",
@@ -29,7 +32,7 @@ __all__ = [
     "ImageShape",
     "Labelled",
     "MaskConfig",
-    "Masked",
+    "MaskedIds",
     "Numbers",
     "Pair",
     "PairColumns",
@@ -45,7 +48,7 @@ __all__ = [
     "Windows",
     "class_of",
     "count_bytes",
-    "framed",
+    "add_special_tokens",
     "is_task",
     "mask_ids",
     "open_reader",

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from subquad.data.documents import Bytes
-from subquad.data.masking import Mask, Masked
+from subquad.data.masking import Mask, MaskedIds
 from subquad.data.shuffle import Integers
 from subquad.data.synthetic import ANSWER, LEARNED
 from subquad.data.tokenizer import Codec, count_bytes, tokenized
@@ -59,7 +59,7 @@ class Batch:
     """``ids`` (B, T), of which row b has ``lengths[b]``, and ``marks`` (B, T) where documents have them.
 
     ``labels`` (B,) are the classes of labelled texts, or numbers to estimate, ``span`` the positions that a training step learns, None for
-    all, and ``masked`` what is hidden of the ids to be guessed. Of pairs the rows are queries, and all of them are told from the same
+    all, and ``masked`` which ids are masked. Of pairs the rows are queries, and all of them are told from the same
     ``passages``, which stay whole when rows are taken.
     """
 
@@ -68,7 +68,7 @@ class Batch:
     marks: Bytes | None = None
     labels: Integers | Numbers | None = None
     span: tuple[int, int] | None = None
-    masked: Masked | None = None
+    masked: MaskedIds | None = None
     passages: Passages | None = None
 
     def rows(self, first: int, stop: int) -> Batch:
@@ -123,6 +123,5 @@ class Batches:
 
     def in_order(self, limit: int | None = None) -> Batch:
         """Plain windows that do not overlap, or ``limit`` of them, evenly spread."""
-        ids, lengths = zip(*self.windows.in_order(limit), strict=True)
-        marks = None if self._marks is None else np.stack([np.asarray(row, np.uint8) for row, _ in self._marks.in_order(limit)])
-        return Batch(np.stack(ids), np.array(lengths), marks)
+        marks = None if self._marks is None else np.asarray(self._marks.in_order(limit)[0], np.uint8)
+        return Batch(*self.windows.in_order(limit), marks)

@@ -7,7 +7,6 @@ of a keyed hash of their names. By range, every document gives its first bytes t
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,10 +17,10 @@ from subquad.data.documents import Document
 from subquad.data.fasta import fasta_documents
 from subquad.data.files import open_documents
 from subquad.data.images import ImageShape, image_documents
+from subquad.data.split import Fractions, check_fractions
 from subquad.data.synthetic import Task, is_task, parse_task, task_documents
 from subquad.data.windows import Span
 
-Fractions = tuple[float, float, float]
 Form = Literal["raw", "fasta", "fasta-cased"]
 _PROBED_DOCUMENTS, _PROBED_BYTES = 256, 4096
 _ENOUGH_DOCUMENTS = 20
@@ -114,8 +113,7 @@ class Corpus:
         images or examples of a task, and by range otherwise. A part is empty only if its fraction is 0; ``ValueError`` if there is too
         little data for that.
         """
-        if len(fractions) != 3 or min(fractions) < 0 or fractions[0] == 0 or not math.isclose(sum(fractions), 1, abs_tol=1e-6):
-            raise ValueError(f"expected three fractions (train, valid, test) that add up to 1, train above 0, got {tuple(fractions)}")
+        check_fractions(fractions)
         if by not in ("auto", "document", "range"):
             raise ValueError(f"expected a split by 'auto', 'document' or 'range', got {by!r}")
         if self.task is not None and by == "range":

@@ -33,7 +33,7 @@ def in_folders(documents: Sequence[Document]) -> list[tuple[Document, str]]:
         if folder not in outer:
             for depth in range(len(folder)):
                 classes.setdefault(folder[:depth], set()).add(folder[-1])
-    found = []
+    texts = []
     for document in documents:
         folder = _folder(document.name)
         below = classes.get(folder, set())
@@ -44,12 +44,12 @@ def in_folders(documents: Sequence[Document]) -> list[tuple[Document, str]]:
             )
         if not below and not folder:
             raise ValueError(
-                f"{document.name} is no table by its name and lies in no folder of a class: expected .tsv, .csv or .jsonl (or say which in "
-                "data.columns.table), or a folder whose folders are the classes"
+                f"{document.name} is not a table by its name and lies in no folder of a class: expected .tsv, .csv or .jsonl (or say which "
+                "in data.columns.table), or a folder whose folders are the classes"
             )
         if not below:
-            found.append((document, folder[-1]))
-    return found
+            texts.append((document, folder[-1]))
+    return texts
 
 
 def _folder(name: str) -> Folder:

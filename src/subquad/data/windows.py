@@ -1,24 +1,22 @@
 """Windows: the fixed-length samples that training and validation read from spans of documents, or from their tokens.
 
 A document of n bytes gives ceil(n / length) windows an epoch. In epoch 0 window j starts at j * length; in later epochs all windows of
-a document are shifted by one keyed phase in [-length / 2, length / 2), so the model meets the same bytes at other positions. Starts are
+a document are shifted by one random phase in [-length / 2, length / 2), so the model meets the same bytes at other positions. Starts are
 kept inside the document, so a window is short only when its whole document is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from subquad.data.documents import Bytes, Document, InMemory
-from subquad.data.shuffle import Integers, Order, keyed
+from subquad.data.shuffle import Integers, Order, generator
 
 Ids: TypeAlias = npt.NDArray[np.integer[Any]]  # bytes (uint8) or tokens
-
-_PHASES = 0x7068617365  # keeps the phases' random words apart from the order's
 
 
 class Span(NamedTuple):
@@ -97,32 +95,31 @@ class Windows:
         self.count = int(self._ends[-1])
         self._shift = shift
         self._order = Order(self.count, seed)
+        self._epoch_phases: tuple[int, Integers] = (0, np.zeros_like(self._sizes))
 
-    def batch(self, first: int, count: int, rank: int = 0, world: int = 1) -> tuple[Ids, Integers]:
-        """One rank's share of the samples first..first+count-1: numbers first + rank, first + rank + world, and so on.
+    def batch(self, first: int, count: int) -> tuple[Ids, Integers]:
+        """The samples first..first+count-1 of the endless order.
 
-        Returns ids (n, length), bytes as uint8 and tokens as int32, and their true lengths (n,); ids beyond a row's length are 0 and mean
-        nothing. n is count / world when world divides count.
+        Returns ids (count, length), bytes as uint8 and tokens as int32, and their true lengths (count,); ids beyond a row's length are 0
+        and mean nothing.
         """
-        if not 0 <= rank < world:
-            raise ValueError(f"expected a rank in 0..{world - 1}, got {rank}")
-        epochs, places = self._order.at(np.arange(first + rank, first + count, world, dtype=np.int64))
+        epochs, places = self._order.at(np.arange(first, first + count, dtype=np.int64))
         spans, starts = self._locate(places)
         room = np.maximum(self._sizes[spans] - self.length, 0)
-        starts = np.clip(starts + self._phases(epochs, spans), 0, room)
-        return self._read(spans, starts)
+        for epoch in np.unique(epochs).tolist():
+            inside = epochs == epoch
+            starts[inside] += self._phases(epoch)[spans[inside]]
+        return self._read(spans, np.clip(starts, 0, room))
 
-    def in_order(self, limit: int | None = None) -> Iterator[tuple[Ids, int]]:
-        """Plain windows that do not overlap, the last one of a document short: pairs of ids (length,) and true length.
+    def in_order(self, limit: int | None = None) -> tuple[Ids, Integers]:
+        """Plain windows that do not overlap, the last one of a document short: ids (n, length) and their true lengths (n,).
 
         With a ``limit`` below ``count``, that many of them, evenly spread from the first on; always the same ones.
         """
         if limit is not None and limit < 1:
             raise ValueError(f"expected a limit of at least 1 window, got {limit}")
         number = self.count if limit is None else min(limit, self.count)
-        for index in range(number):
-            ids, lengths = self._read(*self._locate(np.array([index * self.count // number])))
-            yield ids[0], int(lengths[0])
+        return self._read(*self._locate(np.arange(number) * self.count // number))
 
     def _locate(self, places: Integers) -> tuple[Integers, Integers]:
         """The span of each window of epoch 0 and its start in that span."""
@@ -130,18 +127,20 @@ class Windows:
         first = self._ends[spans] - -(-self._sizes[spans] // self.length)
         return spans, (places - first) * self.length
 
-    def _phases(self, epochs: Integers, spans: Integers) -> Integers:
-        if not self._shift:
-            return np.zeros_like(epochs)
-        words = keyed(self._order.seed, _PHASES, epochs, spans)
-        phases = (words % np.uint64(self.length)).astype(np.int64) - self.length // 2
-        return np.where(epochs == 0, 0, phases)
+    def _phases(self, epoch: int) -> Integers:
+        """By how much the windows of each span are shifted in an epoch, (S,)."""
+        if epoch == 0 or not self._shift:
+            return np.zeros_like(self._sizes)
+        if self._epoch_phases[0] != epoch:
+            drawn = generator(self._order.seed, "phases", epoch).integers(self.length, size=len(self._sizes))
+            self._epoch_phases = (epoch, drawn - self.length // 2)
+        return self._epoch_phases[1]
 
     def _read(self, spans: Integers, starts: Integers) -> tuple[Ids, Integers]:
         lengths = np.minimum(self._sizes[spans] - starts, self.length)
         places = zip(spans.tolist(), starts.tolist(), lengths.tolist(), strict=True)
         rows = [self._spans[span].read(start, start + length) for span, start, length in places]
         ids: Ids = np.zeros((len(spans), self.length), dtype=rows[0].dtype if rows else np.uint8)
-        for row, (found, length) in enumerate(zip(rows, lengths.tolist(), strict=True)):
-            ids[row, :length] = found
+        for row, values in zip(ids, rows, strict=True):
+            row[: len(values)] = values
         return ids, lengths

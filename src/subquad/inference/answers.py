@@ -9,7 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from subquad.data import Batches, Corpus, Span, Task
+from subquad.data.batches import Batches
+from subquad.data.corpus import Corpus
+from subquad.data.synthetic import Task
+from subquad.data.windows import Span
 from subquad.inference.checks import byte_model, evaluating
 from subquad.metrics import score_answers
 

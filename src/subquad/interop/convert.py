@@ -15,7 +15,8 @@ import torch
 import yaml
 
 from subquad import run_folder
-from subquad.data import open_tokenizer, read_subwords
+from subquad.data.subwords import read_subwords
+from subquad.data.tokenizer import open_tokenizer
 from subquad.errors import RunError
 from subquad.interop.m2_bert import encoder_in, set_padding
 from subquad.interop.official import KINDS, from_official, kind_of

@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from subquad.data import Corpus, Labelled, read_labelled, read_pairs
+from subquad.data.corpus import Corpus
+from subquad.data.labelled import Labelled, read_labelled
+from subquad.data.pairs import read_pairs
 from subquad.layers.long_filter import ImplicitFilter
 from subquad.models import build_model
 from subquad.models.base import Model, causal_model

@@ -15,8 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from subquad.data import Batch, Example, Labelled, Numbers, Reader, Subwords, count_bytes
+from subquad.data.batches import Batch, Numbers
+from subquad.data.labelled import Example, Labelled
 from subquad.data.shuffle import Integers
+from subquad.data.subwords import Reader, Subwords
+from subquad.data.tokenizer import count_bytes
 from subquad.metrics import CLASSIFICATION, REGRESSION, classification_metrics, regression_metrics, require
 from subquad.models.classifier import Classifier
 from subquad.training.config import TrainConfig

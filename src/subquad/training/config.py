@@ -13,7 +13,11 @@ import yaml
 from pydantic import Field, model_validator
 
 from subquad.config import Config, Paths, parse
-from subquad.data import Columns, Form, ImageShape, MaskConfig, PairColumns
+from subquad.data.corpus import Form
+from subquad.data.images import ImageShape
+from subquad.data.labelled import LabelColumns
+from subquad.data.masking import MaskConfig
+from subquad.data.pairs import PairColumns
 from subquad.errors import RunError
 
 
@@ -42,7 +46,7 @@ class DataConfig(Config):
     tokenizer: str | int | None = None
     valid: Paths = ()
     test: Paths = ()
-    columns: Columns = Columns()
+    columns: LabelColumns = LabelColumns()
     pairs: PairColumns = PairColumns()
 
     @model_validator(mode="after")

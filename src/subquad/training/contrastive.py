@@ -13,8 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from subquad.data import Batch, Ids, Pair, Pairs, Passages, Subwords, count_bytes
+from subquad.data.batches import Batch, Passages
+from subquad.data.pairs import Pair, Pairs
 from subquad.data.shuffle import Integers
+from subquad.data.subwords import Subwords
+from subquad.data.tokenizer import count_bytes
+from subquad.data.windows import Ids
 from subquad.models.encoder import Encoder
 from subquad.ops.contrast import contenders, infonce, orthogonal
 from subquad.training.config import TrainConfig

@@ -14,8 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from subquad.data import Batch, Corpus, Ids, Reader, Span, Subwords, Windows, framed, mask_ids, stretches
+from subquad.data.batches import Batch
+from subquad.data.corpus import Corpus
+from subquad.data.masking import add_special_tokens, mask_ids
 from subquad.data.shuffle import Integers
+from subquad.data.subwords import Reader, Subwords, stretches
+from subquad.data.windows import Ids, Span, Windows
 from subquad.models.encoder import Encoder
 from subquad.training.config import DataConfig, TrainConfig
 from subquad.training.objectives import Objective, Place, settled_tokenizer
@@ -77,15 +81,15 @@ class MaskedPrediction(Objective):
         raise ValueError(f"id {own} {what} would be read as a blank: set model.mask_token=learned, or a data.tokenizer that has a [MASK]")
 
     def _masked(self, ids: Ids, lengths: Integers, numbers: Integers, share: float, seed: int) -> Batch:
-        rows, sizes, free = framed(ids, lengths, *self._frame)
+        rows, sizes, maskable = add_special_tokens(ids, lengths, self._frame)
         vocab = 256 if self.tokenizer is None else self.tokenizer.vocab
-        return Batch(rows, sizes, masked=mask_ids(rows, free, numbers, share, self._config, vocab, seed))
+        return Batch(rows, sizes, masked=mask_ids(rows, maskable, numbers, share, self._config, vocab, seed))
 
     def _held_out(self, spans: list[Span], windows: int, pack: bool) -> Batch:
         """That many windows of held-out text, with always the same ids hidden."""
         cut = Windows(stretches(spans, self.tokenizer), self._inner, _VALID_SEED, pack, False)
-        ids, lengths = zip(*cut.in_order(windows), strict=True)
-        return self._masked(np.stack(ids), np.array(lengths), np.arange(len(ids)), self._config.valid, _VALID_SEED)
+        ids, lengths = cut.in_order(windows)
+        return self._masked(ids, lengths, np.arange(len(ids)), self._config.eval_mlm_probability, _VALID_SEED)
 
     @property
     def figures(self) -> tuple[str, ...]:
@@ -96,7 +100,7 @@ class MaskedPrediction(Objective):
 
     def batch(self, first: int, count: int) -> Batch:
         numbers = np.arange(first, first + count)
-        return self._masked(*self._train.batch(first, count), numbers, self._config.train, self._seed)
+        return self._masked(*self._train.batch(first, count), numbers, self._config.mlm_probability, self._seed)
 
     def nats(self, batch: Batch, place: Place) -> Tensor:
         logits, asked = self._logits(batch, place)
@@ -104,7 +108,7 @@ class MaskedPrediction(Objective):
 
     def count(self, batch: Batch) -> int:
         assert batch.masked is not None
-        return max(int(batch.masked.asked.sum()), 1)
+        return max(int(batch.masked.targets.sum()), 1)
 
     def bytes(self, batch: Batch) -> int:
         """Of a tokenizer whose ids do not give the text back, by the mean of the training part."""
@@ -136,8 +140,8 @@ class MaskedPrediction(Objective):
         """Logits (N, V) and ids (N,) at the positions that are asked for, in float32 or better."""
         masked = batch.masked
         assert masked is not None
-        read, ids = (torch.from_numpy(one).to(place.device).long() for one in (masked.read, batch.ids))
-        blanks, asked = (torch.from_numpy(one).to(place.device) for one in (masked.blanks, masked.asked))
+        read, ids = (torch.from_numpy(one).to(place.device).long() for one in (masked.input_ids, batch.ids))
+        blanks, asked = (torch.from_numpy(one).to(place.device) for one in (masked.masked, masked.targets))
         real = torch.arange(ids.shape[1], device=place.device) < torch.from_numpy(batch.lengths).to(place.device)[:, None]
         with place.autocast():
             positions = asked.flatten().nonzero().squeeze(1)

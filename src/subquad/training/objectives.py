@@ -19,7 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from subquad.data import Batch, Batches, Codec, Corpus, Reader, Span, Subwords, open_reader, open_tokenizer
+from subquad.data.batches import Batch, Batches
+from subquad.data.corpus import Corpus
+from subquad.data.subwords import Reader, Subwords, open_reader
+from subquad.data.tokenizer import Codec, open_tokenizer
+from subquad.data.windows import Span
 from subquad.metrics import score_answers
 from subquad.models.base import CausalModel, Model
 from subquad.training.config import DataConfig, TrainConfig

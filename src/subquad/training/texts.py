@@ -9,8 +9,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from subquad.data import Batch, Ids, Labelled, Pairs, Reader, text_ids, whole_span
+from subquad.data.batches import Batch
+from subquad.data.labelled import Labelled
+from subquad.data.pairs import Pairs
 from subquad.data.shuffle import Integers, Order
+from subquad.data.subwords import Reader, text_ids
+from subquad.data.windows import Ids, whole_span
 from subquad.training.config import DataConfig, TrainConfig
 from subquad.training.objectives import Objective, settled_tokenizer
 

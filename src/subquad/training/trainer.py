@@ -20,7 +20,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from subquad import run_folder
-from subquad.data import Batch
+from subquad.data.batches import Batch
 from subquad.errors import RunError
 from subquad.system import Content
 from subquad.training.checkpoints import Counters, last_good, newest_state, restore_state, resume_command, save_state
