@@ -1,6 +1,6 @@
 """The command line, ``subquad VERB``: one file here for each verb, imported, and torch with it, only when it runs.
 
-Exit status: 0, or 1 when the run failed, 2 when the request was wrong, 130 when interrupted, 141 when the reader of our output left.
+Exit status: 0; 1 if the run failed, 2 if the request was wrong, 130 if interrupted, 141 if the reader of stdout left.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         status = _run_verb(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
-    except SystemExit as left:
-        status = left.code if isinstance(left.code, int) else 0 if left.code is None else _complain(str(left.code), FAILED)
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 0 if end.code is None else _complain(str(end.code), FAILED)
     except KeyboardInterrupt:
         status = INTERRUPTED
     except BrokenPipeError:
@@ -77,9 +77,9 @@ def _help() -> str:
     verbs = "\n".join(f"  {name:{width}}  {what}" for name, what in VERBS.items())
     return (
         "usage: subquad VERB ...\n\n"
-        "Sequence models on bytes: train them on any file, then generate and score.\n\n"
+        "Sequence models on bytes: train them on any files, then generate, score, embed and classify.\n\n"
         f"{verbs}\n\n"
-        "subquad VERB --help shows a verb's options with an example; subquad --version the version."
+        "subquad VERB --help shows the options of a verb, with an example; subquad --version the version."
     )
 
 
@@ -96,6 +96,6 @@ def _complain(message: str, status: int) -> int:
 
 
 def _silence_stdout() -> None:
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, sys.stdout.fileno())
+    os.close(devnull)

@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> None:
 
     examples = api.read_texts(request.files, run, given(request, "text", "table"))
     model = api.load(run, request.device)
-    vectors = api.embed(model, [example.text for _, example in examples], truncate=request.truncate).float().cpu().numpy()
+    vectors = api.embed(model, [example.text for _, example in examples], truncate=request.truncate).float().numpy()
     with replacing(Path(request.out)) as file:
         np.save(file, vectors)
     if request.json:
