@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from subquad.inference import generate, stream
-from subquad.inference.generate import _Plan, _Writer
+from subquad.inference.generate import _Decoder, _Options
 from subquad.inference.sampling import Sampling, draw
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ WAYS: list[dict[str, Any]] = [
 ]
 
 
-def byte_by_byte(model: Any, prompt: bytes, max_bytes: int, how: Sampling, seed: int = 0) -> bytes:
+def byte_by_byte(model: Any, prompt: bytes, max_bytes: int, sampling: Sampling, seed: int = 0) -> bytes:
     """The policy said slowly: whenever a row is full its oldest half goes, and forward reads the rest as a new start."""
     window: list[int] = []
     seen = np.zeros((1, 256), dtype=np.bool_)
@@ -44,7 +44,7 @@ def byte_by_byte(model: Any, prompt: bytes, max_bytes: int, how: Sampling, seed:
         else:
             with torch.no_grad():
                 logits = model(torch.tensor([[*window, 0]]))[:, len(window)]
-            byte = draw(logits, how, [generator], seen)[0]
+            byte = draw(logits, sampling, [generator], seen)[0]
             out.append(byte)
         window.append(byte)
         seen[0, byte] = True
@@ -74,13 +74,13 @@ def test_contexts_that_do_not_divide_evenly(recurrences: type[Recurrence], conte
 
 @pytest.mark.parametrize(("context", "patch"), [(16, 4), (16, 1), (7, 1), (12, 4), (10, 4), (8, 8)])
 def test_a_long_prompt_is_cut_as_if_fed_byte_by_byte(recurrences: type[Recurrence], context: int, patch: int) -> None:
-    writer = _Writer(recurrences(context, patch), [b""], 0, _Plan(Sampling(), 1, (), False, "slide"))
+    decoder = _Decoder(recurrences(context, patch), [b""], 0, _Options(Sampling(), 1, (), False, "slide"))
     held, dropped = 0, 0
     for length in range(200):
-        assert writer._excess(length) == dropped + (writer._excess(held) if held == context else 0)
+        assert decoder._num_dropped(length) == dropped + (decoder._num_dropped(held) if held == context else 0)
         if held == context:
-            dropped += writer._excess(held)
-            held -= writer._excess(context)
+            dropped += decoder._num_dropped(held)
+            held -= decoder._num_dropped(context)
         held += 1
 
 

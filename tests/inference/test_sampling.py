@@ -17,8 +17,8 @@ PROBS = torch.tensor([[0.05, 0.4, 0.1, 0.25, 0.2]], dtype=torch.float64)
 LOGITS = PROBS.log()
 
 
-def support(how: Sampling, logits: Tensor = LOGITS) -> list[int]:
-    return [int(index) for index in probabilities(logits, how)[0].nonzero()[0]]
+def support(sampling: Sampling, logits: Tensor = LOGITS) -> list[int]:
+    return [int(index) for index in probabilities(logits, sampling)[0].nonzero()[0]]
 
 
 def generators(seed: int, rows: int = 1) -> list[torch.Generator]:
@@ -97,9 +97,9 @@ def test_only_allowed_ids_count_before_the_filters() -> None:
 
 def test_a_row_draws_what_it_draws_alone() -> None:
     logits = torch.randn(5, 256, generator=torch.Generator().manual_seed(1))
-    how = Sampling(temperature=0.9, top_p=0.9)
-    alone = [draw(row[None], how, generators(7))[0] for row in logits]
-    assert draw(logits, how, generators(7, 5)) == alone
+    sampling = Sampling(temperature=0.9, top_p=0.9)
+    alone = [draw(row[None], sampling, generators(7))[0] for row in logits]
+    assert draw(logits, sampling, generators(7, 5)) == alone
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

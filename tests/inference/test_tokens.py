@@ -18,7 +18,7 @@ from subquad.inference.checks import byte_model
 from subquad.inference.sampling import Sampling, draw
 from subquad.inference.utf8 import Utf8State, advance
 from subquad.inference.utf8 import allowed as allowed_bytes
-from subquad.inference.vocab import Alphabet
+from subquad.inference.vocab import Vocab
 
 if TYPE_CHECKING:
     from tests.inference.conftest import Recurrence
@@ -92,7 +92,7 @@ def test_edges_of_scoring(model: Any, tmp_path: Path) -> None:
         score(model, TEXT + b"\xe6")
 
 
-def token_by_token(model: Any, tokenizer: Tokenizer, prompt: bytes, max_bytes: int, how: Sampling, seed: int) -> bytes:
+def token_by_token(model: Any, tokenizer: Tokenizer, prompt: bytes, max_bytes: int, sampling: Sampling, seed: int) -> bytes:
     """The slow twin: a forward pass for every token, the context's oldest half dropped when it is full."""
     held, written = tokenizer.encode(prompt).tolist(), b""
     seen, may = np.zeros((1, 304), np.bool_), np.arange(304)[None] < 300
@@ -103,7 +103,7 @@ def token_by_token(model: Any, tokenizer: Tokenizer, prompt: bytes, max_bytes: i
             del held[:12]
         with torch.no_grad():
             logits = model(torch.tensor([[*held, 0]]))[:, -1]
-        (one,) = draw(logits, how, [generator], seen if how.repetition_penalty else None, may)
+        (one,) = draw(logits, sampling, [generator], seen if sampling.repetition_penalty else None, may)
         held.append(one)
         seen[0, one] = True
         written += tokenizer.pieces[one]
@@ -147,20 +147,20 @@ def test_utf8_of_tokens(model: Any) -> None:
 
 
 def test_the_tokens_that_keep_a_text_valid(tokenizer: Tokenizer) -> None:
-    alphabet = Alphabet(304, tokenizer)
-    writing = alphabet.writing()
-    assert writing is not None and writing.tolist() == [True] * 300 + [False] * 4
-    assert Alphabet(300, tokenizer).writing() is None and Alphabet(256, None).writing() is None
+    vocab = Vocab(304, tokenizer)
+    nonempty = vocab.nonempty()
+    assert nonempty is not None and nonempty.tolist() == [True] * 300 + [False] * 4
+    assert Vocab(300, tokenizer).nonempty() is None and Vocab(256, None).nonempty() is None
     singles = [tokenizer.pieces.index(bytes([byte])) for byte in range(256)]
     following = advance(Utf8State(), 0xE6)
     assert following is not None
     for state in (Utf8State(), following):
         for left in (1, 2, 3, 4, 9):
-            mask = alphabet.keeping_utf8(state, left)
+            mask = vocab.valid_utf8(state, left)
             assert np.array_equal(mask[singles], allowed_bytes(state, left)) and not mask[300:].any()
-            assert np.array_equal(Alphabet(256, None).keeping_utf8(state, left), allowed_bytes(state, left))
+            assert np.array_equal(Vocab(256, None).valid_utf8(state, left), allowed_bytes(state, left))
     words = [one for one in range(300) if tokenizer.pieces[one] in (b" was", b" the", b"it")]
-    assert words and alphabet.keeping_utf8(Utf8State(), 4)[words].all() and not alphabet.keeping_utf8(following, 9)[words].any()
+    assert words and vocab.valid_utf8(Utf8State(), 4)[words].all() and not vocab.valid_utf8(following, 9)[words].any()
 
 
 def test_wrong_prompts_are_refused_at_the_call(model: Any) -> None:

@@ -1,4 +1,4 @@
-"""How many answers of a task a model knows: at each one the likeliest byte, given all that truly comes before it."""
+"""The accuracy of a model on a task: at each answer its likeliest id, given all that truly comes before it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from subquad.data.batches import Batches
 from subquad.data.corpus import Corpus
 from subquad.data.synthetic import Task
 from subquad.data.windows import Span
-from subquad.inference.checks import byte_model, evaluating
+from subquad.inference.checks import byte_model, device_of, evaluating
 from subquad.metrics import score_answers
 
 _BATCH_LOGITS = 1 << 23
@@ -21,7 +21,7 @@ _BATCH_LOGITS = 1 << 23
 
 @dataclass(frozen=True)
 class Answers:
-    """``accuracy`` is the share of ``count`` answers that are right, ``bits`` what one costs on average."""
+    """``accuracy`` is the share of ``count`` answers that are predicted, ``bits`` the mean loss of an answer in bits."""
 
     accuracy: float
     bits: float
@@ -29,9 +29,9 @@ class Answers:
 
 
 def answer(model: nn.Module, task: str) -> Answers:
-    """Judges a model on all examples of a task, such as ``synthetic:recall,length=256,seed=1``.
+    """Evaluates a model on all examples of a task, such as ``synthetic:recall,length=256,seed=1``.
 
-    Raises ``ValueError`` for what is no task, a model that is not one of bytes, and examples that exceed its context.
+    Raises ``ValueError`` for what is not a task, a model that is not one of bytes, and examples that exceed its context.
     """
     corpus = Corpus.open([task])
     if corpus.task is None:
@@ -41,18 +41,17 @@ def answer(model: nn.Module, task: str) -> Answers:
 
 def answer_spans(model: nn.Module, spans: Sequence[Span], task: Task) -> Answers:
     """The same on some of its examples."""
-    causal = byte_model(model)
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    if task.size > causal.config.max_len:
-        raise ValueError(f"an example has {task.size} bytes and the model a context of {causal.config.max_len}: take a smaller length")
-    batch = Batches(spans, task.size, seed=0).in_order()
-    size = max(1, _BATCH_LOGITS // (task.size * causal.config.vocab))
-    nats, right, count = 0.0, 0, 0
+    config = byte_model(model).config
+    if task.size > config.max_len:
+        raise ValueError(f"an example has {task.size} bytes and the model a context of {config.max_len}: take a smaller length")
+    examples = Batches(spans, task.size, seed=0).in_order()
+    size, modules, device = max(1, _BATCH_LOGITS // (task.size * config.vocab)), list(model.modules()), device_of(model)
+    loss, correct, count = 0.0, 0, 0
     for first in range(0, len(spans), size):
-        part = batch.rows(first, first + size)
-        assert part.answers is not None
-        ids, answers = (torch.from_numpy(array).to(device) for array in (part.ids, part.answers))
-        with evaluating(list(model.modules())):
-            found, hits = score_answers(causal(ids.long()), ids.long(), answers, task.slack)
-        nats, right, count = nats + found, right + hits, count + int(part.answers.sum())
-    return Answers(right / count, nats / count / math.log(2), count)
+        batch = examples.rows(first, first + size)
+        assert batch.answers is not None
+        ids, answers = torch.from_numpy(batch.ids).to(device).long(), torch.from_numpy(batch.answers).to(device)  # (B, T)
+        with evaluating(modules):
+            batch_loss, batch_correct = score_answers(model(ids), ids, answers, task.slack)
+        loss, correct, count = loss + batch_loss, correct + batch_correct, count + int(batch.answers.sum())
+    return Answers(correct / count, loss / count / math.log(2), count)

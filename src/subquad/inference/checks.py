@@ -15,7 +15,7 @@ BYTES = 256
 
 
 def byte_model(model: nn.Module) -> CausalModel:
-    """The model, if it is a causal model on bytes; what wraps one (``torch.compile``) passes too.
+    """The causal model on bytes inside of any wrappers (``torch.compile``, DDP).
 
     Raises ``ValueError`` for a model that cannot decode and for one whose ids are not bytes.
     """
@@ -26,14 +26,16 @@ def byte_model(model: nn.Module) -> CausalModel:
 
 
 def text_model(model: nn.Module) -> tuple[CausalModel, TokenCodec | None]:
-    """A causal model and its tokenizer, None where its ids are bytes.
+    """The causal model inside of any wrappers, and its tokenizer, None where its ids are bytes.
+
+    States are made by it; a forward pass goes through the wrapper, so that what was compiled runs.
 
     Raises ``ValueError`` for a model that cannot decode and for a token model without its tokenizer.
     """
     model = unwrap(model)
     if isinstance(model, Encoder):
         raise ValueError(
-            "an encoder guesses what is hidden and says nothing of what comes next, so it neither generates nor scores: "
+            "an encoder predicts masked positions, not what comes next, so it neither generates nor scores: "
             "use it with subquad embed, fine-tune it with subquad train classifier, or take a causal model"
         )
     causal = causal_model(model, "generating or scoring")
@@ -46,9 +48,18 @@ def text_model(model: nn.Module) -> tuple[CausalModel, TokenCodec | None]:
     return causal, tokenizer
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """Where the parameters of a model are; the CPU for one without any."""
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+
 @contextmanager
 def evaluating(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """Inference mode with these modules in evaluation mode; each gets its own mode back."""
+    """Inference mode with these modules in evaluation mode; each gets its own mode back.
+
+    A module in training mode is switched in place, for all threads: those that share a model call ``model.eval()`` first, which is then
+    left alone.
+    """
     training = [module for module in modules if module.training]
     for module in training:
         module.training = False

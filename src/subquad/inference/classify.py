@@ -32,23 +32,21 @@ def classify(model: nn.Module, texts: Sequence[bytes | str], *, truncate: bool =
     ``truncate`` reads only the beginning of a text that exceeds the context. Raises ``ValueError`` for such a text without it, for a text
     that is not in a list, for a model that does not classify, and for a token model without its tokenizer.
     """
-    classifier = _classifier(model)
-    if is_regression(classifier):
-        raise ValueError("this model estimates numbers and knows no classes: use estimate")
-    classes = classifier.config.classes
-    found = []
-    for one in _outputs(classifier, texts, truncate):
-        probabilities = one.softmax(0).tolist()
-        found.append(Classified(classes[int(one.argmax())], dict(zip(classes, probabilities, strict=True))))
-    return found
+    classes = _classifier(model).config.classes
+    if is_regression(model):
+        raise ValueError("this model estimates a number of each text and has no classes: use regress")
+    results = []
+    for logits in _outputs(model, texts, truncate):
+        probabilities = dict(zip(classes, logits.softmax(0).tolist(), strict=True))
+        results.append(Classified(classes[int(logits.argmax())], probabilities))
+    return results
 
 
 def regress(model: nn.Module, texts: Sequence[bytes | str], *, truncate: bool = False) -> list[float]:
     """The number of each text, from a classifier that estimates numbers; otherwise as ``classify``."""
-    classifier = _classifier(model)
-    if not is_regression(classifier):
-        raise ValueError("this model knows classes and estimates no numbers: use classify")
-    return [one.item() for one in _outputs(classifier, texts, truncate)]
+    if not is_regression(model):
+        raise ValueError("this model has classes and does not estimate numbers: use classify")
+    return [number.item() for number in _outputs(model, texts, truncate)]
 
 
 def is_regression(model: nn.Module) -> bool:
@@ -60,18 +58,19 @@ def _classifier(model: nn.Module) -> Classifier:
     return expect_model(model, Classifier, "a classifier is needed here, got {}: train one with subquad train classifier --init RUN")
 
 
-def _outputs(classifier: Classifier, texts: Sequence[bytes | str], truncate: bool) -> list[Tensor]:
-    """Of each text its logits (C,) or its number (), in double precision on the CPU."""
+def _outputs(model: nn.Module, texts: Sequence[bytes | str], truncate: bool) -> list[Tensor]:
+    """The logits (C,) of each text, or its number (), in double precision on the CPU."""
+    classifier = _classifier(model)
     rows = text_rows(classifier, texts, truncate)
-    found: list[Tensor] = [torch.empty(0)] * len(rows)
-    modules, device = list(classifier.modules()), classifier.head.weight.device
+    outputs: list[Tensor] = [torch.empty(0)] * len(rows)
+    modules, device = list(model.modules()), classifier.head.weight.device
     encoder = classifier.backbone if isinstance(classifier.backbone, Encoder) else None
-    for places, ids, lengths, spectra in prepared_batches(encoder, rows):
+    for indices, ids, lengths, spectra in prepared_batches(encoder, rows):
         with evaluating(modules):
-            outputs = classifier(ids.to(device), lengths, spectra).double().cpu()
-        for place, one in zip(places, outputs, strict=True):
-            found[place] = one
-    return found
+            batch = model(ids.to(device), lengths, spectra).double().cpu()  # (B, C) or (B,)
+        for index, output in zip(indices, batch, strict=True):
+            outputs[index] = output
+    return outputs
 
 
 def classification_metrics(results: Sequence[Classified], labels: Sequence[str | None]) -> dict[str, float] | None:

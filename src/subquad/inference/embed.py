@@ -15,6 +15,7 @@ from subquad.inference.texts import prepared_batches, text_rows
 from subquad.models.base import expect_model
 from subquad.models.encoder import Encoder
 from subquad.ops.autocast import at_least_float32
+from subquad.ops.ragged import length_mask
 
 
 def embed(model: nn.Module, texts: Sequence[bytes | str], *, truncate: bool = False) -> Tensor:
@@ -25,14 +26,12 @@ def embed(model: nn.Module, texts: Sequence[bytes | str], *, truncate: bool = Fa
     """
     encoder = expect_model(model, Encoder, "an encoder is needed to embed texts, got {}: convert or train one, such as m2-bert-80m")
     rows = text_rows(encoder, texts, truncate)
-    if empty := [place for place, row in enumerate(rows) if not len(row)]:
+    if empty := [index for index, row in enumerate(rows) if not len(row)]:
         raise ValueError(f"text {empty[0]} is empty, so it has no embedding: leave it out")
-    weight = encoder.embedding.weight
-    found = torch.empty(len(rows), encoder.config.width, dtype=at_least_float32(weight.dtype))
-    modules = list(encoder.modules())
-    for places, ids, lengths, spectra in prepared_batches(encoder, rows):
-        mask = torch.arange(ids.shape[1]) < torch.tensor(lengths).unsqueeze(1)
+    weight, modules = encoder.embedding.weight, list(model.modules())
+    embeddings = torch.empty(len(rows), encoder.config.width, dtype=at_least_float32(weight.dtype))
+    for indices, ids, lengths, spectra in prepared_batches(encoder, rows):
+        mask = length_mask(lengths, ids.shape[1], weight.device)  # (B, T)
         with evaluating(modules):
-            vectors = encoder(ids.to(weight.device), mask.to(weight.device), spectra=spectra, output="embedding")
-        found[places] = vectors.to(found)
-    return found
+            embeddings[indices] = model(ids.to(weight.device), mask, spectra=spectra, output="embedding").to(embeddings)
+    return embeddings

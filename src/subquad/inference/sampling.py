@@ -51,53 +51,53 @@ class Sampling:
             raise ValueError(f"repetition_penalty must be a positive number (1 is none), got {self.repetition_penalty}")
 
 
-def probabilities(logits: Tensor, how: Sampling, seen: Mask | None = None, allowed: Mask | None = None) -> npt.NDArray[np.float64]:
-    """What is drawn from: ``(B, V)`` float64, each row in proportion to the probabilities (it need not sum to 1).
+def probabilities(logits: Tensor, sampling: Sampling, seen: Mask | None = None, allowed: Mask | None = None) -> npt.NDArray[np.float64]:
+    """Weights ``(B, V)`` in float64, each row in proportion to the probabilities of its ids (it need not sum to 1).
 
     ``logits (B, V)``; ``seen (B, V)`` marks ids that the penalty acts on; ``allowed (B, V)`` those that may be drawn.
     Raises ``RunError`` where no finite logit is left.
     """
     scores = logits.detach().cpu().double().numpy()
-    if seen is not None and how.repetition_penalty is not None:
-        scores = np.where(seen, np.where(scores < 0, scores * how.repetition_penalty, scores / how.repetition_penalty), scores)
+    if seen is not None and sampling.repetition_penalty is not None:
+        scores = np.where(seen, np.where(scores < 0, scores * sampling.repetition_penalty, scores / sampling.repetition_penalty), scores)
     if allowed is not None:
         scores = np.where(allowed, scores, -np.inf)
     peak = scores.max(-1, keepdims=True)
     if not np.isfinite(peak).all():
         raise RunError("the model's logits are not finite: its weights are damaged or its training diverged, use another checkpoint")
-    if how.temperature == 0:
+    if sampling.temperature == 0:
         return np.where(np.arange(scores.shape[-1]) == scores.argmax(-1, keepdims=True), 1.0, 0.0)
     with np.errstate(over="ignore"):  # a temperature near 0 sends all but the peak to -inf, as it should
-        return _filter(np.exp((scores - peak) / how.temperature), how)
+        return _filter(np.exp((scores - peak) / sampling.temperature), sampling)
 
 
 def draw(
-    logits: Tensor, how: Sampling, generators: Sequence[torch.Generator], seen: Mask | None = None, allowed: Mask | None = None
+    logits: Tensor, sampling: Sampling, generators: Sequence[torch.Generator], seen: Mask | None = None, allowed: Mask | None = None
 ) -> list[int]:
     """One id per row: the inverse of the cumulative distribution at one uniform float64 number of that row's generator.
 
     Arguments and errors as in :func:`probabilities`; ``generators`` holds one CPU generator per row.
     """
-    cumulative = probabilities(logits, how, seen, allowed).cumsum(-1)
+    cumulative = probabilities(logits, sampling, seen, allowed).cumsum(-1)
     uniform = [torch.rand((), generator=generator, dtype=torch.float64).item() for generator in generators]
     total = cumulative[:, -1]
     # Rounding can lift uniform * total to the total itself, which lies beyond the last id: the largest number below it does not.
     target = np.minimum(uniform * total, np.nextafter(total, 0))
-    return [int(row.searchsorted(at, side="right")) for row, at in zip(cumulative, target, strict=True)]
+    return [int(row.searchsorted(value, side="right")) for row, value in zip(cumulative, target, strict=True)]
 
 
-def _filter(weights: npt.NDArray[np.float64], how: Sampling) -> npt.NDArray[np.float64]:
-    if how.top_k is None and how.top_p is None and how.min_p is None:
+def _filter(weights: npt.NDArray[np.float64], sampling: Sampling) -> npt.NDArray[np.float64]:
+    if sampling.top_k is None and sampling.top_p is None and sampling.min_p is None:
         return weights
     order = np.argsort(-weights, axis=-1, kind="stable")
     ranked = np.take_along_axis(weights, order, -1)
-    if how.top_k is not None:
-        ranked[:, how.top_k :] = 0
-    if how.top_p is not None and how.top_p < 1:
-        through = ranked.cumsum(-1)
-        ranked[:, 1:][through[:, :-1] >= how.top_p * through[:, -1:]] = 0
-    if how.min_p is not None:
-        ranked[ranked < how.min_p * ranked[:, :1]] = 0
-    kept = np.empty_like(ranked)
-    np.put_along_axis(kept, order, ranked, -1)
-    return kept
+    if sampling.top_k is not None:
+        ranked[:, sampling.top_k :] = 0
+    if sampling.top_p is not None and sampling.top_p < 1:
+        cumulative = ranked.cumsum(-1)
+        ranked[:, 1:][cumulative[:, :-1] >= sampling.top_p * cumulative[:, -1:]] = 0
+    if sampling.min_p is not None:
+        ranked[ranked < sampling.min_p * ranked[:, :1]] = 0
+    filtered = np.empty_like(ranked)
+    np.put_along_axis(filtered, order, ranked, -1)
+    return filtered

@@ -24,11 +24,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn import functional
 
 from subquad.errors import RunError
-from subquad.inference.checks import evaluating, text_model
+from subquad.inference.checks import device_of, evaluating, text_model
+from subquad.inference.vocab import Vocab
 
 Progress = Callable[[int, int], None]
 
@@ -74,10 +75,10 @@ class Score:
 
 def total(scores: Iterable[Score]) -> Score:
     """Several scores as one, its words None unless all of them are text."""
-    each = list(scores)
-    words = [score.words for score in each if score.words is not None]
-    bits = np.concatenate([np.empty(0, np.float32), *(score.bits for score in each)])
-    return Score(bits, sum(score.seconds for score in each), sum(words) if len(words) == len(each) else None)
+    scores = list(scores)
+    words = [score.words for score in scores if score.words is not None]
+    bits = np.concatenate([np.empty(0, np.float32), *(score.bits for score in scores)])
+    return Score(bits, sum(score.seconds for score in scores), sum(words) if len(words) == len(scores) else None)
 
 
 def score(
@@ -116,48 +117,66 @@ def score_files(
     return ((path, windows.score(data, progress)) for path, data in opened)
 
 
+def conditional_bits(model: nn.Module, prompt: bytes, continuation: bytes) -> float:
+    """Bits, ``-log2`` of the probability that the model writes ``continuation`` after ``prompt`` when it is given the prompt as such.
+
+    A token model reads the two apart, as a user's prompt and its answer are, so the same text divided elsewhere may cost something else;
+    a byte model pays the same wherever it is divided. Raises ``ValueError`` where both together exceed the context.
+    """
+    if not continuation:
+        return 0.0
+    causal, tokenizer = text_model(model)
+    vocab = Vocab(causal.config.vocab, tokenizer)
+    context, target = vocab.encode(prompt), vocab.encode(continuation)
+    ids = torch.tensor([context + target], dtype=torch.long, device=device_of(model))  # (1, T)
+    with evaluating(list(model.modules())):
+        logits = model(ids)[0, len(context) :]
+        nats = F.cross_entropy(logits.double(), ids[0, len(context) :], reduction="sum").item()
+    return nats / math.log(2)
+
+
 class _Windows:
-    """A model and how it walks over data."""
+    """A model and how it walks over data. ``forward`` is the model as it was given, compiled perhaps."""
 
     def __init__(self, model: nn.Module, overlap: int, sliding: bool, strided: bool, batch: int | None) -> None:
-        self.model, self.tokenizer = text_model(model)
+        self.forward = model
+        causal, self.tokenizer = text_model(model)
         unit = "bytes" if self.tokenizer is None else "tokens"
-        self.modules = list(model.modules())
-        self.device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-        self.length = self.model.config.max_len
+        self.modules, self.device = list(model.modules()), device_of(model)
+        self.length, self.patch_size = causal.config.max_len, causal.patch_size
         if sliding and overlap:
             raise ValueError(f"sliding is an overlap of half a window ({self.length // 2} {unit}), got overlap={overlap} as well: give one")
         if not 0 <= overlap < self.length:
             raise ValueError(f"overlap must be from 0 to {self.length - 1}, less than the context of {self.length} {unit}, got {overlap}")
         if batch is not None and batch < 1:
             raise ValueError(f"batch must be at least 1 window, got {batch}")
-        if strided and self.model.patch_size == 1:
+        if strided and self.patch_size == 1:
             raise ValueError(f"strided needs a model with patches of 2 {unit} or more, got one without patches: leave it out")
         self.overlap = self.length // 2 if sliding else overlap
-        self.half = self.model.patch_size // 2 if strided else 0
-        self.batch = batch or max(1, _BATCH_LOGITS // (self.length * self.model.config.vocab))
+        self.half = self.patch_size // 2 if strided else 0
+        self.batch = batch or max(1, _BATCH_LOGITS // (self.length * causal.config.vocab))
 
     def score(self, data: npt.NDArray[np.uint8], progress: Progress | None) -> Score:
-        began = time.perf_counter()
+        start = time.perf_counter()
         if self.tokenizer is None:
-            bits = self._walk(data, progress)
+            bits = self._score_ids(data, progress)
         else:
             ids = self.tokenizer.encode(data.tobytes())
             bits = np.zeros(data.size, dtype=np.float32)
-            bits[self.tokenizer.byte_lengths[ids].cumsum() - 1] = self._walk(ids, progress)
-        return Score(bits, time.perf_counter() - began, _count_words(data))
+            bits[self.tokenizer.byte_lengths[ids].cumsum() - 1] = self._score_ids(ids, progress)
+        return Score(bits, time.perf_counter() - start, _count_words(data))
 
-    def _walk(self, data: npt.NDArray[np.integer[Any]], progress: Progress | None) -> npt.NDArray[np.float32]:
+    def _score_ids(self, data: npt.NDArray[np.integer[Any]], progress: Progress | None) -> npt.NDArray[np.float32]:
         """Bits of every id, ``(n,)``."""
         bits = np.empty(data.size, dtype=np.float32)
         for starts in self._batches(data.size):
             length = min(self.length, data.size - starts[0])
-            ids = torch.from_numpy(np.stack([data[start : start + length] for start in starts]))
+            ids = torch.from_numpy(np.stack([data[start : start + length] for start in starts]))  # (B, T)
             with evaluating(self.modules):
-                found = self._pass(ids.to(self.device, torch.int64)).cpu().numpy()
-            for start, row in zip(starts, found, strict=True):
-                known = self.overlap if start else 0
-                bits[start + known : start + length] = row[known:]
+                rows = self._pass(ids.to(self.device, torch.int64)).cpu().numpy()
+            for start, row in zip(starts, rows, strict=True):
+                context = self.overlap if start else 0
+                bits[start + context : start + length] = row[context:]
             if progress is not None:
                 progress(starts[-1] + length, data.size)
         return bits
@@ -176,15 +195,15 @@ class _Windows:
         """Bits ``(B, T)`` of whole windows, in two passes where strided."""
         bits = self._bits(ids)
         if self.half and ids.shape[1] > self.half:
-            late = torch.arange(self.half, ids.shape[1], device=ids.device) % self.model.patch_size >= self.half
+            late = torch.arange(self.half, ids.shape[1], device=ids.device) % self.patch_size >= self.half
             bits[:, self.half :] = torch.where(late, self._bits(ids[:, self.half :]), bits[:, self.half :])
         return bits
 
     def _bits(self, ids: Tensor) -> Tensor:
-        logits = self.model(ids)
+        logits = self.forward(ids)  # (B, T, V)
         if logits.dtype != torch.float64:
             logits = logits.float()
-        nats = functional.cross_entropy(logits.flatten(0, 1), ids.flatten(), reduction="none")
+        nats = F.cross_entropy(logits.flatten(0, 1), ids.flatten(), reduction="none")
         if nats.isnan().any():
             raise RunError("the model's logits are not numbers: its weights are damaged or its training diverged, use another checkpoint")
         return (nats / math.log(2)).view_as(ids)

@@ -49,15 +49,15 @@ def model_ids(model: Model, text: bytes | str, truncate: bool) -> Row:
 
 
 def batches(rows: Sequence[Row], encoder: Encoder | None = None) -> Iterator[tuple[list[int], Tensor, list[int]]]:
-    """The places of texts in order of their lengths, as many at a time as a batch has room for, with their ids (B, n), padded with 0 to the
-    longest, and their lengths. An ``encoder`` says how long texts are when it embeds them."""
+    """The indices of texts in order of their lengths, as many at a time as a batch has room for, with their ids (B, n), padded with 0 to
+    the longest, and their lengths. An ``encoder`` says how long texts are when it embeds them."""
     sizes = [len(row) for row in rows]
-    for places in _groups(sizes if encoder is None else [encoder.padded_length(size) for size in sizes]):
-        lengths = [sizes[place] for place in places]
-        ids = torch.zeros(len(places), max(lengths), dtype=torch.int64)
-        for row, place in zip(ids, places, strict=True):
-            row[: sizes[place]] = torch.from_numpy(rows[place].astype(np.int64))
-        yield places, ids, lengths
+    for indices in _groups(sizes if encoder is None else [encoder.padded_length(size) for size in sizes]):
+        lengths = [sizes[index] for index in indices]
+        ids = torch.zeros(len(indices), max(lengths), dtype=torch.int64)
+        for row, index in zip(ids, indices, strict=True):
+            row[: sizes[index]] = torch.from_numpy(rows[index].astype(np.int64))
+        yield indices, ids, lengths
 
 
 def prepared_batches(encoder: Encoder | None, rows: Sequence[Row]) -> Iterator[tuple[list[int], Tensor, list[int], Spectra | None]]:
@@ -65,24 +65,24 @@ def prepared_batches(encoder: Encoder | None, rows: Sequence[Row]) -> Iterator[t
 
     It is prepared once for a length and all up to a quarter more.
     """
-    found = list(batches(rows, encoder))
-    reach = 0
+    each = list(batches(rows, encoder))
+    prepared_length = 0
     spectra: Spectra | None = None
-    for number, (places, ids, lengths) in enumerate(found):
-        if encoder is not None and (length := encoder.padded_length(ids.shape[1])) > reach:
-            following = (encoder.padded_length(other.shape[1]) for _, other, _ in found[number:])
-            reach = max(other for other in following if other <= NEAR * length)
+    for number, (indices, ids, lengths) in enumerate(each):
+        if encoder is not None and (length := encoder.padded_length(ids.shape[1])) > prepared_length:
+            following = (encoder.padded_length(later.shape[1]) for _, later, _ in each[number:])
+            prepared_length = max(later for later in following if later <= NEAR * length)
             with torch.inference_mode():
-                spectra = encoder.prepare(reach)
-        yield places, ids, lengths, spectra
+                spectra = encoder.prepare(prepared_length)
+        yield indices, ids, lengths, spectra
 
 
 def _groups(lengths: Sequence[int]) -> Iterator[list[int]]:
     group: list[int] = []
-    for place in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if group and (len(group) + 1) * (lengths[place] + 1) > BATCH_IDS:
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if group and (len(group) + 1) * (lengths[index] + 1) > BATCH_IDS:
             yield group
             group = []
-        group.append(place)
+        group.append(index)
     if group:
         yield group

@@ -43,18 +43,18 @@ def state_after(data: bytes) -> Utf8State:
     return state
 
 
-def allowed(state: Utf8State, left: int) -> npt.NDArray[np.bool_]:
-    """Mask ``(256,)`` of the bytes that may come next when ``left`` bytes, this one included, can still be written.
+def allowed(state: Utf8State, remaining: int) -> npt.NDArray[np.bool_]:
+    """Mask ``(256,)`` of the bytes that may come next when ``remaining`` bytes, this one included, can still be written.
 
     All false only where the open character needs more bytes than are left. The array is shared and read-only.
     """
-    return _allowed(state, min(left, LONGEST))
+    return _allowed(state, min(remaining, LONGEST))
 
 
 @cache
-def _allowed(state: Utf8State, left: int) -> npt.NDArray[np.bool_]:
+def _allowed(state: Utf8State, remaining: int) -> npt.NDArray[np.bool_]:
     after = [advance(state, byte) for byte in range(256)]
-    mask = np.array([following is not None and following.needed < left for following in after])
+    mask = np.array([following is not None and following.needed < remaining for following in after])
     mask.flags.writeable = False
     return mask
 
