@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from subquad.layers.attention import AttentionConfig
+from subquad.layers.linear_attention import LinearAttentionConfig
 from subquad.ops.attention import attend, causal_attention, causal_attention_direct, visible
 from subquad.ops.ragged import put_rows, take_rows
-from subquad.ops.rotary import STEPS, rotary_table, rotate, rotate_direct, run_table
+from subquad.ops.rotary import STEPS, RotarySteps, next_rotation, rotary_table, rotate, rotate_direct
 
 PATTERNS: list[dict[str, Any]] = [
     {},
@@ -91,14 +94,28 @@ def test_rotary_products_depend_on_the_distance_alone() -> None:
     torch.testing.assert_close(products[0], products[2], rtol=0, atol=1e-8)
 
 
-@pytest.mark.parametrize(("start", "count"), [(0, 1), (STEPS - 1, 1), (STEPS, 1), (5 * STEPS + 3, 1), (STEPS - 2, 5)])
-def test_kept_rotary_tables_are_those_of_their_positions_and_serve_training_after_decoding(start: int, count: int) -> None:
-    with torch.inference_mode():
-        kept = run_table(start, count, 8, 10_000.0, torch.float64, torch.device("cpu"))
-    for table, expected in zip(kept, rotary_table(torch.arange(start, start + count), 8, 10_000.0, torch.float64), strict=True):
-        assert torch.equal(table, expected)
-    x = torch.randn(count, 8, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.grad(rotate(x, *run_table(start, count, 8, 10_000.0, torch.float64, x.device)).sum(), x)[0].shape == x.shape
+def test_the_table_that_a_state_holds_is_that_of_its_positions() -> None:
+    steps: RotarySteps | None = None
+    runs = [([0], 1), ([1, 1], 1), ([STEPS - 1], 1), ([STEPS - 2], 5), ([STEPS], 1), ([3, 7], 2), ([5 * STEPS + 3], 1), ([2], 1)]
+    for starts, count in runs:
+        tables, steps = next_rotation(steps, starts, count, 8, 10_000.0, torch.float64, torch.device("cpu"))
+        positions = torch.tensor(starts if len(set(starts)) > 1 else starts[:1]).unsqueeze(1) + torch.arange(count)
+        expected = rotary_table(positions if len(set(starts)) > 1 else positions[0], 8, 10_000.0, torch.float64)
+        assert torch.equal(tables[0], expected[0]) and torch.equal(tables[1], expected[1])
+    assert steps is not None and steps.nbytes == 2 * STEPS * 8 * 8
+    tables, steps = next_rotation(steps, [2], 1, 8, 10_000.0, torch.float32, torch.device("cpu"))
+    assert tables[0].dtype == torch.float32
+
+
+@torch.no_grad()
+def test_a_trace_with_fake_tensors_leaves_nothing_behind() -> None:
+    """As ``torch.export`` runs a model: the real run after it computes real numbers."""
+    for config in (AttentionConfig(heads=2), LinearAttentionConfig(heads=2, rotary=True)):
+        mixer = config.build(8, 16)
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            mixer(torch.zeros(1, 16, 8))
+        assert type(mixer(torch.zeros(1, 16, 8))) is torch.Tensor
+        assert type(mixer.step(torch.zeros(1, 8), mixer.init_state(1, 16))) is torch.Tensor
 
 
 @pytest.mark.parametrize("starts", [[2, 2], [0, 3]])

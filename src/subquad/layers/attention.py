@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from subquad.layers.base import AttentionFlops, Mixer, MixerConfig, check_mask, check_width
 from subquad.ops.attention import attend, causal_attention, sees, two_sided_attention
 from subquad.ops.autocast import at_least_float32
-from subquad.ops.ragged import put_rows, run_index, take_rows
-from subquad.ops.rotary import rotary_table, rotate, run_table
+from subquad.ops.ragged import put_rows, take_rows
+from subquad.ops.rotary import RotarySteps, next_rotation, rotate
 from subquad.state import State
 
 
@@ -65,6 +65,7 @@ class KeyValues(State):
     lengths: list[int]
     block: int | None
     back: int
+    rotary: RotarySteps | None = None
 
     def base(self, position: int) -> int:
         """The position in slot 0 while ``position`` is the newest."""
@@ -156,7 +157,7 @@ class Attention(Mixer):
         if not together and state.block is not None and n > piece:  # keeps the masked form linear in n
             head = self.prefill(x[:, :piece], state, [min(count, piece) for count in counts])
             return torch.cat((head, self.prefill(x[:, piece:], state, [max(count - piece, 0) for count in counts])), 1)
-        q, k, v = self._project(x, starts)
+        q, k, v = self._project(x, starts, state)
         buffer, bases = state.append(torch.stack((k, v), 2).to(state.cache.dtype), counts)
         if together and n == 1:
             newest = starts[0]
@@ -169,22 +170,21 @@ class Attention(Mixer):
             y = self._masked(q, buffer, starts, bases)
         return self.out(y.flatten(2))
 
-    def _project(self, x: Tensor, starts: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+    def _project(self, x: Tensor, starts: Sequence[int], state: KeyValues | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Rotated queries, rotated keys and values of positions from ``starts`` on, each (B, n, H, d)."""
-        qkv = self.qkv(x).unflatten(-1, (3, self.config.heads, self.head_dim))
-        q, k = self._rotate(qkv[:, :, :2], starts).unbind(2)
+        qkv = self.qkv(x).unflatten(-1, (3, self.config.heads, self.head_dim))  # (B, n, 3, H, d)
+        q, k = self._rotate(qkv[:, :, :2], starts, state).unbind(2)
         return q, k, qkv[:, :, 2]
 
-    def _rotate(self, x: Tensor, starts: Sequence[int]) -> Tensor:
+    def _rotate(self, x: Tensor, starts: Sequence[int], state: KeyValues | None = None) -> Tensor:
         """Queries or keys of positions from ``starts`` on, (B, n, parts, H, d), with their positions."""
         if not self.rotary_dim:
             return x
-        dtype = at_least_float32(x.dtype)
-        if len(set(starts)) == 1:
-            cos, sin = run_table(starts[0], x.shape[1], self.rotary_dim, self.config.rotary_base, dtype, x.device)
-        else:
-            cos, sin = rotary_table(run_index(starts, x.shape[1], x.device), self.rotary_dim, self.config.rotary_base, dtype)
-        cos, sin = cos[..., None, None, :], sin[..., None, None, :]
+        steps, dtype = None if state is None else state.rotary, at_least_float32(x.dtype)
+        (cos, sin), steps = next_rotation(steps, starts, x.shape[1], self.rotary_dim, self.config.rotary_base, dtype, x.device)
+        if state is not None:
+            state.rotary = steps
+        cos, sin = cos[..., None, None, :], sin[..., None, None, :]  # (n, 1, 1, d) or (B, n, 1, 1, d)
         if self.rotary_dim == self.head_dim:
             return rotate(x, cos, sin)
         return torch.cat((rotate(x[..., : self.rotary_dim], cos, sin), x[..., self.rotary_dim :]), -1)

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from subquad.layers.base import AttentionFlops, Mixer, MixerConfig, check_mask, check_width
 from subquad.ops.autocast import at_least_float32
-from subquad.ops.linear_attention import CHUNK, Rotation, continue_linear_attention, linear_attention
-from subquad.ops.ragged import length_mask, run_index
-from subquad.ops.rotary import rotary_table, run_table
+from subquad.ops.linear_attention import CHUNK, continue_linear_attention, linear_attention
+from subquad.ops.ragged import length_mask
+from subquad.ops.rotary import RotarySteps, Rotation, next_rotation
 from subquad.state import State
 
 
@@ -40,9 +40,10 @@ class LinearAttentionConfig(MixerConfig):
 class RunningSums(State):
     """What the past comes down to, in float32 or better, and how many positions each row has taken."""
 
-    products: Tensor  # (B, H, d, d), sum of phi(k) v^T, with rotary positions of turned keys
+    products: Tensor  # (B, H, d, d), sum of phi(k) v^T, with rotary positions of rotated keys
     keys: Tensor  # (B, H, d), sum of phi(k)
     lengths: list[int]
+    rotary: RotarySteps | None = None
 
 
 class LinearAttention(Mixer):
@@ -66,7 +67,8 @@ class LinearAttention(Mixer):
         check_width(x, self.qkv.in_features)
         check_mask(x, mask)
         q, k, v = self._project(x)
-        y = linear_attention(q, k, v, rotation=self._rotation(x, [0]), mask=mask, chunk=self.config.chunk)
+        rotation, _ = self._rotation(x, [0], None)
+        y = linear_attention(q, k, v, rotation=rotation, mask=mask, chunk=self.config.chunk)
         y = self.out(y.flatten(2))
         return y if mask is None else y * mask.unsqueeze(-1)
 
@@ -84,9 +86,9 @@ class LinearAttention(Mixer):
         if min(counts, default=n) < n:
             mask = length_mask(counts, n, x.device)
         q, k, v = self._project(x)
-        sums, rotation = (state.products, state.keys), self._rotation(x, starts)
-        y, sums = continue_linear_attention(q, k, v, sums, rotation=rotation, mask=mask, chunk=self.config.chunk)
-        state.products, state.keys = sums
+        rotation, state.rotary = self._rotation(x, starts, state.rotary)
+        sums = (state.products, state.keys)
+        y, (state.products, state.keys) = continue_linear_attention(q, k, v, sums, rotation=rotation, mask=mask, chunk=self.config.chunk)
         state.lengths = [start + count for start, count in zip(starts, counts, strict=True)]
         return self.out(y.flatten(2))
 
@@ -95,11 +97,8 @@ class LinearAttention(Mixer):
         q, k, v = self.qkv(x).unflatten(-1, (3, self.config.heads, self.head_dim)).unbind(2)
         return q, k, v
 
-    def _rotation(self, x: Tensor, starts: Sequence[int]) -> Rotation | None:
-        """Tables of the positions from ``starts`` on, (n, d), or (B, n, d) where rows stand apart."""
+    def _rotation(self, x: Tensor, starts: Sequence[int], steps: RotarySteps | None) -> tuple[Rotation | None, RotarySteps | None]:
+        """See ``next_rotation``; of x (B, n, D) from ``starts`` on."""
         if not self.config.rotary:
-            return None
-        dtype, base = at_least_float32(x.dtype), self.config.rotary_base
-        if len(set(starts)) == 1:
-            return run_table(starts[0], x.shape[1], self.head_dim, base, dtype, x.device)
-        return rotary_table(run_index(starts, x.shape[1], x.device), self.head_dim, base, dtype)
+            return None, None
+        return next_rotation(steps, starts, x.shape[1], self.head_dim, self.config.rotary_base, at_least_float32(x.dtype), x.device)

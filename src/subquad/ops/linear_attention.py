@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from subquad.ops.autocast import at_least_float32, full_precision
-from subquad.ops.rotary import rotate
+from subquad.ops.rotary import Rotation, rotate
 
 CHUNK = 64
 # Inputs of phi are held between these, so that neither a product of two features nor the square of its inverse leaves float32.
@@ -25,7 +25,6 @@ LOWEST, HIGHEST = -20.0, 1e6
 SMALLEST = 1e-18  # below any sum of two features' products; stands in where nothing is seen
 
 Sums = tuple[Tensor, Tensor]  # S and z
-Rotation = tuple[Tensor, Tensor]  # cosines and signed sines of ``rotary_table``: (T, d) or (B, T, d)
 
 
 def linear_attention(
