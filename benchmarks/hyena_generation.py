@@ -20,7 +20,7 @@ from subquad.layers.hyena import HyenaConfig
 from subquad.layers.long_filter import ImplicitFilterConfig
 from subquad.layers.stack import StackConfig
 from subquad.models.language_model import LanguageModel, LanguageModelConfig
-from subquad.ops.online_conv import OnlineFilter, init_online_conv, step_online_conv
+from subquad.ops.online_conv import OnlineFilter, init_online_conv, prefill_online_conv
 
 DIM, DEPTH = 256, 2
 LENGTHS = (1024, 4096, 8192, 32_768, 65_536)
@@ -63,9 +63,9 @@ def layer_row(length: int) -> list[str]:
 
     def tiled() -> None:
         state = init_online_conv(filter_, 1)
-        u = torch.randn(1, DIM)
+        u = torch.randn(1, 1, DIM)
         for _ in range(length):
-            step_online_conv(u, state)
+            prefill_online_conv(u, state)
 
     steps = timed(tiled) / length
     inputs = torch.randn(1, DIM, length)

@@ -44,7 +44,7 @@ def main() -> None:
         "matrices.\n\n"
         + table(["rows", "L", *METHODS], full)
         + "\n\nA few taps, one row of 8,192 positions; direct sums are shifted ones.\n\n"
-        + table(["taps", "fft", "fft in blocks (overlap-add)", "direct"], few)
+        + table(["taps", "fft", "direct"], few)
         + "\n\nOther widths, one row.\n\n"
         + table(["channels", "L", *METHODS], [[str(width), *cells[1:]] for width, cells in zip(repeated(WIDTHS), wide, strict=True)])
         + "\n\nOther types of the input, one row; filters are in float32, or float64 with it.\n\n"
@@ -70,14 +70,11 @@ def full_row(rows: int, length: int, repeat: int, channels: int = CHANNELS, dtyp
 def few_row(taps: int, repeat: int) -> list[str]:
     """Filters much shorter than the input."""
     u, k = torch.randn(1, CHANNELS, 8192), torch.randn(CHANNELS, taps)
-    calls: dict[str, Callable[[], object]] = {
-        "fft": lambda: long_conv(u, k, method="fft"),
-        "blocks": lambda: long_conv(u, k, block=512 - taps + 1),
-    }
+    calls: dict[str, Callable[[], object]] = {"fft": lambda: long_conv(u, k, method="fft")}
     if taps <= 16:
         calls["direct"] = lambda: long_conv(u, k, method="direct")
     times = {name: median(taken) for name, taken in interleaved(calls, repeat).items()}
-    return [str(taps), *(marked(times, name) for name in ("fft", "blocks", "direct"))]
+    return [str(taps), *(marked(times, name) for name in ("fft", "direct"))]
 
 
 def marked(times: dict[str, float], name: str) -> str:

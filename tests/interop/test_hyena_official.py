@@ -97,7 +97,10 @@ def test_weights_go_back_as_they_came(name: str) -> None:
 def test_long_convolution(name: str) -> None:
     golden = Golden(name)
     inputs = {part: tensor.requires_grad_(part not in ("grad_y", "dropout_mask")) for part, tensor in golden.part("in").items()}
-    y = long_conv(inputs["u"], inputs["k"], inputs.get("k_rev"), inputs["D"], reverse_lag=0)
+    k, k_reverse = inputs["k"], inputs.get("k_rev")
+    if k_reverse is not None:  # the official reverse filter begins at u[t], so that lag 0 counts twice
+        k, k_reverse = k + F.pad(k_reverse[:, :1], (0, k.shape[1] - 1)), k_reverse[:, 1:]
+    y = long_conv(inputs["u"], k, k_reverse, inputs["D"])
     if "gelu" in golden.config["kind"]:
         y = F.gelu(y) * inputs["dropout_mask"].unsqueeze(-1)
     (y * inputs["grad_y"]).sum().backward()

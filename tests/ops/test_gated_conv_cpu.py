@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from subquad.ops import fft_conv
-from subquad.ops.gated_conv_cpu import Filter, conv_chain_composed, gated_conv
+from subquad.ops.gated_conv_cpu import Filter, gated_conv, gated_conv_composed
 from subquad.ops.long_conv import spectrum
 
 BATCH, DIM, LENGTH = 2, 5, 70
@@ -44,7 +44,7 @@ def test_values_and_gradients(gates: tuple[int, ...], filters: int, masked: bool
         p.data.masked_fill_(~real[:, None, None], torch.inf)
     held = filters_of(taps, filters, two_sided)
     fast = gated_conv(p, short, bias, held, skip, gates, real)
-    slow = conv_chain_composed(p, short, bias, held, skip, gates, real, method="direct")
+    slow = gated_conv_composed(p, short, bias, held, skip, gates, real, method="direct")
     torch.testing.assert_close(fast, slow)
     upstream = torch.randn_like(fast)
     for ours, twin in zip(torch.autograd.grad(fast, given, upstream), torch.autograd.grad(slow, given, upstream), strict=True):
@@ -66,7 +66,7 @@ def test_only_what_is_asked_for_gets_a_gradient() -> None:
     y = gated_conv(p, short, bias, [(taps, None)], skip, (1, 0))
     y.sum().backward()
     twin = bias.detach().requires_grad_()
-    conv_chain_composed(p, short, twin, [(taps, None)], skip, (1, 0)).sum().backward()
+    gated_conv_composed(p, short, twin, [(taps, None)], skip, (1, 0)).sum().backward()
     torch.testing.assert_close(bias.grad, twin.grad)
 
 
@@ -76,7 +76,7 @@ def test_half_precision_loses_only_the_digits_of_its_input_and_output(dtype: tor
     p = p.to(dtype).requires_grad_()
     y = gated_conv(p, short, bias, [(taps, None)], skip, (1, 0))
     whole = p.detach().float().requires_grad_()
-    twin = conv_chain_composed(whole, short, bias, [(taps, None)], skip, (1, 0))
+    twin = gated_conv_composed(whole, short, bias, [(taps, None)], skip, (1, 0))
     assert y.dtype == dtype
     torch.testing.assert_close(y, twin.to(dtype))
     y.float().sum().backward()
@@ -112,14 +112,14 @@ def test_only_p_the_parameters_and_the_outputs_of_filters_are_kept() -> None:
 def test_short_filters_and_inputs_take_the_other_way(taps: int, length: int) -> None:
     p, short, bias, skip, k = inputs((1, 0), 1, False, taps=taps, length=length)
     ours = gated_conv(p, short, bias, [(k, None)], skip, (1, 0))
-    twin = conv_chain_composed(p, short, bias, [(k, None)], skip, (1, 0), method="fft")
+    twin = gated_conv_composed(p, short, bias, [(k, None)], skip, (1, 0), method="fft")
     torch.testing.assert_close(ours, twin)
 
 
 def test_filters_of_two_lengths() -> None:
     p, short, bias, skip, k, other = inputs((1, 0), 2, False)
     held: list[Filter] = [(k, None), (other[:, :30], None)]
-    ours, twin = gated_conv(p, short, bias, held, skip, (1, 0)), conv_chain_composed(p, short, bias, held, skip, (1, 0), method="direct")
+    ours, twin = gated_conv(p, short, bias, held, skip, (1, 0)), gated_conv_composed(p, short, bias, held, skip, (1, 0), method="direct")
     torch.testing.assert_close(ours, twin)
 
 

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from subquad.ops.linear_attention import (
     CHUNK,
-    Rotation,
     Sums,
     continue_linear_attention,
     feature_map,
@@ -16,7 +15,7 @@ from subquad.ops.linear_attention import (
     linear_attention_direct,
     linear_attention_recurrent,
 )
-from subquad.ops.rotary import rotary_table
+from subquad.ops.rotary import Rotation, rotary_table
 
 ROWS, HEADS, DIM, VALUES = 2, 3, 4, 5
 

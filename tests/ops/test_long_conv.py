@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from subquad.ops.long_conv import Spectrum, long_conv, long_conv_direct, spectrum
+from subquad.ops import fft_conv
+from subquad.ops.long_conv import Method, Spectrum, long_conv, long_conv_direct, spectrum
 from subquad.ops.long_conv_2d import long_conv_2d, long_conv_2d_direct
 from subquad.ops.short_conv import short_conv, short_conv_direct
 
-METHODS: dict[str, dict[str, Any]] = {
-    "auto": {},
-    "fft": {"method": "fft"},
-    "pieces": {"method": "fft", "channels": 2},
-    "dft": {"method": "dft"},
-    "direct": {"method": "direct"},
-    "overlap-add": {"block": 7},
-}
+METHODS: tuple[Method, ...] = ("auto", "fft", "dft", "direct")
 LENGTHS = (1, 2, 5, 37, 64, 100)
 
 
@@ -37,28 +31,33 @@ def _agree(one: Tensor, other: Tensor, inputs: list[Tensor]) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("length", LENGTHS)
-def test_every_method_is_the_direct_sum(length: int, method: str) -> None:
-    """Kernels shorter, as long and longer than the input, one and two sides, both lags of the reverse filter."""
+def test_every_method_is_the_direct_sum(length: int, method: Method) -> None:
+    """Kernels shorter, as long and longer than the input, one and two sides."""
     torch.manual_seed(length)
     for taps, reverse_taps in itertools.product({1, 3, length, length + 9}, {None, 1, length, length + 4}):
-        for lag in (0, 1) if reverse_taps else (1,):
-            u, k, skip, before, after = _random(2, 3, length), _random(3, taps), _random(3), _random(2, 3, length), _random(2, 3, length)
-            k_reverse = None if reverse_taps is None else _random(3, reverse_taps)
-            y = long_conv(u, k, k_reverse, skip, before=before, after=after, reverse_lag=lag, **METHODS[method])
-            expected = after * long_conv_direct(u * before, k, k_reverse, skip, reverse_lag=lag)
-            _agree(y, expected, [u, k, skip, before, after, *([] if k_reverse is None else [k_reverse])])
-            plain = long_conv(u, k, k_reverse, reverse_lag=lag, **METHODS[method])
-            _agree(plain, long_conv_direct(u, k, k_reverse, reverse_lag=lag), [u, k])
+        u, k, skip, before, after = _random(2, 3, length), _random(3, taps), _random(3), _random(2, 3, length), _random(2, 3, length)
+        k_reverse = None if reverse_taps is None else _random(3, reverse_taps)
+        y = long_conv(u, k, k_reverse, skip, before=before, after=after, method=method)
+        expected = after * long_conv_direct(u * before, k, k_reverse, skip)
+        _agree(y, expected, [u, k, skip, before, after, *([] if k_reverse is None else [k_reverse])])
+        _agree(long_conv(u, k, k_reverse, method=method), long_conv_direct(u, k, k_reverse), [u, k])
 
 
-@pytest.mark.parametrize("lag", [0, 1])
-def test_a_spectrum_serves_any_shorter_input(lag: Literal[0, 1]) -> None:
+@pytest.mark.parametrize("length", LENGTHS)
+def test_pieces_of_channels_change_nothing(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fft_conv, "CACHED", 2 * 2 * fft_conv.fast_size(2 * length))  # two channels at a time, and one at last
+    u, k, skip, gate = _random(2, 3, length), _random(3, length), _random(3), _random(2, 3, length)
+    y = long_conv(u, k, None, skip, before=gate, after=gate, method="fft")
+    _agree(y, gate * long_conv_direct(u * gate, k, None, skip), [u, k, skip, gate])
+
+
+def test_a_spectrum_serves_any_shorter_input() -> None:
     torch.manual_seed(0)
     k, k_reverse, skip = _random(3, 50), _random(3, 30), _random(3)
-    held = spectrum(k, 40, k_reverse, lag)
+    held = spectrum(k, 40, k_reverse)
     for length in (1, 17, 40):
         u = _random(2, 3, length)
-        expected = long_conv_direct(u, k, k_reverse, skip, reverse_lag=lag)
+        expected = long_conv_direct(u, k, k_reverse, skip)
         _agree(long_conv(u, held, skip=skip), expected, [u, skip])
     assert held.nbytes == held.values.numel() * 16
     with pytest.raises(ValueError, match="made for up to 40 positions cannot take 41 positions: make another"):
@@ -72,7 +71,7 @@ def test_an_impulse_at_the_end_stays_there() -> None:
     for length, method in itertools.product(LENGTHS, METHODS):
         u = torch.zeros(1, 1, length)
         u[..., -1] = 1
-        y = long_conv(u, torch.ones(1, length), **METHODS[method])
+        y = long_conv(u, torch.ones(1, length), method=method)
         assert y[..., :-1].abs().sum() < 1e-4 and (y[..., -1] - 1).abs().max() < 1e-5
 
 
@@ -127,12 +126,7 @@ def test_wrong_inputs() -> None:
     with pytest.raises(ValueError, match=r"u must be \(B, D, L\)"):
         long_conv(u[0], k)
     wrong: dict[str, dict[str, Any]] = {
-        "block must be at least 1, got 0": {"block": 0},
-        "channels must be at least 1, got -1": {"channels": -1},
-        "method must be one of auto, fft, dft, direct and reverse_lag 0 or 1, got 'ftt' and 1": {"method": "ftt"},
-        "got 'auto' and 2": {"reverse_lag": 2},
-        "block cuts inputs for the fft method, got method='direct'": {"block": 4, "method": "direct"},
-        "channels cuts inputs for the fft method": {"channels": 4, "method": "dft"},
+        "method must be one of auto, fft, dft, direct, got 'ftt'": {"method": "ftt"},
         r"skip must be \(3,\), one number a channel, got \(4,\)": {"skip": torch.ones(4)},
         r"a gate must have the shape of u, \(2, 3, 8\), got \(1, 3, 8\)": {"before": torch.ones(1, 3, 8)},
     }
@@ -141,8 +135,10 @@ def test_wrong_inputs() -> None:
             long_conv(u, k, **options)
     with pytest.raises(ValueError, match=r"u must be \(B, 3, L\), of floating-point numbers, got \(2, 3, 8\) of torch.int64"):
         long_conv(u.long(), k)
-    with pytest.raises(ValueError, match="leave out method and block"):
-        long_conv(u, spectrum(k, 8), block=4)
+    with pytest.raises(ValueError, match="made for the method 'fft', got method='direct': leave out method"):
+        long_conv(u, spectrum(k, 8), method="direct")
+    with pytest.raises(ValueError, match="method must be one of fft, dft"):
+        spectrum(k, 20, method="direct")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"u must be \(B, 3, L\)"):
         long_conv(u[:, :2], spectrum(k, 8))
     with pytest.raises(ValueError, match="make it of filters in float64"):

@@ -16,7 +16,6 @@ from subquad.ops.online_conv import (
     init_online_conv,
     online_conv_direct,
     prefill_online_conv,
-    step_online_conv,
 )
 
 DIM = 3
@@ -30,7 +29,7 @@ def _case(length: int, taps: int, batch: int = 2) -> tuple[Tensor, Tensor, Tenso
 
 
 def _steps(u: Tensor, state: OnlineConvState) -> Tensor:
-    return torch.stack([step_online_conv(x, state) for x in u.unbind(1)], 1)
+    return torch.stack([prefill_online_conv(x.unsqueeze(1), state).squeeze(1) for x in u.unbind(1)], 1)
 
 
 def _close(one: Tensor, other: Tensor) -> None:
@@ -83,7 +82,7 @@ def test_rows_advance_by_lengths_of_their_own(seed: int, monkeypatch: pytest.Mon
         for row, (start, count) in enumerate(zip(at, counts, strict=True)):
             piece[row, :count] = u[row, start : start + count]
         together = n == 1 and counts == [1] * batch
-        y = step_online_conv(piece[:, 0], state).unsqueeze(1) if together else prefill_online_conv(piece, state, counts)
+        y = prefill_online_conv(piece, state, None if together else counts)
         for row, (start, count) in enumerate(zip(at, counts, strict=True)):
             _close(y[row, :count], direct[row, start : start + count])
         at = [start + count for start, count in zip(at, counts, strict=True)]
@@ -132,10 +131,10 @@ def test_float32_and_half_precision_inputs() -> None:
 def test_outputs_keep_their_values_when_the_state_moves_on() -> None:
     u, k, direct = _case(150, 150)
     state = init_online_conv(OnlineFilter.of(k, 150), 2)
-    first = step_online_conv(u[:, 0], state)
+    first = prefill_online_conv(u[:, :1], state)
     some = prefill_online_conv(u[:, 1:70], state)
     prefill_online_conv(u[:, 70:], state)
-    _close(first, direct[:, 0])
+    _close(first, direct[:, :1])
     _close(some, direct[:, 1:70])
 
 
@@ -161,7 +160,7 @@ def test_a_full_state_is_an_error() -> None:
     assert state.lengths == [2, 1]
     prefill_online_conv(torch.randn(2, 2, DIM), state, [1, 2])
     with pytest.raises(ValueError, match="holds 3 positions and is full"):
-        step_online_conv(torch.randn(2, DIM), state)
+        prefill_online_conv(torch.randn(2, 1, DIM), state)
 
 
 def test_wrong_filters() -> None:

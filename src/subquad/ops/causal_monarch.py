@@ -55,7 +55,7 @@ def causal_monarch_conv_direct(u: Tensor, k: Tensor, a: Tensor, c: Tensor) -> Te
     basis, length = causal_basis(a, c), u.shape[-1]
     n = basis.shape[0]
     turn = torch.arange(2 * n, device=u.device)
-    fourier = roots_of_unity(torch.outer(turn, turn), 2 * n).to(torch.promote_types(basis.dtype, torch.complex64))
+    fourier = roots_of_unity(torch.outer(turn, turn), 2 * n).to(basis.device, torch.promote_types(basis.dtype, torch.complex64))
     m = fourier[:, :n] @ basis.to(fourier.dtype)
     values, taps = (F.pad(x[..., :length], (0, n - x[..., :length].shape[-1])).to(m.dtype) @ m.mT for x in (u, k))
     powers = ((taps * values) @ fourier.conj() / (2 * n)).real[..., :n]

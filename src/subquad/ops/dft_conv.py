@@ -43,21 +43,21 @@ def dft_radices(least: int) -> tuple[int, ...]:
 class RealDFT:
     """The transform of N real numbers, N the product of ``radices``, and its transpose, scaled so that the one undoes the other.
 
-    ``operand`` is the type in which numbers are multiplied; those of half precision are summed in float32, and each product rounded once.
+    It runs in the type of ``like``, float32 or better, and on its device.
     """
 
-    def __init__(self, radices: Sequence[int], like: Tensor, operand: torch.dtype | None = None) -> None:
+    def __init__(self, radices: Sequence[int], like: Tensor) -> None:
         first, *inner = radices
         half = first // 2 + 1
         self.radices, self.rest, self.size = tuple(radices), math.prod(inner), math.prod(radices)
-        self.dtype, self.operand, self.device = at_least_float32(like.dtype), operand or like.dtype, like.device
-        own = [f1 in (0, first / 2) for f1 in range(half)]  # its own conjugate; the others stand for two frequencies
-        self.weight = torch.tensor([1.0 if one else 2**0.5 for one in own], dtype=self.dtype, device=self.device)
+        self.dtype, self.device = at_least_float32(like.dtype), like.device
+        self_conjugate = [f1 in (0, first / 2) for f1 in range(half)]  # the others stand for two frequencies each
+        self.weight = torch.tensor([1.0 if single else 2**0.5 for single in self_conjugate], dtype=self.dtype, device=self.device)  # (h,)
         real, imag = (part * self.weight.unsqueeze(1) for part in self._roots(half, first, first))
-        self.waves = (torch.cat((real, imag)) * first**-0.5).to(self.operand)  # (2 h, a)
-        self.small = [_matrix(self._roots(radix, radix, radix)).mul_(radix**-0.5).to(self.operand) for radix in inner]
-        self.twist = self._roots(half, self.rest, self.size)
-        self.inner_twist = self._roots(inner[0], inner[1], self.rest) if len(inner) > 1 else None  # by g1 and m2
+        self.waves = torch.cat((real, imag)) * first**-0.5  # (2 h, a)
+        self.small = [_matrix(self._roots(radix, radix, radix)).mul_(radix**-0.5) for radix in inner]  # (2 M, 2 M)
+        self.twist = self._roots(half, self.rest, self.size)  # (h, M) twice
+        self.inner_twist = self._roots(inner[0], inner[1], self.rest) if len(inner) > 1 else None  # by g1 and m2, (b, c) twice
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., n) with n up to N -> (..., a / 2 + 1, 2, M), or (..., a / 2 + 1, b, 2, c); what is missing of x counts as zeros."""
@@ -87,19 +87,19 @@ class RealDFT:
         z = self.forward(k)
         return z * (self.size**0.5 / self.weight).reshape(-1, *(1,) * (z.ndim - k.ndim))
 
-    def _product(self, one: Tensor, other: Tensor) -> Tensor:
+    def _product(self, x: Tensor, y: Tensor) -> Tensor:
         with full_precision(self.device):
-            return (one.to(self.operand) @ other.to(self.operand)).to(self.dtype)
+            return x.to(self.dtype) @ y.to(self.dtype)
 
     def _roots(self, rows: int, columns: int, n: int) -> Pair:
         power = torch.outer(torch.arange(rows, device=self.device), torch.arange(columns, device=self.device))
         roots = roots_of_unity(power, n)
-        return roots.real.to(self.dtype), roots.imag.to(self.dtype)
+        return roots.real.to(self.device, self.dtype), roots.imag.to(self.device, self.dtype)
 
 
-def pair_product(one: Pair, other: Pair) -> Tensor:
+def pair_product(x: Pair, y: Pair) -> Tensor:
     """Complex products of pairs (..., n) -> (..., 2, n)."""
-    return torch.stack((one[0] * other[0] - one[1] * other[1], one[0] * other[1] + one[1] * other[0]), -2)
+    return torch.stack((x[0] * y[0] - x[1] * y[1], x[0] * y[1] + x[1] * y[0]), -2)
 
 
 def dft_conv(u: Tensor, spectrum: Tensor, dft: RealDFT) -> Tensor:

@@ -18,9 +18,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from subquad.ops.autocast import at_least_float32
-from subquad.ops.conv_arguments import check_filters, check_inputs
-from subquad.ops.fft_conv import FFTFilter, channel_pieces
-from subquad.ops.long_conv import Method, Spectrum, check_spectrum, fastest, long_conv
+from subquad.ops.fft_conv import FFTFilter, channel_pieces, multiply_into
+from subquad.ops.long_conv import Method, Spectrum, check_filters, check_inputs, check_spectrum, fastest_method, long_conv
 from subquad.ops.short_conv import channel_dots, short_conv, short_conv_gradients, short_conv_into
 
 Filter = tuple[Tensor | Spectrum, Tensor | None]  # (D, K) at lags from 0 on, and at lags from -1 on backwards; a spectrum holds both
@@ -35,14 +34,14 @@ def gated_conv(
     Raises ``ValueError`` for shapes and gates that do not fit, and for what ``long_conv`` refuses.
     """
     _check(p, short, bias, filters, skip, gates, real)
-    held = [filter_ for k, k_reverse in filters if (filter_ := _by_fft(p[:, 0], k, k_reverse)) is not None]
-    if p.numel() == 0 or len(held) < len(filters) or len({filter_.size for filter_ in held}) > 1:
-        return conv_chain_composed(p, short, bias, filters, skip, gates, real)
-    tensors = [tensor for filter_ in held for tensor in (filter_.k, filter_.k_reverse, filter_.values)]
-    return cast(Tensor, _ConvChain.apply(p, short, bias, skip, real, tuple(gates), held[0].size, *tensors))
+    by_fft = [filter_ for k, k_reverse in filters if (filter_ := _fft_filter(p[:, 0], k, k_reverse)) is not None]
+    if p.numel() == 0 or len(by_fft) < len(filters) or len({filter_.size for filter_ in by_fft}) > 1:
+        return gated_conv_composed(p, short, bias, filters, skip, gates, real)
+    tensors = [tensor for filter_ in by_fft for tensor in (filter_.k, filter_.k_reverse, filter_.values)]
+    return cast(Tensor, _GatedConv.apply(p, short, bias, skip, real, tuple(gates), by_fft[0].size, *tensors))
 
 
-def conv_chain_composed(
+def gated_conv_composed(
     p: Tensor,
     short: Tensor,
     bias: Tensor,
@@ -52,15 +51,22 @@ def conv_chain_composed(
     real: Tensor | None = None,
     method: Method = "auto",
 ) -> Tensor:
-    """The same, one operation after another, each long convolution by its fastest method or by that one; the twin."""
-    padding = None if real is None else ~real[:, None, None]
-    x = short_conv(p if padding is None else p.masked_fill(padding, 0), short, bias)
-    *parts, z = (x if padding is None else x.masked_fill(padding, 0)).unbind(1)
+    """Slow twin of ``gated_conv``: one operation after another, each long convolution by its fastest method or by that one."""
+    *parts, z = masked_short_conv(p, short, bias, real).unbind(1)  # each (B, D, T)
     order = list(gates)
-    first = parts[order.pop(0)] if len(order) > len(filters) else None
+    before = parts[order.pop(0)] if len(order) > len(filters) else None
     for (k, k_reverse), weight, gate in zip(filters, skip, order, strict=True):
-        z, first = long_conv(z, k, k_reverse, weight, before=first, after=parts[gate], method=method), None
+        z = long_conv(z, k, k_reverse, weight, before=before, after=parts[gate], method=method)
+        before = None
     return z
+
+
+def masked_short_conv(p: Tensor, short: Tensor, bias: Tensor, real: Tensor | None) -> Tensor:
+    """The short convolution of p (B, ..., T), with zeros where ``real`` (B, T) is False, before and after."""
+    if real is None:
+        return short_conv(p, short, bias)
+    padding = ~real.reshape(real.shape[0], *(1,) * (p.ndim - 2), real.shape[1])
+    return short_conv(p.masked_fill(padding, 0), short, bias).masked_fill(padding, 0)
 
 
 def _check(
@@ -80,18 +86,18 @@ def _check(
         raise ValueError(f"real must be (B, T) of bool, {(p.shape[0], p.shape[3])}, got {tuple(real.shape)} of {real.dtype}")
 
 
-def _by_fft(u: Tensor, k: Tensor | Spectrum, k_reverse: Tensor | None) -> FFTFilter | None:
+def _fft_filter(u: Tensor, k: Tensor | Spectrum, k_reverse: Tensor | None) -> FFTFilter | None:
     """The filter for transforms, or None where another method is the one to take."""
     if isinstance(k, Spectrum):
         check_spectrum(u, k, k_reverse)
         check_inputs(u, k.values.shape[0], None, ())
-        return None if k.radices else k.fft
+        return k.as_filter() if k.method == "fft" else None
     check_filters(u, k, k_reverse)
     check_inputs(u, k.shape[0], None, ())
-    return FFTFilter.of(k, k_reverse, u.shape[-1], 1) if k.shape[1] and fastest(u, k, k_reverse) == "fft" else None
+    return FFTFilter.of(k, k_reverse, u.shape[-1]) if k.shape[1] and fastest_method(u, k, k_reverse) == "fft" else None
 
 
-class _ConvChain(torch.autograd.Function):
+class _GatedConv(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
@@ -105,26 +111,26 @@ class _ConvChain(torch.autograd.Function):
         *tensors: Tensor | None,
     ) -> Tensor:
         chain = _Chain(p, short, bias, skip, real, gates, size, tensors)
-        given = p.new_empty(len(skip), p.shape[0], *p.shape[2:]) if any(ctx.needs_input_grad) else None
-        y = p.new_empty(p.shape[0], *p.shape[2:])
+        outputs = p.new_empty(len(skip), p.shape[0], *p.shape[2:]) if any(ctx.needs_input_grad) else None  # of filters, (F, B, D, T)
+        y = p.new_empty(p.shape[0], *p.shape[2:])  # (B, D, T)
         for piece in chain.pieces:
             chain.start(piece)
             for n in range(len(skip)):
-                conv = chain.convolved(n, piece)
-                if given is not None:
-                    given[n][:, piece] = conv
+                conv = chain.convolved(n, piece)  # h_n conv z + skip_n z
+                if outputs is not None:
+                    outputs[n][:, piece] = conv
                 if n + 1 < len(skip):
                     torch.mul(conv, chain.gate(n), out=chain.z)
                 else:
-                    _multiplied(conv, chain.gate(n), y[:, piece])
+                    multiply_into(y[:, piece], conv, chain.gate(n))
         ctx.gates, ctx.size = gates, size
-        ctx.save_for_backward(p, short, bias, skip, real, given, *tensors)
+        ctx.save_for_backward(p, short, bias, skip, real, outputs, *tensors)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        p, short, bias, skip, real, given, *tensors = ctx.saved_tensors
+        p, short, bias, skip, real, outputs, *tensors = ctx.saved_tensors
         chain = _Chain(p, short, bias, skip, real, ctx.gates, ctx.size, tensors)
         needs_p, needs_short, needs_bias, needs_skip = ctx.needs_input_grad[:4]
         dp = torch.empty_like(p, memory_format=torch.contiguous_format) if needs_p else None
@@ -138,16 +144,16 @@ class _ConvChain(torch.autograd.Function):
         for piece in chain.pieces:
             count = piece.stop - piece.start
             dparts, circle, dz = buffer[:, :, :count], circles[:, :count], gradients[0][:, piece]
-            g = circle[..., : p.shape[-1]]
+            g = circle[..., : p.shape[-1]]  # (B, D, T), the gradient of a filter's output
             chain.start(piece)
             for n in reversed(range(len(skip))):
-                _multiplied(dz, given[n][:, piece], dparts[:, chain.order[n]])
-                _multiplied(dz, chain.gate(n), g)
+                multiply_into(dparts[:, chain.order[n]], dz, outputs[n][:, piece])
+                multiply_into(g, dz, chain.gate(n))
                 if n > 0:
-                    _multiplied(given[n - 1][:, piece], chain.gate(n - 1), chain.z)
+                    multiply_into(chain.z, outputs[n - 1][:, piece], chain.gate(n - 1))  # what filter n read
                 elif len(skip) > 1:
                     chain.begin()
-                dz = chain.pulled(n, piece, circle, g, dtensors, dskip)
+                dz = chain.pull_back(n, piece, circle, g, dtensors, dskip)
             if chain.first is None:
                 dparts[:, -1] = dz
             else:
@@ -155,7 +161,7 @@ class _ConvChain(torch.autograd.Function):
                 torch.mul(dz, chain.parts[:, -1], out=dparts[:, chain.first])
             if chain.padding is not None:
                 dparts.masked_fill_(chain.padding, 0)
-            target, of_short, of_bias = _cut(dp, 2, piece), _cut(dshort, 1, piece), _cut(dbias, 1, piece)
+            target, of_short, of_bias = _channels(dp, 2, piece), _channels(dshort, 1, piece), _channels(dbias, 1, piece)
             short_conv_gradients(dparts, chain.short_input(piece), chain.short[:, piece], target, of_short, of_bias)
             if target is not None and chain.padding is not None:
                 target.masked_fill_(chain.padding, 0)
@@ -165,7 +171,8 @@ class _ConvChain(torch.autograd.Function):
 class _Chain:
     """The chain for one piece of the channels after another, in buffers that serve them all.
 
-    ``parts`` (B, P, D, T) are the short convolution's, and ``z`` (B, D, T) is what the next filter reads, at the beginning of a circle.
+    ``parts`` (B, P, D, T) are the short convolution's, and ``z`` (B, D, T) is what the next filter reads, at the beginning of a circle
+    (B, D, size); D are here the channels of a piece.
     """
 
     def __init__(
@@ -180,11 +187,11 @@ class _Chain:
         tensors: Sequence[Tensor | None],
     ) -> None:
         self.dtype = at_least_float32(p.dtype)
-        self.p, self.padding = p, None if real is None else ~real[:, None, None]
+        self.p, self.padding = p, None if real is None else ~real[:, None, None]  # (B, 1, 1, T)
         self.short, self.bias, self.skip = short.to(self.dtype), bias.to(self.dtype), skip.to(self.dtype).unsqueeze(-1)
         grouped = zip(tensors[::3], tensors[1::3], tensors[2::3], strict=True)
-        self.filters = [FFTFilter(k, reverse, values, size, 1) for k, reverse, values in grouped]
-        leading = len(gates) - len(self.filters)
+        self.filters = [FFTFilter(k, reverse, values, size) for k, reverse, values in grouped]
+        leading = len(gates) - len(self.filters)  # 1 where a gate comes before all filters
         self.first, self.order = gates[0] if leading else None, gates[leading:]
         self.pieces = channel_pieces(p, size)
         count = self.pieces[0].stop
@@ -220,29 +227,22 @@ class _Chain:
 
     def convolved(self, n: int, piece: slice) -> Tensor:
         """Filter n of z, and its skip."""
-        held = self.filters[n]
-        product = torch.fft.rfft(self.circle).mul_(held.spectrum(piece, self.dtype))
-        return torch.fft.irfft(product, held.size)[..., : self.z.shape[-1]].addcmul_(self.skip[n, piece], self.z)
+        filter_ = self.filters[n]
+        product = torch.fft.rfft(self.circle).mul_(filter_.spectrum(piece, self.dtype))  # (B, D, size / 2 + 1)
+        return torch.fft.irfft(product, filter_.size)[..., : self.z.shape[-1]].addcmul_(self.skip[n, piece], self.z)
 
-    def pulled(self, n: int, piece: slice, circle: Tensor, g: Tensor, dtensors: Sequence[Tensor | None], dskip: Tensor | None) -> Tensor:
-        """From g, the gradient of filter n's output at the beginning of a circle, to that of its input; on the way its own and the skip."""
-        held = self.filters[n]
-        turned = torch.fft.rfft(circle)
+    def pull_back(self, n: int, piece: slice, circle: Tensor, g: Tensor, dtensors: Sequence[Tensor | None], dskip: Tensor | None) -> Tensor:
+        """From g, the gradient of filter n's output at the beginning of a circle, to that of its input; on the way those of the filter
+        itself and of its skip."""
+        filter_ = self.filters[n]
+        g_spectrum = torch.fft.rfft(circle)
         if dskip is not None:
             dskip[n, piece] = channel_dots(g, self.z).to(dskip.dtype)
-        held.put_gradients(dtensors[3 * n], dtensors[3 * n + 1], piece, self.circle, turned)
-        dz = torch.fft.irfft(turned.mul_(held.spectrum(piece, self.dtype).conj()), held.size)[..., : g.shape[-1]]
+        filter_.put_gradients(dtensors[3 * n], dtensors[3 * n + 1], piece, self.circle, g_spectrum)
+        dz = torch.fft.irfft(g_spectrum.mul_(filter_.spectrum(piece, self.dtype).conj()), filter_.size)[..., : g.shape[-1]]
         return dz.addcmul_(self.skip[n, piece], g)
 
 
-def _cut(whole: Tensor | None, dim: int, piece: slice) -> Tensor | None:
+def _channels(whole: Tensor | None, dim: int, piece: slice) -> Tensor | None:
     """Some of the channels, which are in that dimension."""
     return None if whole is None else whole.narrow(dim, piece.start, piece.stop - piece.start)
-
-
-def _multiplied(x: Tensor, y: Tensor, out: Tensor) -> None:
-    """``out = x * y``, in one pass where the types are the same."""
-    if x.dtype == y.dtype == out.dtype:
-        torch.mul(x, y, out=out)
-    else:
-        out.copy_(x.to(at_least_float32(x.dtype)) * y)

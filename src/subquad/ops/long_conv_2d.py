@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from subquad.ops.autocast import at_least_float32
-from subquad.ops.conv_arguments import check_filters
 from subquad.ops.fft_conv import fast_size
+from subquad.ops.long_conv import check_filters
 
 
 def long_conv_2d(u: Tensor, k: Tensor, skip: Tensor | None = None, *, center: tuple[int, int] = (0, 0)) -> Tensor:

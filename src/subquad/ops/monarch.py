@@ -23,6 +23,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from subquad.ops.autocast import float64_device
+
 Norm = Literal["ortho", "backward"]
 
 
@@ -158,8 +160,11 @@ def monarch_dft_factors(
 
 
 def roots_of_unity(power: Tensor, n: int, inverse: bool = False) -> Tensor:
-    """w_n^power for integers, or with the opposite sign; exact to the last digit: the angle is reduced while it is an integer."""
-    angle = (power % n).double() * ((2 if inverse else -2) * math.pi / n)
+    """w_n^power for integers, or with the opposite sign; exact to the last digit: the angle is reduced while it is an integer.
+
+    In complex128, so on the CPU where the device has no float64.
+    """
+    angle = (power % n).to(float64_device(power.device)).double() * ((2 if inverse else -2) * math.pi / n)
     return torch.polar(torch.ones_like(angle), angle)
 
 
@@ -167,10 +172,10 @@ def _transform(x: Tensor, radices: Sequence[int], inverse: bool) -> Tensor:
     """The formula of the module's docstring, without scale: (..., N) -> (..., N)."""
     first, rest = radices[0], math.prod(radices[1:])
     step = torch.arange(first, device=x.device)
-    small = roots_of_unity(torch.outer(step, step), first, inverse).to(x.dtype)
+    small = roots_of_unity(torch.outer(step, step), first, inverse).to(x)
     if len(radices) == 1:
         return x @ small
-    twist = roots_of_unity(torch.outer(torch.arange(rest, device=x.device), step), first * rest, inverse).to(x.dtype)
+    twist = roots_of_unity(torch.outer(torch.arange(rest, device=x.device), step), first * rest, inverse).to(x)
     columns = (x.unflatten(-1, (first, rest)).mT @ small) * twist  # (..., m, f1)
     return _transform(columns.mT, radices[1:], inverse).mT.flatten(-2)
 

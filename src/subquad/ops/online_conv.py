@@ -80,15 +80,6 @@ def init_online_conv(filter: OnlineFilter, batch: int) -> OnlineConvState:
     return OnlineConvState(inputs, torch.zeros_like(inputs), recent, torch.zeros_like(recent), [0] * batch, filter)
 
 
-def step_online_conv(u: Tensor, state: OnlineConvState) -> Tensor:
-    """The next position, (B, D) -> (B, D). See ``prefill_online_conv``."""
-    lengths, tile = state.lengths, state.filter.tile
-    if len(set(lengths)) > 1 or (lengths[0] + 1) % tile == 0 or lengths[0] == state.filter.max_len:
-        return prefill_online_conv(u.unsqueeze(1), state).squeeze(1)
-    state.lengths = [lengths[0] + 1] * len(lengths)  # of all that a prefill looks after, a step inside a base tile needs this alone
-    return _push(u, state, lengths[0] % tile)
-
-
 def prefill_online_conv(u: Tensor, state: OnlineConvState, lengths: Sequence[int] | None = None) -> Tensor:
     """The next n positions at once, (B, n, D) -> (B, n, D), in u's dtype.
 
@@ -98,9 +89,12 @@ def prefill_online_conv(u: Tensor, state: OnlineConvState, lengths: Sequence[int
     n, starts = u.shape[1], state.lengths
     counts = [n] * len(starts) if lengths is None else list(lengths)
     ends = [start + count for start, count in zip(starts, counts, strict=True)]
-    room = state.filter.max_len
+    room, tile = state.filter.max_len, state.filter.tile
     if max(ends, default=0) > room:
         raise ValueError(f"the decoding state holds {room} positions and is full: give init_state a larger max_len")
+    if n == 1 and set(counts) == {1} and len(set(starts)) == 1 and ends[0] % tile:  # a step inside a base tile: most of decoding
+        state.lengths = ends
+        return _push(u[:, 0], state, starts[0] % tile).unsqueeze(1)
     y = torch.zeros_like(u)
     for rows, start, count in together(starts, counts):
         if count:
