@@ -70,7 +70,7 @@ def test_a_whole_model_prepared() -> None:
     model = build_model("hyena-tiny").double().eval()
     assert isinstance(model, LanguageModel)
     ids = torch.randint(256, (2, 50))
-    torch.testing.assert_close(model(ids, model.prepare(64)), model(ids), rtol=0, atol=1e-9)
+    torch.testing.assert_close(model(ids, spectra=model.prepare(64)), model(ids), rtol=0, atol=1e-9)
 
 
 def test_a_longer_context_continues_the_filters_or_stretches_them() -> None:
