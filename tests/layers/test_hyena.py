@@ -220,7 +220,7 @@ def test_spectra_are_for_evaluation_and_for_their_own_mixer() -> None:
     model = build_model("hyena-tiny").eval()
     assert isinstance(model, LanguageModel)
     with pytest.raises(ValueError, match="the spectra of 2 blocks, got 1"):
-        model(torch.zeros(1, 4, dtype=torch.long), model.prepare(8)[:1])
+        model(torch.zeros(1, 4, dtype=torch.long), spectra=model.prepare(8)[:1])
 
 
 def test_the_block_of_a_hybrid_is_named_by_its_number() -> None:
