@@ -17,6 +17,7 @@ from benchmarks.trends import PASSES
 from subquad import api
 from subquad.data.corpus import Corpus
 from subquad.models.base import CausalModel
+from subquad.objectives.next_token import mean_by_part
 
 MODEL = {
     "model.patch_size": 4,
@@ -62,7 +63,7 @@ def main() -> None:
     spans = Corpus.open([books]).split(SPLIT, "range", 0).test
     held_out = b"".join(span.read(0, min(span.size, SCORED)).tobytes() for span in spans)
     scores = {name: api.score(model, held_out, **how) for name, how in PASSES.items()}
-    inside = api.inside_patch(scores["basic"].bits, model.patch_size)
+    inside = mean_by_part([scores["basic"].bits], model.patch_size, model.patch_size)
     half = model.patch_size // 2
     body = (
         f"P = {model.patch_size}, global 256 x 4, local 48 x 1, {info['parameters'] / 1e6:.1f}M parameters, "

@@ -16,6 +16,7 @@ from benchmarks.recording import record, table
 from subquad import api
 from subquad.evaluation.flops import count_flops
 from subquad.models.base import CausalModel
+from subquad.objectives.next_token import mean_by_part
 
 TEXT = Path(__file__).parent.parent / "examples" / "data" / "tinyshakespeare.txt"
 PRESET = "megabyte-tiny"
@@ -58,7 +59,7 @@ def main() -> None:
             assert isinstance(model, CausalModel)
             rows.append([name, f"{api.score(model, held_out).bits_per_byte:.3f}", f"{count_flops(model.config).total / 1e6:.2f}"])
         full = api.load(runs["full"])
-        inside = api.inside_patch(api.score(full, held_out).bits, arguments.patch_size)
+        inside = mean_by_part([api.score(full, held_out).bits], arguments.patch_size, arguments.patch_size)
         passes = [[name, f"{api.score(full, held_out, **how).bits_per_byte:.4f}"] for name, how in PASSES.items()]
     places = [str(place) for place in range(len(inside))]
     body = (

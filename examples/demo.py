@@ -20,9 +20,10 @@ from typing import Any
 import torch
 
 import subquad
-from subquad.api import info, inside_patch
+from subquad.api import info
 from subquad.evaluation.passage import Passage
 from subquad.evaluation.report import Baseline, Entry, write_comparison
+from subquad.objectives.next_token import mean_by_part
 from subquad.system import write_atomic
 
 TEXT = Path(__file__).parent / "data" / "tinyshakespeare.txt"
@@ -96,7 +97,9 @@ def run(preset: str, options: dict[str, Any], out: Path, held_out: bytes) -> tup
         "bits_per_byte": round(score.bits_per_byte, 4),
         "steps": options["steps"],
         "seconds": round(taken, 1),
-        "bits_inside_patch": [round(bits, 4) for bits in inside_patch(score.bits, model.patch_size)] if model.patch_size > 1 else None,
+        "bits_inside_patch": [round(bits, 4) for bits in mean_by_part([score.bits], model.patch_size, model.patch_size)]
+        if model.patch_size > 1
+        else None,
     }
     return Entry(preset, out, score.bits_per_byte, sample, passage), figures
 

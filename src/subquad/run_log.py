@@ -14,24 +14,19 @@ from typing import Any, TypeGuard, cast
 import yaml
 
 from subquad.errors import RunError
-from subquad.metrics import CLASSIFICATION, REGRESSION
 
-_MEASURES = ("bits_per_byte", "cross_entropy", "squared_error", "pair_loss")
-_FIGURES = (*CLASSIFICATION, *REGRESSION, "masked_accuracy", "in_batch_accuracy")
+_COUNTERS = {"kind", "step", "bytes", "seconds"}  # what a line of the log has beside its metrics
 
 
 @dataclass(frozen=True)
 class Point:
-    """One measurement of a run: training bytes and seconds so far, and the loss, in bits per byte or as the record's ``measure`` says.
-
-    ``figures`` are other measures by name: the ``accuracy`` of answers or labels, and more of labels.
-    """
+    """One measurement of a run: training bytes and seconds so far, the loss, and the other metrics by name."""
 
     step: int
     bytes: int
     seconds: float
-    bits: float
-    figures: Mapping[str, float] = field(default_factory=dict)
+    loss: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -43,8 +38,8 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Record:
-    """A run folder as read. What the folder does not hold is empty or None."""
+class RunLog:
+    """A run folder as read. What the folder does not hold is empty or None; ``loss_name`` is what its log calls the loss."""
 
     path: Path
     config: dict[str, Any]
@@ -56,16 +51,7 @@ class Record:
     ended: str | None
     ended_at: int | None
     parameters: int | None
-
-    @property
-    def measure(self) -> str:
-        """The name of the loss in its log."""
-        problem = self.config.get("problem_type", self.config.get("target"))  # its name in 0.1.0
-        if self.config.get("kind") == "classifier" and problem in ("regression", "number"):
-            return "squared_error"
-        if self.config.get("kind") == "encoder" and self.config.get("head") == "none":
-            return "pair_loss"
-        return "cross_entropy" if self.config.get("kind") in ("classifier", "encoder") else "bits_per_byte"
+    loss_name: str | None = None
 
     @property
     def last(self) -> Point | None:
@@ -74,8 +60,8 @@ class Record:
 
     @property
     def best(self) -> Point | None:
-        """The validation with the most right answers, where there are answers, and the fewest bits."""
-        return min(self.valid, key=lambda point: (-point.figures.get("accuracy", 0.0), point.bits), default=None)
+        """The validation of the highest accuracy, where there is one, and then of the lowest loss."""
+        return min(self.valid, key=lambda point: (-point.metrics.get("accuracy", 0.0), point.loss), default=None)
 
     @property
     def command(self) -> str | None:
@@ -87,7 +73,7 @@ class Record:
         return f"subquad train {settings} --data {' '.join(paths)} --out {again}"
 
 
-def read_run_log(run: Path) -> Record:
+def read_run_log(run: Path) -> RunLog:
     """Reads a run folder; damaged log lines are left out, and so is what a resumed run did a second time.
 
     Raises ``ValueError`` when ``run`` is not a run folder, ``RunError`` when its config.json is no JSON object.
@@ -101,12 +87,14 @@ def read_run_log(run: Path) -> Record:
     points: dict[str, dict[int, Point]] = {"train": {}, "valid": {}}
     samples: dict[int, Sample] = {}
     ended: tuple[str, int] | None = None
+    loss_name: str | None = None
     for line in _log(run / "log.jsonl"):
         kind, step = line["kind"], line["step"]
         if kind in ("train", "resume"):
             ended = None
         if kind in points and (point := _point(line)):
             points[kind][step] = point
+            loss_name = loss_name or _loss_name(line)
         elif kind == "sample" and isinstance(line.get("text"), str):
             samples[step] = Sample(step, line["text"])
         elif kind == "resume":
@@ -115,7 +103,7 @@ def read_run_log(run: Path) -> Record:
             _forget(samples, step)
         elif kind == "end":
             ended = str(line.get("reason", "ended")), step
-    return Record(
+    return RunLog(
         path=run,
         config=config,
         settings=settings.read_text("utf-8", errors="replace") if settings.is_file() else "",
@@ -125,11 +113,12 @@ def read_run_log(run: Path) -> Record:
         samples=tuple(samples.values()),
         ended=ended[0] if ended else None,
         ended_at=ended[1] if ended else None,
-        parameters=count_parameters(run / "model.safetensors"),
+        parameters=stored_parameters(run / "model.safetensors"),
+        loss_name=loss_name,
     )
 
 
-def count_parameters(weights: Path) -> int | None:
+def stored_parameters(weights: Path) -> int | None:
     """The numbers a safetensors file holds, from its header alone; None where there is no such file or it is damaged."""
     try:
         with weights.open("rb") as file:
@@ -156,14 +145,19 @@ def _log(path: Path) -> Iterator[dict[str, Any]]:
                 yield line
 
 
+def _loss_name(line: Mapping[str, Any]) -> str | None:
+    """The name of the loss of a training or validation line: the first that is not a counter."""
+    return next((name for name in line if name not in _COUNTERS), None)
+
+
 def _point(line: Mapping[str, Any]) -> Point | None:
     """The measurement of a line, or None where a number is missing or not finite."""
-    trained, seconds = line.get("bytes"), line.get("seconds")
-    bits = next((line[name] for name in _MEASURES if name in line), None)
-    if not (_finite(trained) and _finite(seconds) and _finite(bits)):
+    trained, seconds, name = line.get("bytes"), line.get("seconds"), _loss_name(line)
+    loss = line[name] if name else None
+    if not (_finite(trained) and _finite(seconds) and _finite(loss)):
         return None
-    found = {name: line.get(name) for name in _FIGURES}
-    return Point(line["step"], int(trained), seconds, bits, {name: value for name, value in found.items() if _finite(value)})
+    metrics = {key: value for key, value in line.items() if key not in _COUNTERS and key != name and _finite(value)}
+    return Point(line["step"], int(trained), seconds, loss, metrics if line["kind"] == "valid" else {})
 
 
 def _finite(value: object) -> TypeGuard[float]:

@@ -40,7 +40,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "bare.tsv").write_text("0\ttext 0\n1\ttext 1\n")
     (folder / "note.txt").write_bytes(b"text 4")
     (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG))
-    settings = ["--set", "data.columns.text=sentence", "--set", "data.columns.label=mood", "--set", "data.fractions=[0.8,0.1,0.1]"]
+    settings = [
+        "--set",
+        "objective.columns.text=sentence",
+        "--set",
+        "objective.columns.label=mood",
+        "--set",
+        "data.fractions=[0.8,0.1,0.1]",
+    ]
     arguments = [str(folder / "config.yaml"), "--data", str(folder / "table.jsonl"), "--out", str(folder / "run"), *settings]
     assert main(["train", *arguments, "--quiet"]) == 0
     return folder
@@ -90,7 +97,14 @@ def test_a_text_from_stdin(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys
 
 
 def test_a_regression_model_gives_values(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    columns = ["--set", "data.columns.text=sentence", "--set", "data.columns.label=mood", "--set", "model.problem_type=regression"]
+    columns = [
+        "--set",
+        "objective.columns.text=sentence",
+        "--set",
+        "objective.columns.label=mood",
+        "--set",
+        "model.problem_type=regression",
+    ]
     arguments = [str(folder / "config.yaml"), "--data", str(folder / "table.jsonl"), "--out", str(tmp_path / "run"), *columns]
     assert main(["train", *arguments, "--steps", "1", "--quiet"]) == 0
     command = ["classify", str(tmp_path / "run"), str(folder / "table.jsonl")]

@@ -15,7 +15,7 @@ from subquad import api
 from subquad.cli import main
 from subquad.comparison.charts import learning_curves
 from subquad.comparison.experiment import DataSpec, Experiment, quick_version
-from subquad.comparison.grid import final_cells, rate_cells, resolve
+from subquad.comparison.grid import Cell, final_cells, rate_cells, resolve
 from subquad.comparison.page import write_page
 from subquad.comparison.results import CurvePoint, Outcome, Results, results_from, verdict
 from subquad.comparison.runner import compare
@@ -23,6 +23,7 @@ from subquad.comparison.tables import answer_table, csv_text, main_note, main_ta
 from subquad.config import parse
 from subquad.data.synthetic import parse_task
 from subquad.evaluation.flops import count_flops
+from subquad.models.base import ModelConfig
 
 RECALL = "synthetic:recall,vocab=6,length={},examples=40"
 
@@ -59,6 +60,11 @@ def results(seeds: int) -> Results:
     return Results("Recall", "", "", "", "", ("hyena", "conv"), ("recall", "books"), tuple(cells))
 
 
+def max_len(cell: Cell) -> int:
+    assert isinstance(cell.config, ModelConfig)
+    return cell.config.max_len
+
+
 def test_a_context_is_as_long_as_an_example(asked: dict[str, Any]) -> None:
     experiment = parse(Experiment, asked)
     cells = {one.name: one for one in final_cells(experiment, resolve(experiment), {})}
@@ -66,10 +72,10 @@ def test_a_context_is_as_long_as_an_example(asked: dict[str, Any]) -> None:
     assert cells.keys() == names | {"text/megabyte-seed0", "text/transformer-seed0"}
     for length in (16, 24):
         one = cells[f"recall-{length}/transformer-seed0"]
-        assert one.config["max_len"] == one.options["data.window"] == length
+        assert max_len(one) == one.options["data.window"] == length
         assert one.options["steps"] == round(640 / (2 * length)) and one.options["eval.windows"] == 40
         assert one.resolved.flops_per_byte == count_flops(one.config, length).total
-    assert cells["text/transformer-seed0"].config["max_len"] == 32
+    assert max_len(cells["text/transformer-seed0"]) == 32
 
 
 def test_a_task_is_run_and_its_answers_are_judged(asked: dict[str, Any], tmp_path: Path) -> None:
@@ -91,7 +97,7 @@ def test_rates_are_chosen_by_right_answers(asked: dict[str, Any], tmp_path: Path
         "rates": {"among": [1e-9, 0.01], "data": "recall"},
     }
     experiment = parse(Experiment, asked)
-    assert [one.config["max_len"] for one in rate_cells(experiment, resolve(experiment))] == [16, 16]
+    assert [max_len(one) for one in rate_cells(experiment, resolve(experiment))] == [16, 16]
     found = compare(experiment, tmp_path / "out", jobs=0, quiet=True)
     tried = {outcome.lr: outcome.accuracy for outcome in found.outcomes if outcome.role == "rate"}
     assert tried[1e-9] is not None and tried[0.01] is not None

@@ -68,8 +68,8 @@ def test_labels_begin_from_what_was_hidden(values: dict[str, Any], tmp_path: Pat
     results = api.classify(api.load(out / "cells/moods/m2-seed0/run"), [text for text, _ in test])
     figures = api.classification_metrics(results, [label for _, label in test])
     assert figures == {"accuracy": one.accuracy} | one.metrics and len(one.accuracies) == len(one.curve) > 0
-    bits = [-math.log2(result.probabilities[str(label)]) for result, (_, label) in zip(results, test, strict=True)]
-    assert one.bits == {"basic": pytest.approx(sum(bits) / len(bits))}
+    nats = [-math.log(result.probabilities[str(label)]) for result, (_, label) in zip(results, test, strict=True)]
+    assert one.bits == {"basic": pytest.approx(sum(nats) / len(nats))}
     assert one.scored_bytes == sum(len(text) for text, _ in test)
     assert one.training_flops_per_byte is None and one.curve[0][0] is None
 
@@ -78,12 +78,12 @@ def test_labels_begin_from_what_was_hidden(values: dict[str, Any], tmp_path: Pat
     assert hidden.ids_per_second and hidden.peak_bytes and hidden.state_bytes is None and hidden.training_bytes == 6 * 2 * 32
     assert results_from(json.loads((out / "results.json").read_text())) == found
     page = (out / "report.html").read_text()
-    assert "Bits per byte" not in page and "bits per masked token" in page and "by training bytes" in page
+    assert "Bits per byte" not in page and "nats per masked position" in page and "by training bytes" in page
 
 
 def test_tables_say_what_bits_are_of(values: dict[str, Any], tmp_path: Path) -> None:
     found = compare(parse(Experiment, values), tmp_path / "out", jobs=0, quiet=True)
-    assert main_title(found) == "Bits" and "bits per masked token" in main_note(found) and "moods in bits per answer" in main_note(found)
+    assert main_title(found) == "Bits" and "nats per masked position" in main_note(found) and "moods in nats per label" in main_note(found)
     assert answer_table(found)[0] == ["Model", "moods", "fresh"] and answer_table(found)[1][0][2] == "–"
     header, rows = figure_table(found)
     assert header == ["Model", "text: masked accuracy", "moods: f1", "moods: matthews", "fresh: f1", "fresh: matthews"]
@@ -97,10 +97,10 @@ def test_tables_say_what_bits_are_of(values: dict[str, Any], tmp_path: Path) -> 
 
 
 def test_an_encoder_costs_the_logits_that_it_is_asked_for(values: dict[str, Any]) -> None:
-    experiment = parse(Experiment, values | {"train": values["train"] | {"mask.mlm_probability": 0.25}})
+    experiment = parse(Experiment, values | {"train": values["train"] | {"objective.mlm_probability": 0.25}})
     model = resolve(experiment)["m2"]
     counted = count_flops(model.config, 32, backward=True)
-    assert model.training_flops_per_byte == pytest.approx(counted.total - 0.75 * counted.logits) and model.ids_a_step == 64
+    assert model.training_flops_per_byte == pytest.approx(counted.total - 0.75 * counted.logits) and model.targets_per_step == 64
     steps = {cell.name: cell.options["steps"] for cell in final_cells(experiment, resolve(experiment), {})}
     assert steps["text/m2-seed0"] == 6 and steps["moods/m2-seed0"] == 12
     assert str(Budget(steps=1500)) == "1,500 steps a cell"
@@ -113,7 +113,7 @@ def test_numbers_are_estimated(values: dict[str, Any], tmp_path: Path) -> None:
     values["data"]["sizes"]["labels"] |= {"set": {"problem_type": "regression"}}
     values["models"].pop("bert")
     one = compare(parse(Experiment, values), tmp_path / "out", jobs=0, quiet=True).outcomes[0]
-    assert (one.status, one.error, one.bits, one.accuracy) == ("done", "", {}, None) and set(one.metrics) == {"pearson", "spearman"}
+    assert (one.status, one.error, one.accuracy) == ("done", "", None) and one.bits["basic"] > 0 and set(one.metrics) == {"pearson", "spearman"}
 
 
 def test_a_start_that_failed_is_told(values: dict[str, Any], tmp_path: Path) -> None:
@@ -144,8 +144,8 @@ def test_other_data_and_the_quick_version(values: dict[str, Any], table: Path) -
         ({"labels": {"steps": 1, "set": {"dropot": 0.1}}}, "data.moods, models.bert: unknown key 'dropot'"),
         ({"labels": {"steps": 1, "train": {"data.window": 8}}}, "'data.window' is settled by the experiment"),
         ({"labels": {"steps": 1, "train": {"batch": 0}}}, "greater than 0"),
-        ({"task": "reverse"}, "bert guesses what is hidden"),
-        ({"only": ["bert", "gpt"]}, "bert and gpt differ in what they guess on moods"),
+        ({"task": "reverse"}, "data.moods is a task, which bert with the objective 'masked_lm' does not read"),
+        ({"only": ["bert", "gpt"]}, "the loss of bert is in nats per masked position and that of gpt in bits per byte"),
     ],
 )
 def test_what_cannot_be_is_told_before_anything_runs(values: dict[str, Any], tmp_path: Path, change: dict[str, Any], sentence: str) -> None:
@@ -160,7 +160,6 @@ def test_what_cannot_be_is_told_before_anything_runs(values: dict[str, Any], tmp
 @pytest.mark.parametrize(
     ("model", "sentence"),
     [
-        ({"preset": "m2-bert-tiny", "set": TINY | {"head": "none"}}, "encoders that guess what is hidden"),
         ({"preset": "megabyte-tiny"}, "data.fresh, models.m2"),
     ],
 )
@@ -170,6 +169,16 @@ def test_models_that_cannot_learn_it_are_named(values: dict[str, Any], model: di
     with pytest.raises(ValueError, match=sentence):
         experiment = parse(Experiment, values)
         final_cells(experiment, resolve(experiment), {})
+
+
+def test_an_objective_without_a_cost_per_byte_needs_a_budget_in_steps(values: dict[str, Any]) -> None:
+    values["models"] = {"m2": {"preset": "m2-bert-tiny", "set": TINY | {"head": "none"}}}
+    values["data"] = {"pairs": {"paths": "pairs.tsv"}}
+    experiment = parse(Experiment, values | {"budget": {"bytes": 640}})
+    with pytest.raises(ValueError, match="models.m2: the objective 'contrastive' has no cost per byte: use a budget of steps or seconds"):
+        final_cells(experiment, resolve(experiment), {})
+    experiment = parse(Experiment, values | {"budget": {"steps": 7}})
+    assert [cell.options["steps"] for cell in final_cells(experiment, resolve(experiment), {})] == [7]
 
 
 def test_labels_alone_have_no_budget(values: dict[str, Any]) -> None:

@@ -8,8 +8,9 @@ import pytest
 
 from subquad.comparison.experiment import Budget, Experiment
 from subquad.comparison.grid import final_cells, flat, rate_cells, resolve, steps_for
-from subquad.config import parse
+from subquad.config import parse, with_changes
 from subquad.evaluation.flops import count_flops
+from subquad.models.megabyte import MegabyteConfig
 
 
 def test_the_grid_is_models_times_data_times_seeds(experiment: Experiment) -> None:
@@ -24,10 +25,11 @@ def test_the_grid_is_models_times_data_times_seeds(experiment: Experiment) -> No
 
 def test_budgets_are_met_by_steps(experiment: Experiment) -> None:
     model = resolve(experiment)["transformer"]
-    assert model.ids_a_step == 64
-    assert steps_for(Budget(bytes=640), model) == 10
-    assert steps_for(Budget(flops=640 * model.training_flops_per_byte), model) == 10
-    assert steps_for(Budget(bytes=1), model) == 1
+    assert model.targets_per_step == 64
+    assert steps_for(Budget(bytes=640), model, "transformer") == 10
+    assert model.training_flops_per_byte is not None
+    assert steps_for(Budget(flops=640 * model.training_flops_per_byte), model, "transformer") == 10
+    assert steps_for(Budget(bytes=1), model, "transformer") == 1
     assert rate_cells(experiment, resolve(experiment))[0].options["steps"] == 5
 
 
@@ -35,7 +37,7 @@ def test_options_may_be_nested_and_count_all_the_same(values: dict[str, Any]) ->
     values["models"]["transformer"]["train"] = {"data": {"window": 16}, "optim": {"lr": 0.02}}
     experiment = parse(Experiment, values | {"rates": None})
     models = resolve(experiment)
-    assert models["transformer"].ids_a_step == 32
+    assert models["transformer"].targets_per_step == 32
     cells = {cell.model: cell for cell in final_cells(experiment, models, {})}
     assert cells["transformer"].lr == 0.02 and cells["transformer"].options["steps"] == 20
     assert flat({"a": {"b": {"c": 1}}, "d.e": 2}) == {"a.b.c": 1, "d.e": 2}
@@ -53,7 +55,7 @@ def test_a_model_that_draws_its_span_is_counted_by_what_it_learns() -> None:
         Experiment, {"title": "", "about": "", "models": {"p": config}, "data": {"t": {"paths": ["x"]}}, "budget": {"bytes": 640}}
     )
     model = resolve(experiment)["p"]
-    assert model.ids_a_step == 8 * 16
+    assert model.targets_per_step == 8 * 16
 
 
 def test_a_size_is_solved_for_by_cost(values: dict[str, Any]) -> None:
@@ -64,11 +66,11 @@ def test_a_size_is_solved_for_by_cost(values: dict[str, Any]) -> None:
     costs = {}
     for deep in solve["among"]["stages.0.depth"]:  # type: ignore[index]
         for thin in solve["among"]["stages.1.depth"]:  # type: ignore[index]
-            config = models["megabyte"].config
-            stages = [config["stages"][0] | {"depth": deep}, config["stages"][1] | {"depth": thin}]
-            costs[deep, thin] = abs(count_flops(config | {"stages": stages}, backward=True).total / target - 1)
-    found = tuple(stage["depth"] for stage in models["megabyte"].config["stages"])
-    assert costs[found] == min(costs.values())
+            config = with_changes(models["megabyte"].config, {"stages.0.depth": deep, "stages.1.depth": thin})
+            costs[deep, thin] = abs(count_flops(config, backward=True).total / target - 1)
+    solved = models["megabyte"].config
+    assert isinstance(solved, MegabyteConfig)
+    assert costs[solved.stages[0].depth, solved.stages[1].depth] == min(costs.values())
     assert "of transformer a byte" in models["megabyte"].note
     with pytest.raises(ValueError, match=r"models.megabyte: the nearest size, .* of transformer: widen"):
         values["models"]["megabyte"]["solve"] = solve | {"within": 1e-6}

@@ -13,7 +13,7 @@ import torch
 from subquad import api
 from subquad.evaluation.ranking import Grades, by_embedding, by_score, evaluate, fused
 from subquad.models.encoder import Encoder
-from tests.training.test_masked import MODEL
+from tests.objectives.test_masked_lm import MODEL
 
 
 def measured(ranked: Sequence[str], grades: Grades, k: int = 10) -> tuple[float, float, float]:

@@ -7,15 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from subquad.config import override, parse
 from subquad.data.corpus import Corpus
-from subquad.models import build_model
-from subquad.models.base import CausalModel
-from subquad.training.config import TrainConfig
-from subquad.training.objectives import Prediction
-from subquad.training.trainer import Hooks, Trainer
+from subquad.training.config import TrainConfig, build_config
+from subquad.training.trainer import Hooks, Trainer, build_run
 
 STACK = {"dim": 16, "depth": 1, "mixer": {"kind": "attention", "heads": 2, "dropout": 0.1}, "dropout": 0.1}
 MODEL = {"kind": "megabyte", "vocab": 256, "max_len": 32, "patch_size": 4, "stages": [STACK, {**STACK, "dim": 8}]}
@@ -34,9 +29,9 @@ def corpus(tmp_path: Path) -> Corpus:
 @pytest.fixture
 def make_config(corpus: Corpus) -> MakeConfig:
     def make(changes: dict[str, Any] | None = None) -> TrainConfig:
-        config = parse(TrainConfig, {"model": MODEL, "data": {"paths": corpus.paths}, "steps": 12, "batch": 4, "accumulate": 2})
-        values = override(config.model_dump(mode="json"), {"eval.every": 4, "save.every": 4, "eval.windows": 8, "device": "cpu"})
-        return parse(TrainConfig, override(values, changes or {}))
+        values = {"model": MODEL, "data": {"paths": corpus.paths}, "steps": 12, "batch": 4, "accumulate": 2, "dtype": "float32"}
+        short = {"eval.every": 4, "save.every": 4, "eval.windows": 8, "device": "cpu"}
+        return build_config(values, short | (changes or {}))
 
     return make
 
@@ -45,9 +40,6 @@ def make_config(corpus: Corpus) -> MakeConfig:
 def make_trainer(corpus: Corpus, make_config: MakeConfig) -> MakeTrainer:
     def make(out: Path, changes: dict[str, Any] | None = None, hooks: Hooks | None = None, config: TrainConfig | None = None) -> Trainer:
         config = config or make_config(changes)
-        torch.manual_seed(config.seed)
-        model = build_model(config.model)
-        assert isinstance(model, CausalModel)
-        return Trainer(Prediction(model, corpus), config, out, hooks or Hooks(quiet=True))
+        return Trainer(*build_run(config), config, out, hooks or Hooks(quiet=True))
 
     return make

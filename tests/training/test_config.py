@@ -1,19 +1,22 @@
-"""train.yaml: typos get the right key, numbers survive the file, torch stays out."""
+"""train.yaml: typos get the right key, numbers survive the file, the objective is that of the model, old files still load."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from subquad.config import override, parse
 from subquad.errors import RunError
-from subquad.training.config import TrainConfig, as_yaml, differences, read
+from subquad.models import presets
+from subquad.objectives.classification import ClassificationConfig
+from subquad.objectives.contrastive import ContrastiveConfig
+from subquad.objectives.masked_lm import MaskedLMConfig
+from subquad.training.config import TrainConfig, as_yaml, build_config, differences, read
 
-VALUES: dict[str, Any] = {"model": {"kind": "language_model"}}
+VALUES: dict[str, Any] = {"model": "transformer-tiny"}
 
 
 @pytest.mark.parametrize(
@@ -59,11 +62,62 @@ def test_a_broken_file_is_a_sentence(text: bytes, tmp_path: Path) -> None:
 
 def test_differences_are_named_as_overrides() -> None:
     config = parse(TrainConfig, VALUES)
-    other = parse(TrainConfig, override(config.model_dump(mode="json"), {"steps": 5, "eval.windows": 2, "model.kind": "megabyte"}))
+    other = parse(TrainConfig, override(config.model_dump(mode="json"), {"steps": 5, "eval.windows": 2, "model.stack.dim": 32}))
     assert differences(config, config) == []
-    assert differences(config, other) == ["eval.windows", "model.kind", "steps"]
+    assert differences(config, other) == ["eval.windows", "model.stack.dim", "steps"]
 
 
-def test_the_config_needs_no_torch() -> None:
-    code = "import sys, subquad.training.config; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+@pytest.mark.parametrize(
+    ("model", "options", "kind"),
+    [
+        ("transformer-tiny", {}, "next_token"),
+        ("m2-bert-tiny", {}, "masked_lm"),
+        ("m2-bert-tiny", {"model.head": "none"}, "contrastive"),
+        ({"kind": "classifier", "backbone": "transformer-tiny"}, {}, "classification"),
+        ("m2-bert-tiny", {"model.head": "none", "objective.temperature": 0.5}, "contrastive"),
+        ("m2-bert-tiny", {"objective": {"kind": "masked_lm"}}, "masked_lm"),
+    ],
+)
+def test_the_objective_is_the_first_that_trains_the_model(model: Any, options: dict[str, Any], kind: str) -> None:
+    objective = build_config({"model": model}, options).objective
+    assert objective is not None and objective.kind == kind
+    assert getattr(objective, "temperature", 0.05) == options.get("objective.temperature", 0.05)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"objective": "masked_lm"}, "the objective 'masked_lm' does not train this model of kind 'language_model'"),
+        ({"objective.kind": "masked"}, "unknown objective 'masked': did you mean 'masked_lm'"),
+        ({"objective.temprature": 1}, "unknown key 'temprature' in 'objective'"),
+        ({"data.valid": "x.tsv"}, "the objective 'next_token' does not read data.valid"),
+    ],
+)
+def test_what_the_objective_does_not_read_is_refused(options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        build_config(VALUES, options)
+
+
+def test_a_file_of_0_1_0_has_its_settings_in_the_objective(tmp_path: Path) -> None:
+    columns = {"text": "sentence", "label": "mood", "second": None, "joint": "\n", "table": None}
+    pairs = {"query": "question", "passage": "answer", "negative": None, "table": None}
+    old: dict[str, Any] = {"data": {"paths": ["x.tsv"], "columns": columns, "pairs": pairs}, "mask": {"train": 0.4}}
+    old |= {"contrast": {"loss": "orthogonal", "temperature": 0.1}, "steps": 7}
+    encoder = presets()["m2-bert-tiny"].model_dump(mode="json")
+    models = {
+        "masked_lm": encoder,
+        "contrastive": encoder | {"head": "none"},
+        "classification": {"kind": "classifier", "backbone": encoder},
+    }
+    for kind, model in models.items():
+        (tmp_path / "train.yaml").write_text(yaml.safe_dump({"model": model, **old}))
+        config = read(tmp_path)
+        assert config.objective is not None and config.objective.kind == kind and config.steps == 7
+        (tmp_path / "train.yaml").write_bytes(as_yaml(config))
+        assert read(tmp_path) == config
+        if isinstance(config.objective, ContrastiveConfig):
+            assert (config.objective.loss, config.objective.columns.query) == ("orthogonal", "question")
+        if isinstance(config.objective, ClassificationConfig):
+            assert (config.objective.columns.text, config.objective.columns.label) == ("sentence", "mood")
+        if isinstance(config.objective, MaskedLMConfig):
+            assert config.objective.logits_share == 0.4

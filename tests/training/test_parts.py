@@ -18,8 +18,8 @@ from torch import nn
 
 from subquad.errors import RunError
 from subquad.models import build_model, presets
+from subquad.objectives.next_token import cross_entropy_sum
 from subquad.training.config import OptimConfig, ScheduleConfig
-from subquad.training.objectives import bits_per_byte, cross_entropy_sum
 from subquad.training.optim import build_optimizer, decayed_names, optimizer_tensors, resolve_lr, restore_optimizer
 from subquad.training.progress import Display, Log, summary_writer
 from subquad.training.runtime import Interrupts, checkpointed, evaluation_mode, threads
@@ -121,7 +121,7 @@ def test_the_loss_is_in_float32_or_better() -> None:
     ids = torch.randint(0, 256, (1, 3))
     for given, wanted in ((torch.bfloat16, torch.float32), (torch.float64, torch.float64)):
         assert cross_entropy_sum(torch.zeros(1, 3, 256, dtype=given), ids, [3]).dtype == wanted
-    assert bits_per_byte(cross_entropy_sum(torch.zeros(1, 3, 256), ids, [3]).item(), 3) == pytest.approx(8)
+    assert cross_entropy_sum(torch.zeros(1, 3, 256), ids, [3]).item() / 3 / math.log(2) == pytest.approx(8)
 
 
 def test_activation_checkpointing_changes_no_gradient_and_is_undone() -> None:

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from subquad import run_folder, system
-from subquad.data.batches import Batch
-from subquad.data.corpus import Corpus
 from subquad.errors import RunError
-from subquad.models import build_model
-from subquad.models.base import CausalModel
+from subquad.objectives.base import ModelRunner
 from subquad.training.checkpoints import newest_state
 from subquad.training.config import as_yaml, read
-from subquad.training.objectives import Prediction
 from subquad.training.progress import Log
 from subquad.training.trainer import Hooks, Trainer
 from tests.training.conftest import MakeConfig, MakeTrainer
@@ -77,7 +72,7 @@ def test_a_run_folder_is_whole(tmp_path: Path, make_trainer: MakeTrainer) -> Non
 
 
 def test_the_log_says_what_happened(tmp_path: Path, make_trainer: MakeTrainer) -> None:
-    hooks = Hooks(sample=lambda model, step: "text", flops_per_byte=1e6, matmul_rate=lambda dtype: 1e12, quiet=True)
+    hooks = Hooks(sample=lambda model, step: "text", flops_per_target=1e6, matmul_rate=lambda dtype, device: 1e12, quiet=True)
     make_trainer(tmp_path / "run", {"steps": 5}, hooks).run()
     records = read_log(tmp_path / "run")
     kinds = [record["kind"] for record in records]
@@ -181,12 +176,9 @@ def test_a_resumed_run_cannot_become_another(changes: dict[str, Any], tmp_path: 
 def test_a_resumed_run_needs_its_data(tmp_path: Path, make_trainer: MakeTrainer, make_config: MakeConfig) -> None:
     make_trainer(tmp_path / "run", {"steps": 2}).run()
     (tmp_path / "other.txt").write_bytes(b"x" * 5000)
-    config = make_config({"steps": 4})
-    model = build_model(config.model)
-    assert isinstance(model, CausalModel)
-    other = Trainer(Prediction(model, Corpus.open([tmp_path / "other.txt"])), config, tmp_path / "run", Hooks(quiet=True))
+    config = make_config({"steps": 4, "data.paths": [str(tmp_path / "other.txt")]})
     with pytest.raises(ValueError, match="the data is not what"):
-        other.run(resume=True)
+        make_trainer(tmp_path / "run", config=config).run(resume=True)
 
 
 def test_a_run_killed_before_its_first_checkpoint_starts_again(tmp_path: Path, make_trainer: MakeTrainer) -> None:
@@ -206,13 +198,13 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(tmp_path: Path, m
 def test_a_loss_that_is_no_number_stops(bad: float, tmp_path: Path, make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "run"
     trainer = make_trainer(out)
-    nats = Trainer._nats
+    sound = trainer.objective.loss
 
-    def spoiled(self: Trainer, batch: Batch, dtype: str | None = None) -> Tensor:
-        loss = nats(self, batch, dtype)
-        return loss * bad if self.model.training and (out / "state" / "step-00000008").exists() else loss
+    def spoiled(model: ModelRunner, batch: Any) -> Tensor:
+        loss: Tensor = sound(model, batch)
+        return loss * bad if model.module.training and (out / "state" / "step-00000008").exists() else loss
 
-    monkeypatch.setattr(Trainer, "_nats", spoiled)
+    monkeypatch.setattr(trainer.objective, "loss", spoiled)
     with pytest.raises(RunError, match=r"step 9 gave a loss of (nan|inf) .*learning rate 0\.0.* last good checkpoint is .*step-00000008"):
         trainer.run()
     assert all(tensor.isfinite().all() for tensor in weights(out).values())
@@ -283,33 +275,30 @@ def test_wrong_settings_are_refused_before_a_file_is_written(tmp_path: Path, mak
     assert not list((tmp_path / "run").iterdir())
 
 
-def test_the_faster_type_is_taken(tmp_path: Path, make_trainer: MakeTrainer) -> None:
-    for times, wanted in (([2.0, 1.0], "bfloat16"), ([1.0, 2.0], "float32")):
-        clock = iter(times)
-
-        def seconds(call: Callable[[], object], clock: Iterator[float] = clock) -> float:
-            call()
-            return next(clock)
-
-        make_trainer(tmp_path / wanted, {"steps": 2}, Hooks(seconds=seconds, quiet=True)).run()
+def test_auto_is_decided_by_the_device_and_stored(tmp_path: Path, make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    for units, wanted in ((True, "bfloat16"), (False, "float32")):
+        monkeypatch.setattr("subquad.training.trainer.has_bfloat16", lambda device, units=units: units)
+        make_trainer(tmp_path / wanted, {"steps": 2, "dtype": "auto"}).run()
         assert read(tmp_path / wanted).dtype == wanted
-    make_trainer(tmp_path / "alone", {"steps": 2}).run()
-    assert losses(tmp_path / "float32") == losses(tmp_path / "alone")
+    make_trainer(tmp_path / "named", {"steps": 2}).run()
+    assert losses(tmp_path / "float32") == losses(tmp_path / "named")
+
+
+def test_a_run_of_an_earlier_order_of_samples_is_not_resumed(tmp_path: Path, make_trainer: MakeTrainer) -> None:
+    make_trainer(tmp_path / "run", hooks=stopping_at(4)).run()
+    data = json.loads((tmp_path / "run" / "data.json").read_text())
+    del data["order"]
+    run_folder.replace(tmp_path / "run", {"data.json": run_folder.as_json(data)})
+    with pytest.raises(ValueError, match="was started by an earlier version.*--init"):
+        make_trainer(tmp_path / "run", config=read(tmp_path / "run")).run(resume=True)
 
 
 PROGRAM = """
-import sys, torch
-from subquad.data.batches import Batch
-from subquad.data.corpus import Corpus
-from subquad.models import build_model
-from subquad.models.base import CausalModel
+import sys
 from subquad.training.config import read
-from subquad.training.objectives import Prediction
-from subquad.training.trainer import Hooks, Trainer
+from subquad.training.trainer import Hooks, Trainer, build_run
 config = read(sys.argv[1])
-torch.manual_seed(config.seed)
-learned = Prediction(build_model(config.model), Corpus.open(config.data.paths))
-trainer = Trainer(learned, config, sys.argv[2], Hooks(quiet=len(sys.argv) < 5))
+trainer = Trainer(*build_run(config), config, sys.argv[2], Hooks(quiet=len(sys.argv) < 5))
 print("going", flush=True)
 print(trainer.run(resume=sys.argv[3] == "resume").reason)
 """

@@ -1,4 +1,4 @@
-"""An experiment as a file: which models, on which data, at which budget. Needs no torch.
+"""An experiment as a file: which models, on which data, at which budget.
 
 Paths of data may begin with ``{data}``, the folder that the environment variable SUBQUAD_DATA names (default ../shared/data), or with
 ``{stdlib}``, Python's standard library.
@@ -15,13 +15,13 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, model_validator
 
-from subquad.config import Config, Paths, parse, suggest
+from subquad.config import Config, Paths, parse, suggest, with_changes
 from subquad.data.labelled import LabelColumns
 from subquad.data.split import check_fractions
 from subquad.data.synthetic import Task, is_task, parse_task, task_path
 from subquad.errors import RunError
+from subquad.objectives.base import Windowing
 
-Way = Literal["basic", "sliding", "strided", "both"]
 QUICK_WINDOW = 64
 QUICK_EXAMPLES = 40
 QUICK_STEPS = 2
@@ -192,17 +192,18 @@ class Quick(Config):
 
 
 class Experiment(Config):
-    """The whole file."""
+    """The whole file. ``reference`` is the model that the others are set against, the first one without."""
 
     title: str
     about: str
+    reference: str | None = None
     models: dict[Name, ModelSpec] = {}
     data: dict[Name, DataSpec] = {}
     budget: Budget | None = None
     seeds: tuple[Annotated[int, Field(ge=0, lt=1 << 63)], ...] = (0,)
     rates: Rates | None = None
     train: dict[str, Any] = {}
-    score: tuple[Way, ...] = ("basic",)
+    score: tuple[Windowing, ...] = ("basic",)
     probes: tuple[Literal["trailing-space"], ...] = ()
     published: tuple[PublishedTable, ...] = ()
     costs: Costs | None = None
@@ -220,6 +221,8 @@ class Experiment(Config):
         for name, values in (("seeds", self.seeds), ("rates.among", self.rates.among if self.rates else ()), ("score", self.score)):
             if len(set(values)) < len(values):
                 raise ValueError(f"{name} holds a value twice: {list(values)}")
+        if self.reference is not None and self.reference not in self.models:
+            raise ValueError(f"reference names no model, {self.reference!r}: {suggest(self.reference, self.models)}")
         if "basic" not in self.score:
             raise ValueError("score must hold 'basic', which the table is made of")
         if self.rates and self.rates.data not in self.data:
@@ -270,34 +273,35 @@ def read_experiment(path: str | Path) -> Experiment:
 
 def quick_version(experiment: Experiment) -> Experiment:
     """The same grid with a tiny budget, one seed, two learning rates and short windows: for a look at the machinery, not at the models."""
-    quick = experiment.quick
-    data = {name: _quick_data(spec, quick.score_bytes) for name, spec in experiment.data.items()}
-    changes: dict[str, Any] = {
+    quick, values = experiment.quick, experiment.model_dump(mode="json")
+    short = {"batch": 1, "data.window": QUICK_WINDOW, "eval.windows": 2, "schedule.warmup": 2}
+    values |= {
         "title": f"{experiment.title} (quick: shows that it runs, its figures mean nothing)",
-        "data": data,
-        "seeds": experiment.seeds[:1],
+        "seeds": list(experiment.seeds[:1]),
         "budget": _quick_budget(experiment),
-        "train": experiment.train | {"batch": 1, "data.window": QUICK_WINDOW, "eval.windows": 2, "schedule.warmup": 2} | quick.train,
+        "train": experiment.train | short | quick.train,
     }
+    for name, spec in experiment.data.items():
+        data = values["data"][name]
+        data["score_bytes"] = quick.score_bytes
+        if spec.synthetic:
+            data["paths"] = [task_path(with_changes(spec.synthetic, {"examples": QUICK_EXAMPLES}))]
+        if spec.labels:
+            data["labels"]["steps"] = QUICK_STEPS
     if experiment.rates:
-        changes["rates"] = experiment.rates.model_copy(update={"among": experiment.rates.among[:2], "share": 0.5})
+        values["rates"] |= {"among": list(experiment.rates.among[:2]), "share": 0.5}
     if experiment.costs:
-        changes["costs"] = experiment.costs.model_copy(update={"lengths": quick.lengths})
-    return experiment.model_copy(update=changes)
+        values["costs"]["lengths"] = list(quick.lengths)
+    return parse(Experiment, values)
 
 
-def _quick_budget(experiment: Experiment) -> Budget | None:
-    if experiment.budget is None or experiment.budget.steps:
-        return experiment.budget and Budget(steps=QUICK_STEPS)
+def _quick_budget(experiment: Experiment) -> dict[str, float] | None:
+    if experiment.budget is None:
+        return None
+    if experiment.budget.steps:
+        return {"steps": QUICK_STEPS}
     tokens = any(model.tokens for model in experiment.models.values())
-    return Budget(flops=experiment.quick.bytes * 1e6) if tokens else Budget(bytes=experiment.quick.bytes)
-
-
-def _quick_data(spec: DataSpec, score_bytes: int) -> DataSpec:
-    task = spec.synthetic
-    paths = (task_path(task.model_copy(update={"examples": QUICK_EXAMPLES})),) if task else spec.paths
-    labels = spec.labels and spec.labels.model_copy(update={"steps": QUICK_STEPS})
-    return spec.model_copy(update={"score_bytes": score_bytes, "paths": paths, "labels": labels})
+    return {"flops": experiment.quick.bytes * 1e6} if tokens else {"bytes": experiment.quick.bytes}
 
 
 def with_data(experiment: Experiment, paths: Mapping[str, Sequence[str]]) -> Experiment:
@@ -305,14 +309,14 @@ def with_data(experiment: Experiment, paths: Mapping[str, Sequence[str]]) -> Exp
 
     Raises ``ValueError`` for a name it does not have.
     """
-    data = dict(experiment.data)
+    values = experiment.model_dump(mode="json")
     for name, files in paths.items():
-        if name not in data:
-            raise ValueError(f"the experiment has no text {name!r}: {suggest(name, data)}")
-        labels = data[name].labels
-        other = {"paths": tuple(files), "labels": labels and labels.model_copy(update={"test": ()})}
-        data[name] = data[name].model_copy(update=other)
-    return experiment.model_copy(update={"data": data})
+        if name not in values["data"]:
+            raise ValueError(f"the experiment has no text {name!r}: {suggest(name, values['data'])}")
+        values["data"][name]["paths"] = list(files)
+        if values["data"][name]["labels"]:
+            values["data"][name]["labels"]["test"] = []
+    return parse(Experiment, values)
 
 
 def found_paths(paths: Sequence[str]) -> list[str]:

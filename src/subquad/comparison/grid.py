@@ -13,36 +13,36 @@ from typing import Any
 
 from subquad.comparison.experiment import SPLIT_SEED, Budget, DataSpec, Experiment, Labels, ModelSpec, found_paths
 from subquad.comparison.results import Role
-from subquad.config import override, parse
+from subquad.config import with_changes
 from subquad.evaluation.flops import count_flops, skeleton
 from subquad.models import parse_model
-from subquad.models.base import causal_model
-from subquad.models.encoder import Encoder
-from subquad.training.beginning import CLASSIFIER, ENCODER
-from subquad.training.config import OptimConfig, TrainConfig
-from subquad.training.optim import resolve_lr
+from subquad.models.base import BaseModelConfig, ModelConfig
+from subquad.objectives.base import Metric, ObjectiveConfig
+from subquad.training.config import build_config
 
 Values = dict[str, Any]
 
 VALIDATED = 32_768  # ids of each validation
-_OF_MACHINE = ("device", "dtype", "threads", "compile")  # what labels take over of a model's options
+_OF_MACHINE = ("device", "dtype", "threads", "compile")  # what fine-tuning takes over of a model's options
 _SETTLED = ("model", "steps", "seed", "init")
 _OF_DATA = ("data.paths", "data.split", "data.fractions", "data.split_seed", "data.tokenizer")
-_OF_LABELS = (*_OF_DATA, "data.window", "data.columns", "data.valid", "data.test")
+_OF_LABELS = (*_OF_DATA, "data.window", "data.test", "objective")
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """A model of the experiment with all its numbers: config, dotted training options, cost and what was solved for, in words.
+    """A model of the experiment with all its numbers: config, dotted training options, objective, cost and what was solved for, in words.
 
-    ``ids_a_step`` are those that a step learns from full windows: all of them, or as many as the model draws.
+    ``targets_per_step`` are the positions that a step learns of full windows: all of them, or as many as the model draws. FLOPs are None
+    where samples have no usual length.
     """
 
-    config: Values
+    config: BaseModelConfig
     options: Values
-    ids_a_step: float
-    flops_per_byte: float
-    training_flops_per_byte: float
+    objective: ObjectiveConfig
+    targets_per_step: float
+    flops_per_byte: float | None
+    training_flops_per_byte: float | None
     note: str = ""
 
 
@@ -58,7 +58,6 @@ class Cell:
     seed: int
     lr: float
     role: Role
-    config: Values
     options: Values
     spec: DataSpec
     budget: Budget
@@ -70,6 +69,16 @@ class Cell:
         """Also the folder of the cell."""
         rate = f"-lr{self.lr:g}" if self.role == "rate" else ""
         return f"{self.data}/{self.model}-seed{self.seed}{rate}"
+
+    @property
+    def config(self) -> BaseModelConfig:
+        """That of the model."""
+        return self.resolved.config
+
+    @property
+    def loss_metric(self) -> Metric:
+        """What is minimised."""
+        return self.resolved.objective.loss_metric(self.config, task=self.spec.synthetic is not None)
 
 
 def resolve(experiment: Experiment) -> dict[str, Resolved]:
@@ -96,35 +105,39 @@ def _resolved(name: str, spec: ModelSpec, experiment: Experiment, others: Mappin
         if spec.solve is None:
             return _costed(config, options, spec.note)
         target = others[spec.solve.like].training_flops_per_byte
-        best: Resolved | None = None
+        if target is None:
+            raise ValueError(f"solve.like names {spec.solve.like!r}, whose FLOPs are not counted: give the model a size of its own")
+        candidates = []
         for values in itertools.product(*spec.solve.among.values()):
-            chosen = dict(zip(spec.solve.among, values, strict=True))
-            words = ", ".join(f"{key} = {value}" for key, value in chosen.items())
-            tried = _costed(parse_model(override(config, chosen)).model_dump(mode="json"), options, words)
-            if best is None or _distance(tried, target) < _distance(best, target):
-                best = tried
+            sizes = dict(zip(spec.solve.among, values, strict=True))
+            words = ", ".join(f"{key} = {value}" for key, value in sizes.items())
+            candidates.append(_costed(with_changes(config, sizes), options, words))
+        ratio, best = min(((_ratio(candidate, target), candidate) for candidate in candidates), key=lambda pair: abs(math.log(pair[0])))
     except ValueError as error:
         raise ValueError(f"models.{name}: {error}") from None
-    assert best is not None
-    share = best.training_flops_per_byte / target
-    if abs(share - 1) > spec.solve.within:
+    if abs(ratio - 1) > spec.solve.within:
         raise ValueError(
-            f"models.{name}: the nearest size, {best.note}, costs {share:.2f} of {spec.solve.like}: widen solve.among or within"
+            f"models.{name}: the nearest size, {best.note}, costs {ratio:.2f} of {spec.solve.like}: widen solve.among or within"
         )
-    note = f"{best.note} costs {share:.2f} of {spec.solve.like} a byte. {spec.note}".strip()
-    return replace(best, note=note)
+    return replace(best, note=f"{best.note} costs {ratio:.2f} of {spec.solve.like} a byte. {spec.note}".strip())
 
 
-def model_config(spec: ModelSpec) -> Values:
+def _ratio(candidate: Resolved, target: float) -> float:
+    """What a step costs a byte, in terms of the target's."""
+    assert candidate.training_flops_per_byte is not None
+    return candidate.training_flops_per_byte / target
+
+
+def model_config(spec: ModelSpec) -> BaseModelConfig:
     """The config of a model, before anything is solved for."""
-    base = parse_model(spec.preset if spec.preset is not None else spec.config or {}).model_dump(mode="json")
+    base = parse_model(spec.preset if spec.preset is not None else spec.config or {})
     changes = dict(spec.set) | ({"vocab": spec.tokens} if spec.tokens else {})
-    return parse_model(override(base, changes)).model_dump(mode="json")
+    return with_changes(base, changes) if changes else base
 
 
 def _check_unsettled(options: Mapping[str, Any], of_data: Sequence[str], remedy: str) -> None:
-    if own := [key for key in options if key.split(".")[0] in _SETTLED or key.startswith(tuple(of_data))]:
-        raise ValueError(f"the training option {own[0]!r} is settled by the experiment: {remedy}")
+    if settled := [key for key in options if key.split(".")[0] in _SETTLED or key.startswith(tuple(of_data))]:
+        raise ValueError(f"the training option {settled[0]!r} is settled by the experiment: {remedy}")
 
 
 def flat(options: Mapping[str, Any], prefix: str = "") -> Values:
@@ -135,34 +148,25 @@ def flat(options: Mapping[str, Any], prefix: str = "") -> Values:
     return found
 
 
-def _costed(config: Values, options: Values, note: str) -> Resolved:
-    train = parse(TrainConfig, override(TrainConfig(model=config).model_dump(mode="json"), options))
-    model = skeleton(config)
-    length = min(train.data.window or model.max_len, model.max_len)  # one window may be asked for of models of all contexts
-    counted = [count_flops(config, length, backward=backward) for backward in (False, True)]
-    if isinstance(model, Encoder):
-        if model.config.head != "mlm":
-            raise ValueError(f'a comparison trains encoders that guess what is hidden, got head={model.config.head!r}: set head to "mlm"')
-        learned = float(length * train.batch)
-        forward, training = (
-            one.total - (1 - train.mask.mlm_probability) * one.logits for one in counted
-        )  # logits of masked positions alone
-    else:
-        spans = causal_model(model, "a comparison").training_spans(length)
-        learned = sum(end - first for first, end in spans) / len(spans) * train.batch
-        forward, training = (one.total for one in counted)
-    settled = {"batch": train.batch} | ({"data.window": length} if train.data.window else {})
-    return Resolved(config, options | settled, learned, forward, training, note)
+def _costed(config: BaseModelConfig, options: Values, note: str) -> Resolved:
+    train = build_config({"model": config.model_dump(mode="json")}, options)
+    objective, batch = train.objective, train.batch
+    assert objective is not None
+    share = objective.logits_share
+    if share is None or not isinstance(config, ModelConfig):
+        return Resolved(config, options | {"batch": batch}, objective, batch, None, None, note)
+    length = min(train.data.window or config.max_len, config.max_len)  # one window may be asked for of models of all contexts
+    forward, training = (count_flops(config, length, backward=backward) for backward in (False, True))
+    spans = skeleton(config).training_spans(length)
+    targets = sum(end - first for first, end in spans) / len(spans) * batch
+    settled = {"batch": batch} | ({"data.window": length} if train.data.window else {})
+    forward_flops, training_flops = (counted.total - (1 - share) * counted.logits for counted in (forward, training))
+    return Resolved(config, options | settled, objective, targets, forward_flops, training_flops, note)
 
 
 def fitted(model: Resolved, size: int) -> Resolved:
     """The model with a context and windows of that many bytes, and what it then costs. Raises ``ValueError`` where it cannot have them."""
-    config = parse_model(override(model.config, {"max_len": size})).model_dump(mode="json")
-    return _costed(config, model.options | {"data.window": size}, model.note)
-
-
-def _distance(resolved: Resolved, target: float) -> float:
-    return abs(math.log(resolved.training_flops_per_byte / target))
+    return _costed(with_changes(model.config, {"max_len": size}), model.options | {"data.window": size}, model.note)
 
 
 def rate_cells(experiment: Experiment, models: Mapping[str, Resolved]) -> list[Cell]:
@@ -191,82 +195,91 @@ def final_cells(experiment: Experiment, models: Mapping[str, Resolved], rates: M
                 elif experiment.budget:
                     lr = learning_rate(experiment, name, models[name], rates)
                     cells.append(_cell(experiment, models[name], name, data, seed, lr, "final", experiment.budget))
-    _check_one_measure(cells)
+    _check_one_loss(cells)
     return cells
 
 
 def learning_rate(experiment: Experiment, name: str, model: Resolved, rates: Mapping[str, float]) -> float:
     """As the model fixes it, as chosen, as the experiment's options say, or from the width."""
     fixed = experiment.models[name].lr or rates.get(name) or model.options.get("optim.lr")
-    return float(fixed) if fixed else _default_lr(model)
-
-
-def _default_lr(model: Resolved) -> float:
-    return resolve_lr(OptimConfig(), skeleton(model.config))
+    return float(fixed) if fixed else model.config.default_lr
 
 
 def _cell(experiment: Experiment, model: Resolved, name: str, data: str, seed: int, lr: float, role: Role, budget: Budget) -> Cell:
     spec, tokens = experiment.data[data], experiment.models[name].tokens
     split = {"data.split": spec.split, "data.fractions": list(spec.fractions), "data.split_seed": SPLIT_SEED}
-    if (spec.synthetic or spec.task) and model.config["kind"] == ENCODER:
-        raise ValueError(f"data.{data} asks what comes next, and {name} guesses what is hidden: name other models in data.{data}.only")
+    if (spec.synthetic or spec.task) and not model.objective.READS_TASKS:
+        kind = model.objective.kind
+        raise ValueError(f"data.{data} is a task, which {name} with the objective {kind!r} does not read: name others in data.{data}.only")
     if task := spec.synthetic:
         model = fitted(model, task.size)
         split |= {"eval.windows": model.options.get("eval.windows", task.examples)}  # all of them: an answer is one of a few hundred
-    options = model.options | split | {"seed": seed, "optim.lr": lr}
+    options = {key: value for key, value in (model.options | split).items() if _is_read(key, model.objective)}
+    options |= {"seed": seed, "optim.lr": lr}
     if tokens:
         options["data.tokenizer"] = tokens
     if budget.seconds is None:
-        options = with_steps(options, steps_for(budget, model), model)
-    return Cell(name, data, seed, lr, role, model.config, options, spec, budget, model)
+        options = with_steps(options, steps_for(budget, model, name), model)
+    return Cell(name, data, seed, lr, role, options, spec, budget, model)
+
+
+def _is_read(key: str, objective: ObjectiveConfig) -> bool:
+    """Whether an objective reads an option, of those that are given to all models."""
+    return key != "data.split" or "split" in objective.READS
 
 
 def _label_cell(experiment: Experiment, model: Resolved, name: str, data: str, seed: int, labels: Labels) -> Cell:
     """A classifier on the model's backbone."""
     spec, tokens = experiment.data[data], experiment.models[name].tokens
-    own = flat(labels.train)
+    options = flat(labels.train)
     try:
-        _check_unsettled(own, _OF_LABELS, "use labels.steps, columns, test and set, seeds or data")
-        classifier = parse_model({"kind": CLASSIFIER, "backbone": model.config}).model_dump(mode="json")
-        config = parse_model(override(classifier, labels.set)).model_dump(mode="json")
-        lr = float(own.get("optim.lr") or _default_lr(model))
-        machine = {key: value for key, value in model.options.items() if key in _OF_MACHINE}
-        columns = {f"data.columns.{key}": value for key, value in labels.columns.model_dump(mode="json").items()}
-        split = {"data.fractions": list(spec.fractions), "data.split_seed": SPLIT_SEED, "data.test": found_paths(labels.test)}
-        options = machine | own | columns | split | {"seed": seed, "optim.lr": lr}
+        _check_unsettled(options, _OF_LABELS, "use labels.steps, columns, test and set, seeds or data")
+        backbone = model.config.model_dump(mode="json")
+        config = with_changes(parse_model({"kind": "classifier", "backbone": backbone}), labels.set)
+        lr = float(options.get("optim.lr") or config.default_lr)
+        options = {key: value for key, value in model.options.items() if key in _OF_MACHINE} | options
+        options |= {f"objective.columns.{key}": value for key, value in labels.columns.model_dump(mode="json").items()}
+        options |= {"data.fractions": list(spec.fractions), "data.split_seed": SPLIT_SEED, "data.test": found_paths(labels.test)}
+        options |= {"seed": seed, "optim.lr": lr}
         if tokens and not labels.begin:  # the run that it begins from brings its own
             options["data.tokenizer"] = tokens
-        parse(TrainConfig, override(TrainConfig(model=config).model_dump(mode="json"), options))
+        resolved = _costed(config, options, model.note)
     except ValueError as error:
         raise ValueError(f"data.{data}, models.{name}: {error}") from None
     begin = f"{labels.begin}/{name}-seed{seed}" if labels.begin else ""
     options = with_rhythm(options, labels.steps)
-    return Cell(name, data, seed, lr, "final", config, options, spec, Budget(steps=labels.steps), model, begin)
+    return Cell(name, data, seed, lr, "final", options, spec, Budget(steps=labels.steps), resolved, begin)
 
 
-def _check_one_measure(cells: Sequence[Cell]) -> None:
-    """Raises ``ValueError`` for a text on which some guess what comes next and some what is hidden."""
-    measured: dict[str, Cell] = {}
+def _check_one_loss(cells: Sequence[Cell]) -> None:
+    """Raises ``ValueError`` for data on which two models have losses that cannot be compared."""
+    first: dict[str, Cell] = {}
     for cell in cells:
-        first = measured.setdefault(cell.data, cell)
-        if not cell.spec.labels and (first.config["kind"] == ENCODER) != (cell.config["kind"] == ENCODER):
+        other = first.setdefault(cell.data, cell)
+        if other.loss_metric != cell.loss_metric:
             raise ValueError(
-                f"{first.model} and {cell.model} differ in what they guess on {cell.data}, what comes next or what is hidden, which cannot "
-                f"be compared: name models of one sort in data.{cell.data}.only"
+                f"on {cell.data} the loss of {other.model} is in {other.loss_metric.label} and that of {cell.model} in "
+                f"{cell.loss_metric.label}, which cannot be compared: name models with one objective in data.{cell.data}.only"
             )
 
 
-def steps_for(budget: Budget, model: Resolved) -> int:
-    """Steps that spend a budget of FLOPs or bytes, at least one, or those that it names."""
+def steps_for(budget: Budget, model: Resolved, name: str) -> int:
+    """Steps that spend a budget of FLOPs or bytes, at least one, or those that it names.
+
+    Raises ``ValueError`` where a model has no FLOPs or bytes to count.
+    """
     if budget.steps:
         return max(1, round(budget.steps))
-    spent = model.ids_a_step if budget.bytes else model.ids_a_step * model.training_flops_per_byte
-    return max(1, round((budget.bytes or budget.flops or 0) / spent))
+    flops = model.training_flops_per_byte
+    if flops is None:
+        raise ValueError(f"models.{name}: the objective {model.objective.kind!r} has no cost per byte: use a budget of steps or seconds")
+    return max(1, round((budget.bytes or (budget.flops or 0) / flops) / model.targets_per_step))
 
 
 def with_steps(options: Mapping[str, Any], steps: int, model: Resolved) -> Values:
     """Options with that many steps, and validations of as many bytes for every model, unless the experiment says otherwise."""
-    window = int(options.get("data.window") or model.config["max_len"])
+    config = model.config
+    window = int(options.get("data.window") or (config.max_len if isinstance(config, ModelConfig) else 1))
     return {"eval.windows": max(1, VALIDATED // window)} | with_rhythm(options, steps)
 
 

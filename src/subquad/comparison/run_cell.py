@@ -6,7 +6,6 @@ A cell's folder holds the run (``run/``) and, once all is known, ``outcome.json`
 from __future__ import annotations
 
 import json
-import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -14,32 +13,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from subquad import api
-from subquad.comparison.evaluate import judge
-from subquad.comparison.experiment import Way, found_paths
+from subquad.comparison.experiment import found_paths
 from subquad.comparison.grid import Cell, with_steps
+from subquad.comparison.probes import probe
 from subquad.comparison.results import Outcome, outcome_from
 from subquad.comparison.reverse_words import reverse_lines
 from subquad.data.corpus import Corpus
-from subquad.data.masking import MaskConfig
 from subquad.errors import RunError
 from subquad.evaluation.decoding import measure_decoding
 from subquad.evaluation.flops import count_parameters
 from subquad.evaluation.memory import peak_memory
 from subquad.evaluation.throughput import seconds
-from subquad.models import build_model
 from subquad.models.base import CausalModel, Model
-from subquad.models.encoder import Encoder
-from subquad.run_folder import as_json, resolve_device
-from subquad.run_log import Point, Record, read_run_log
+from subquad.objectives.base import ModelRunner, Objective, TestOptions, Windowing
+from subquad.run_folder import TOKENIZER, as_json, resolve_device
+from subquad.run_log import RunLog, read_run_log
 from subquad.system import write_atomic
-from subquad.training.beginning import ENCODER
-from subquad.training.config import OptimConfig
-from subquad.training.objectives import cross_entropy_sum
+from subquad.training.config import TrainConfig, build_config, read
 from subquad.training.optim import build_optimizer
+from subquad.training.trainer import build_run
 
 OUTCOME = "outcome.json"
 
@@ -55,7 +49,7 @@ def read_outcome(folder: Path) -> Outcome | None:
         raise RunError(f"{path} is damaged: remove the folder {folder} and run the comparison again with --resume") from error
 
 
-def execute(cell: Cell, folder: Path, ways: Sequence[Way], probes: Sequence[str]) -> Outcome | None:
+def execute(cell: Cell, folder: Path, windowings: Sequence[Windowing], probes: Sequence[str]) -> Outcome | None:
     """Runs a cell and writes its outcome; None when it was interrupted, after saving. Goes on with a run that is already there.
 
     Whatever goes wrong is the cell's own affair, and its outcome says so.
@@ -63,7 +57,7 @@ def execute(cell: Cell, folder: Path, ways: Sequence[Way], probes: Sequence[str]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / OUTCOME).unlink(missing_ok=True)  # of an earlier try that failed
-        outcome = _outcome(cell, folder, ways, probes)
+        outcome = _outcome(cell, folder, windowings, probes)
     except Exception as error:
         kind = "" if isinstance(error, RunError | ValueError) else f"{type(error).__name__}: "
         outcome = replace(waiting(cell), status="failed", error=f"{kind}{error}")
@@ -74,7 +68,6 @@ def execute(cell: Cell, folder: Path, ways: Sequence[Way], probes: Sequence[str]
 
 def waiting(cell: Cell) -> Outcome:
     """What is known of a cell before it has run."""
-    counted = cell.resolved if cell.spec.labels is None else None
     return Outcome(
         cell=cell.name,
         model=cell.model,
@@ -83,45 +76,59 @@ def waiting(cell: Cell) -> Outcome:
         lr=cell.lr,
         role=cell.role,
         status="waiting",
-        unit=_unit(cell),
-        flops_per_byte=counted.flops_per_byte if counted else None,
-        training_flops_per_byte=counted.training_flops_per_byte if counted else None,
-        config=cell.config,
+        unit=cell.loss_metric.label,
+        flops_per_byte=cell.resolved.flops_per_byte,
+        training_flops_per_byte=cell.resolved.training_flops_per_byte,
+        config=cell.config.model_dump(mode="json"),
     )
 
 
-def _unit(cell: Cell) -> str:
-    if cell.spec.labels or cell.spec.task or cell.spec.synthetic:
-        return "bits per answer"
-    return "bits per masked token" if cell.config["kind"] == ENCODER else "bits per byte"
-
-
-def _outcome(cell: Cell, folder: Path, ways: Sequence[Way], probes: Sequence[str]) -> Outcome | None:
+def _outcome(cell: Cell, folder: Path, windowings: Sequence[Windowing], probes: Sequence[str]) -> Outcome | None:
     run, paths, init = folder / "run", data_paths(cell, folder), start_of(cell, folder)
     if run.is_dir() and not any((run / "state").glob("step-*")):
         shutil.rmtree(run)  # broken off before its first checkpoint, perhaps while its files were being made
     resume = run.is_dir()
-    options = {} if resume else cell.options if cell.budget.seconds is None else timed_options(cell)
+    config = None if resume else cell.config.model_dump(mode="json")
+    options = {} if resume else cell.options if cell.budget.seconds is None else timed_options(cell, paths)
     try:
-        start = None if resume else init
-        api.train(None if resume else cell.config, paths, run, options, init=start, resume=resume, quiet=True, report=False)
+        api.train(config, paths, run, options, init=None if resume else init, resume=resume, quiet=True, report=False)
     except RunError:
         if not (run / "config.json").is_file() or read_run_log(run).ended != "not finite":
             raise
-    record = read_run_log(run)
-    if record.ended == "interrupted":
+    log = read_run_log(run)
+    if log.ended == "interrupted":
         return None
-    known = replace(waiting(cell), **_trained(cell, record))
-    if record.ended == "not finite":
-        return replace(known, status="diverged", step=record.ended_at)
+    outcome = replace(waiting(cell), **_trained(cell, log))
+    if log.ended == "not finite":
+        return replace(outcome, status="diverged", step=log.ended_at)
     if cell.role == "rate":
-        if record.best is None:
+        if log.best is None:
             raise RunError("there is no validation to choose a learning rate by: give the data a validation part")
-        best = record.best
-        return replace(known, status="done", bits={"validation": _bits(record, best)}, accuracy=best.figures.get("accuracy"))
-    model = api.load(run)
-    assert isinstance(model, Model)
-    return replace(known, status="done", **judge(model, cell, run, paths, ways, probes), **_measured(model, cell))
+        return replace(outcome, status="done", bits={"validation": log.best.loss}, accuracy=log.best.metrics.get("accuracy"))
+    return replace(outcome, status="done", **_tested(cell, run, paths, windowings, probes))
+
+
+def _tested(cell: Cell, run: Path, paths: Sequence[str], windowings: Sequence[Windowing], probes: Sequence[str]) -> dict[str, Any]:
+    """What the trained model is worth on the test part, and what it costs, as fields of an ``Outcome``."""
+    config, model = read(run), api.load(run)
+    assert config.objective is not None and isinstance(model, Model)
+    objective = config.objective.build(config.setup)
+    objective.prepare(model, run / TOKENIZER)
+    with torch.inference_mode():
+        result = objective.test(model, TestOptions(cell.spec.score_bytes, windowings, config.batch))
+    metrics = dict(result.metrics)
+    fields: dict[str, Any] = {
+        "bits": dict(result.loss),
+        "accuracy": metrics.pop("accuracy", None),
+        "metrics": metrics,
+        "scored_bytes": result.scored_bytes,
+        "inside": list(result.inside),
+        "by_position": list(result.by_position),
+    }
+    if isinstance(model, CausalModel) and not cell.spec.synthetic:
+        held_out = Corpus.open(paths).split(config.data.fractions, config.data.split, config.data.split_seed or 0).test
+        fields["probes"] = probe(model, cell, probes, held_out)
+    return fields | _measured(model, objective, config)
 
 
 def start_of(cell: Cell, folder: Path) -> Path | None:
@@ -148,93 +155,76 @@ def data_paths(cell: Cell, folder: Path) -> list[str]:
     return [str(made)]
 
 
-def timed_options(cell: Cell) -> dict[str, Any]:
+def timed_options(cell: Cell, paths: Sequence[str]) -> dict[str, Any]:
     """As many steps as fit the seconds of the budget, by the time that a step takes here now."""
     assert cell.budget.seconds is not None
     with torch.random.fork_rng():
-        model = build_model(cell.config)
-        model.to(resolve_device(str(cell.options.get("device", "auto"))))
-        taken = seconds(training_step(model, cell), repeat=3)
+        config = build_config({"model": cell.config.model_dump(mode="json")}, cell.options | {"data.paths": list(paths)})
+        model, objective = build_run(config)
+        objective.prepare(model)
+        taken = seconds(training_step(model.to(resolve_device(config.device)), objective, config), repeat=3)
     return with_steps(cell.options, max(1, int(cell.budget.seconds / taken)), cell.resolved)
 
 
-def training_step(model: Model, cell: Cell) -> Callable[[], None]:
-    """A training step on windows of zeros, as the trainer takes it, update included.
-
-    Of the spans that a model may draw the last, and of what an encoder may be asked for its share at the beginning of each window.
-    """
+def training_step(model: Model, objective: Objective[Any], config: TrainConfig) -> Callable[[], None]:
+    """A training step as the trainer takes it, update included, on the next batch at each call; the rate is 0, so the weights stay."""
     model.train()
-    device = next(model.parameters()).device
-    ids = torch.zeros(int(cell.options["batch"]), _window(model, cell), dtype=torch.long, device=device)
-    optimizer = build_optimizer(model, OptimConfig(), 0.0)
-    asked = torch.zeros_like(ids, dtype=torch.bool)
-    asked[:, : max(1, round(float(cell.options.get("mask.mlm_probability", MaskConfig().mlm_probability)) * ids.shape[1]))] = True
-
-    def loss() -> Tensor:
-        if isinstance(model, Encoder):
-            return F.cross_entropy(model(ids, masked=asked, positions=asked.flatten().nonzero().squeeze(1)).float(), ids[asked])
-        assert isinstance(model, CausalModel)
-        first, end = model.training_spans(ids.shape[1])[-1]
-        return cross_entropy_sum(model(ids, (first, end)), ids[:, first:end], [end - first] * len(ids)) / ids.numel()
+    runner = ModelRunner(model, next(model.parameters()).device, config.dtype == "bfloat16")
+    optimizer = build_optimizer(model, config.optim, 0.0)
+    samples = 0
 
     def step() -> None:
-        with torch.autocast(device.type, torch.bfloat16, enabled=cell.options.get("dtype") == "bfloat16"):
-            found = loss()
-        torch.autograd.backward(found)
+        nonlocal samples
+        batch = objective.batch(samples, config.batch)
+        samples += config.batch
+        torch.autograd.backward(objective.loss(runner, batch) / objective.num_targets(batch))
         optimizer.step()
         optimizer.zero_grad()
 
     return step
 
 
-def _window(model: Model, cell: Cell) -> int:
-    return min(int(cell.options.get("data.window") or model.max_len), model.max_len)
-
-
-def _trained(cell: Cell, record: Record) -> dict[str, Any]:
+def _trained(cell: Cell, log: RunLog) -> dict[str, Any]:
     """What the run's log says. FLOPs go by ids; a token model's are put on the bytes that its tokens stood for."""
-    last = record.last
-    known = {
-        "parameters": record.parameters,
+    last, resolved = log.last, cell.resolved
+    fields = {
+        "parameters": log.parameters,
         "training_bytes": last.bytes if last else None,
         "training_seconds": last.seconds if last else None,
-        "accuracies": [point.figures["accuracy"] for point in record.valid if "accuracy" in point.figures],
-        "command": record.command or "",
+        "accuracies": [point.metrics["accuracy"] for point in log.valid if "accuracy" in point.metrics],
+        "command": log.command or "",
     }
-    if cell.spec.labels:  # texts of any length, whose FLOPs nobody has counted
-        return known | {"curve": [(None, point.seconds, point.bytes, _bits(record, point)) for point in record.valid]}
-    ids = cell.resolved.ids_a_step
-    each = cell.resolved.training_flops_per_byte * ids
-    bytes_an_id = last.bytes / (last.step * ids) if last and "data.tokenizer" in cell.options else 1.0
-    return known | {
-        "flops_per_byte": cell.resolved.flops_per_byte / bytes_an_id,
-        "training_flops_per_byte": cell.resolved.training_flops_per_byte / bytes_an_id,
-        "training_flops": each * last.step if last else None,
-        "curve": [(each * point.step, point.seconds, point.bytes, _bits(record, point)) for point in record.valid],
+    if resolved.training_flops_per_byte is None or resolved.flops_per_byte is None:
+        return fields | {"curve": [(None, point.seconds, point.bytes, point.loss) for point in log.valid]}
+    targets = resolved.targets_per_step
+    flops_per_step = resolved.training_flops_per_byte * targets
+    bytes_per_id = last.bytes / (last.step * targets) if last and "data.tokenizer" in cell.options else 1.0
+    return fields | {
+        "flops_per_byte": resolved.flops_per_byte / bytes_per_id,
+        "training_flops_per_byte": resolved.training_flops_per_byte / bytes_per_id,
+        "training_flops": flops_per_step * last.step if last else None,
+        "curve": [(flops_per_step * point.step, point.seconds, point.bytes, point.loss) for point in log.valid],
     }
 
 
-def _bits(record: Record, point: Point) -> float:
-    """The loss of a measurement in bits, where the log has it in nats."""
-    return point.bits / math.log(2) if record.measure == "cross_entropy" else point.bits
-
-
-def _measured(model: Model, cell: Cell) -> dict[str, Any]:
-    known: dict[str, Any] = {"parameters": count_parameters(model)}
-    if cell.spec.labels:
-        return known
-    known |= {"peak_bytes": peak_memory(training_step(model, cell)), "ids_per_second": reading_speed(model.eval(), _window(model, cell))}
-    if not isinstance(model, CausalModel):
-        return known
-    decoding = measure_decoding(model)
-    return known | {"state_bytes": decoding.state_bytes, "serial_steps": decoding.serial_steps}
+def _measured(model: Model, objective: Objective[Any], config: TrainConfig) -> dict[str, Any]:
+    """What a model costs; of texts of any length, its size alone."""
+    fields: dict[str, Any] = {"parameters": count_parameters(model)}
+    window = objective.window
+    if config.objective is None or config.objective.logits_share is None or window is None:
+        return fields
+    fields["peak_bytes"] = peak_memory(training_step(model, objective, config))
+    fields["ids_per_second"] = reading_speed(model.eval(), config, window)
+    if isinstance(model, CausalModel):
+        decoding = measure_decoding(model)
+        fields |= {"state_bytes": decoding.state_bytes, "serial_steps": decoding.serial_steps}
+    return fields
 
 
 @torch.inference_mode()
-def reading_speed(model: Model, window: int) -> float:
-    """Ids a second of a pass over one whole window; of an encoder without its head, and with what its weights alone decide prepared."""
+def reading_speed(model: Model, config: TrainConfig, window: int) -> float:
+    """Ids a second of a pass over one whole window."""
+    assert config.objective is not None
     ids = torch.zeros(1, window, dtype=torch.long, device=next(model.parameters()).device)
-    if isinstance(model, Encoder):
-        held = model.prepare(window)
-        return window / seconds(lambda: model(ids, spectra=held, output="hidden"))
-    return window / seconds(lambda: model(ids))
+    inputs = config.objective.reading_inputs(model, window)
+    return window / seconds(lambda: model(ids, **inputs))

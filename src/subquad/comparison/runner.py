@@ -23,7 +23,7 @@ from typing import Any
 import torch
 import yaml
 
-from subquad.comparison.experiment import Experiment, Way, found_paths, read_experiment
+from subquad.comparison.experiment import Experiment, found_paths, read_experiment
 from subquad.comparison.flops_curves import cost_curves
 from subquad.comparison.grid import Cell, Resolved, final_cells, rate_cells, resolve
 from subquad.comparison.page import write_page
@@ -34,6 +34,7 @@ from subquad.comparison.tables import csv_text
 from subquad.config import parse
 from subquad.data.files import check_paths
 from subquad.evaluation.throughput import machine
+from subquad.objectives.base import Windowing
 from subquad.run_folder import as_json
 from subquad.system import write_atomic
 
@@ -223,7 +224,7 @@ class _Grid:
         )
 
 
-def work(cell: Cell, folder: Path, ways: Sequence[Way], probes: Sequence[str], threads: int, parent: int) -> None:
+def work(cell: Cell, folder: Path, windowings: Sequence[Windowing], probes: Sequence[str], threads: int, parent: int) -> None:
     """What a cell's process does. It ends as an interrupted run does when its parent has gone, and never works where another still does.
 
     A session of its own keeps the terminal's Ctrl-C from it: the parent hears that, and asks it to save and end.
@@ -234,7 +235,7 @@ def work(cell: Cell, folder: Path, ways: Sequence[Way], probes: Sequence[str], t
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        execute(cell, folder, ways, probes)
+        execute(cell, folder, windowings, probes)
 
 
 def _follow(parent: int) -> None:

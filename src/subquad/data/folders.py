@@ -45,7 +45,7 @@ def in_folders(documents: Sequence[Document]) -> list[tuple[Document, str]]:
         if not below and not folder:
             raise ValueError(
                 f"{document.name} is not a table by its name and lies in no folder of a class: expected .tsv, .csv or .jsonl (or say which "
-                "in data.columns.table), or a folder whose folders are the classes"
+                "in objective.columns.table), or a folder whose folders are the classes"
             )
         if not below:
             texts.append((document, folder[-1]))

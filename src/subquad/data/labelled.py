@@ -21,7 +21,7 @@ from subquad.data.shuffle import Integers
 from subquad.data.split import Fractions, draw_parts
 from subquad.data.tables import TableColumns, TableData, cell, read_parts, read_rows, read_tables, table_of
 
-_NAMING = "data.columns.text=sentence"
+_NAMING = "objective.columns.text=sentence"
 
 
 class LabelColumns(TableColumns):
@@ -101,7 +101,7 @@ def read_labelled(
 def read_table(document: Document, columns: LabelColumns, labels: bool = True, naming: str = _NAMING) -> Iterator[Example]:
     """The examples of one file; without ``labels`` they may be missing, the whole column or one of them. ``naming`` shows how a column is
     named, for the error about one that is not there."""
-    for where, row in read_rows(document, columns, "data.columns"):
+    for where, row in read_rows(document, columns, "objective.columns"):
         texts = [cell(row, column, where, naming) for column in (columns.text, columns.text_pair) if column is not None]
         missing = not labels and row.get(columns.label) is None
         label = None if missing else cell(row, columns.label, where, naming)

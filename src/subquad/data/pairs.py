@@ -19,7 +19,7 @@ from subquad.data.shuffle import Integers
 from subquad.data.split import Fractions, draw_parts
 from subquad.data.tables import TableColumns, TableData, cell, read_parts, read_rows, read_tables
 
-_NAMING = "data.pairs.query=question"
+_NAMING = "objective.columns.query=question"
 
 
 class PairColumns(TableColumns):
@@ -74,7 +74,7 @@ def read_pairs(
 def _read(document: Document, columns: PairColumns) -> list[Pair]:
     wanted = [column for column in (columns.query, columns.passage, columns.negative) if column is not None]
     pairs = []
-    for where, row in read_rows(document, columns, "data.pairs"):
+    for where, row in read_rows(document, columns, "objective.columns"):
         texts = [cell(row, column, where, _NAMING) for column in wanted]
         if "" in texts:
             raise ValueError(f"{where}: {wanted[texts.index('')]!r} is empty, and an empty text has no vector: leave the line out")

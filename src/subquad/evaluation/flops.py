@@ -33,7 +33,7 @@ from subquad.layers.long_filter import LongFilter
 from subquad.layers.monarch_map import MonarchMap
 from subquad.layers.stack import Block, Stack
 from subquad.models import build_model, parse_model
-from subquad.models.base import CausalModel, Model, ModelConfig
+from subquad.models.base import BaseModelConfig, CausalModel, Model, ModelConfig
 from subquad.models.encoder import Encoder
 
 Causal = Literal["half", "full"]
@@ -76,14 +76,14 @@ class _Counts(NamedTuple):
 
 
 def count_flops(
-    config: ModelConfig | Mapping[str, Any] | str, length: int | None = None, causal: Causal = "half", backward: bool = False
+    config: BaseModelConfig | Mapping[str, Any] | str, length: int | None = None, causal: Causal = "half", backward: bool = False
 ) -> Flops:
     """FLOPs per byte of a pass over ``length`` bytes (default: the context), or of a training step on them with ``backward``.
 
     A token model's are per token, an encoder's those of its head. Raises ``ValueError`` for a length outside 1 to max_len, and for a
     classifier.
     """
-    model = config if isinstance(config, ModelConfig) else parse_model(config)
+    model = config if isinstance(config, BaseModelConfig) else parse_model(config)
     if not isinstance(model, ModelConfig):
         raise ValueError(f"FLOPs per byte are counted of models that read ids themselves, got a {model.kind}: count its backbone")
     config = model
@@ -110,7 +110,7 @@ def _count(config: str, length: int, causal: Causal, backward: bool) -> Flops:
     return Flops(linear / positions, *(scale * part / positions for part in parts))
 
 
-def skeleton(config: ModelConfig | Mapping[str, Any] | str) -> Model:
+def skeleton(config: BaseModelConfig | Mapping[str, Any] | str) -> Model:
     """A model of shapes without numbers, on the meta device. Drawing numbers that nobody keeps would take most of the time."""
     with torch.device("meta"), _Undrawn():
         return build_model(config)

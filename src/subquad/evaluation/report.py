@@ -15,7 +15,10 @@ from subquad.evaluation.charts import Chart, Level, Series, Style, png, svg
 from subquad.evaluation.markup import escape
 from subquad.evaluation.page import counted, duration, figures, folded, folded_json, grid, page, picture, ranking, section, table, text_card
 from subquad.evaluation.passage import Numbers, Passage, passage_html, passage_key
-from subquad.run_log import Point, Record, read_run_log
+from subquad.objectives import find_metric
+from subquad.objectives.sections import Bars, Section, Table
+from subquad.objectives.sections import Passage as ScoredPassage
+from subquad.run_log import Point, RunLog, read_run_log
 from subquad.system import write_atomic
 
 MOST_SAMPLES = 8
@@ -50,34 +53,30 @@ class Baseline:
     note: str = ""
 
 
-def write_report(
-    run: Path,
-    surprise: Passage | None = None,
-    inside: Numbers | None = None,
-    test: float | None = None,
-    parameters: int | None = None,
-    command: str | None = None,
-    labels: Mapping[str, Mapping[str, float]] | None = None,
-) -> Path:
+def write_report(run: Path, sections: Sequence[Section] = ()) -> Path:
     """Writes ``report.html`` into a run folder, and its charts beside it; returns the path of the page.
 
-    ``inside`` (P,) holds the mean bits at each position inside a patch, for models with patches. ``test`` is the test score in bits per
-    byte. ``labels`` holds figures of a classifier by name, for each part of the data that was classified. ``parameters`` and ``command``
-    (the line that repeats the run) are found in the folder when None. Raises ``ValueError`` when
-    ``run`` is not a run folder.
+    ``sections`` are what the objective shows of the trained model. Raises ``ValueError`` when ``run`` is not a run folder.
     """
     record = read_run_log(run)
     curve = _learning_curve(record)
-    patch = _inside_chart(inside) if inside is not None and len(inside) > 1 else None
+    bars = next((part for part in sections if isinstance(part, Bars)), None)
+    patch = _inside_chart(list(bars.values)) if bars else None
     write_charts({"learning_curve": curve, "inside_patch": patch}, run)
+    passage = next((part for part in sections if isinstance(part, ScoredPassage)), None)
+    surprise = Passage(passage.data, passage.bits, passage.patch_size, passage.first, passage.title) if passage else None
+    tables = [part for part in sections if isinstance(part, Table)]
     parts = [
-        section("Figures", figures(_headline(record, test, parameters))),
-        section("Labels", _labels(labels) if labels else "", note=_LABELS),
+        section("Figures", figures(_headline(record, None, None))),
+        *(
+            section(part.title, table(part.header, [[escape(cell) for cell in row] for row in part.rows]), note=part.note)
+            for part in tables
+        ),
         section("Learning curve", picture(curve) if curve else ""),
         section("Bits by position inside the patch", picture(patch) if patch else "", note=_INSIDE),
         section("Surprise", *([passage_key(surprise.patch_size > 1), passage_html(surprise)] if surprise else []), note=_SURPRISE),
         section("Samples while training", grid(_samples(record)), note="What the model wrote at each stage, oldest first."),
-        _configuration(record, command or record.command),
+        _configuration(record, record.command),
     ]
     path = run / "report.html"
     write_atomic(path, page(run.resolve().name, _lead(record), parts).encode("utf-8"))
@@ -119,7 +118,7 @@ def write_comparison(
     return path
 
 
-def _learning_curve(record: Record) -> Chart | None:
+def _learning_curve(record: RunLog) -> Chart | None:
     if not record.train and not record.valid:
         return None
     series = []
@@ -130,14 +129,8 @@ def _learning_curve(record: Record) -> Chart | None:
     return Chart("Learning curve", "training bytes", _unit(record), tuple(series), y_top=_top(record.train + record.valid))
 
 
-def _labels(figures: Mapping[str, Mapping[str, float]]) -> str:
-    names = list(next(iter(figures.values())))
-    return table(["part", *names], [[escape(part), *(f"{found[name]:.3f}" for name in names)] for part, found in figures.items()])
-
-
-def _unit(record: Record) -> str:
-    named = {"cross_entropy": "cross entropy (nats)", "squared_error": "squared error", "pair_loss": "loss of a query"}
-    return named.get(record.measure, "bits per byte")
+def _unit(record: RunLog) -> str:
+    return find_metric(record.loss_name).label if record.loss_name else "loss"
 
 
 def _inside_chart(inside: Numbers) -> Chart:
@@ -146,7 +139,7 @@ def _inside_chart(inside: Numbers) -> Chart:
     return Chart("Bits by position inside the patch", "byte of the patch", "bits per byte", (bars,))
 
 
-def _overlaid(entries: Sequence[Entry], records: Sequence[Record], baselines: Sequence[Baseline], time: bool) -> Chart | None:
+def _overlaid(entries: Sequence[Entry], records: Sequence[RunLog], baselines: Sequence[Baseline], time: bool) -> Chart | None:
     """The validation curves of all runs (the training curve of a run without one) and the baselines as levels."""
     curves = [record.valid or record.train for record in records]
     points = [point for curve in curves for point in curve]
@@ -164,12 +157,12 @@ def _overlaid(entries: Sequence[Entry], records: Sequence[Record], baselines: Se
 def _series(name: str, points: Sequence[Point], style: Style, second: float | None = None) -> Series:
     """A curve by bytes, or by time in units of ``second`` seconds."""
     places = [float(point.bytes) if second is None else point.seconds / second for point in points]
-    return Series(name, places, [point.bits for point in points], style)
+    return Series(name, places, [point.loss for point in points], style)
 
 
 def _top(points: Sequence[Point]) -> float:
     """Where to cut the y axis: the first steps of a run fall from 8 bits and would flatten all that follows."""
-    return 1.6 * min(point.bits for point in points)
+    return 1.6 * min(point.loss for point in points)
 
 
 def time_unit(longest: float) -> tuple[str, float]:
@@ -187,35 +180,35 @@ def write_charts(charts: Mapping[str, Chart | None], folder: Path) -> None:
             png(chart, folder / f"{name}.png")
 
 
-def _lead(record: Record) -> str:
+def _lead(record: RunLog) -> str:
     kind = str(record.config.get("kind", "model")).replace("_", " ")
     if not (last := record.last):
         return f"{kind} · no measurement in its log"
     return f"{kind} · step {last.step:,} · {record.ended or 'not finished'}"
 
 
-def _headline(record: Record, test: float | None, parameters: int | None) -> list[tuple[str, str, str]]:
+def _headline(record: RunLog, test: float | None, parameters: int | None) -> list[tuple[str, str, str]]:
     count = record.parameters if parameters is None else parameters
     values = [("Parameters", counted(count), "")] if count is not None else []
     if last := record.last:
         values += [("Trained on", counted(last.bytes, "B"), ""), ("Training time", duration(last.seconds), "")]
     if best := record.best:
-        values.append(("Best validation", f"{best.bits:.3f}", _unit(record)))
+        values.append(("Best validation", f"{best.loss:.3f}", _unit(record)))
     if test is not None:
         values.append(("Test", f"{test:.3f}", "bits per byte"))
     return values
 
 
-def _samples(record: Record) -> list[str]:
+def _samples(record: RunLog) -> list[str]:
     """The samples as cards; of many, some that are evenly spaced, with the first and the last."""
     samples = record.samples
     if len(samples) > MOST_SAMPLES:
         samples = tuple(samples[round(index * (len(samples) - 1) / (MOST_SAMPLES - 1))] for index in range(MOST_SAMPLES))
-    scores = {point.step: f", {point.bits:.2f} bits per byte" for point in record.valid}
+    scores = {point.step: f", {point.loss:.2f} bits per byte" for point in record.valid}
     return [text_card(f"Step {sample.step:,}{scores.get(sample.step, '')}", sample.text) for sample in samples]
 
 
-def _configuration(record: Record, command: str | None) -> str:
+def _configuration(record: RunLog, command: str | None) -> str:
     return section(
         "Configuration",
         text_card("The command that repeats this run", command) if command else "",
@@ -225,7 +218,7 @@ def _configuration(record: Record, command: str | None) -> str:
     )
 
 
-def _standings(entries: Sequence[Entry], records: Sequence[Record], baselines: Sequence[Baseline]) -> str:
+def _standings(entries: Sequence[Entry], records: Sequence[RunLog], baselines: Sequence[Baseline]) -> str:
     rows: list[tuple[list[str], float, int | None]] = []
     for hue, (entry, record) in enumerate(zip(entries, records, strict=True)):
         count, last = record.parameters if entry.parameters is None else entry.parameters, record.last

@@ -34,7 +34,12 @@ class BaseModelConfig(Config, ABC):
     @property
     @abstractmethod
     def width(self) -> int:
-        """The widest residual stream, from which a default learning rate is taken."""
+        """The widest residual stream."""
+
+    @property
+    def default_lr(self) -> float:
+        """The peak learning rate of AdamW, 0.5 / width: within a factor of two of GPT-3's table (6e-4 at 768, 2e-4 at 2,048)."""
+        return 0.5 / self.width
 
     @abstractmethod
     def build(self) -> Model:
@@ -109,6 +114,10 @@ class Model(nn.Module, ABC):
     def max_len(self) -> int:
         """The most ids that it reads at once."""
 
+    def training_spans(self, length: int) -> list[tuple[int, int]]:
+        """The spans of positions, first and end, that training steps on windows of ``length`` ids learn, each as often as the others."""
+        return [(0, length)]
+
 
 M = TypeVar("M", bound=Model)
 
@@ -173,10 +182,6 @@ class CausalModel(Model, ABC):
     @abstractmethod
     def _advance(self, ids: Tensor, counts: Sequence[int], state: ModelState) -> Tensor:
         """``prefill`` of n = max(counts) > 0 ids; leaves ``logits`` and ``lengths`` of the state to the caller."""
-
-    def training_spans(self, length: int) -> list[tuple[int, int]]:
-        """The spans of positions, first and end, that training steps on windows of ``length`` ids learn, each as often as the others."""
-        return [(0, length)]
 
     def _check_length(self, length: int) -> None:
         if length > self.config.max_len:

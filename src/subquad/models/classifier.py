@@ -83,6 +83,10 @@ class ClassifierConfig(BaseModelConfig):
         return self.backbone.width
 
     @property
+    def default_lr(self) -> float:
+        return self.backbone.default_lr
+
+    @property
     def outputs(self) -> int:
         """The number of logits, C, or 1."""
         return 1 if self.problem_type == "regression" else len(self.classes)

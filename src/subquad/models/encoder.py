@@ -69,6 +69,11 @@ class EncoderConfig(ModelConfig):
     def width(self) -> int:
         return self.stack.dim
 
+    @property
+    def default_lr(self) -> float:
+        """At most 1e-3: with norms after the blocks, larger rates leave small encoders at the frequencies of ids (papers: 5e-4, 8e-4)."""
+        return min(super().default_lr, 1e-3)
+
     def build(self) -> Encoder:
         return Encoder(self)
 

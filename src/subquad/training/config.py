@@ -1,4 +1,4 @@
-"""What a training run is told: one config, written as train.yaml into the run folder. Needs no torch.
+"""What a training run is told: one config, written as train.yaml into the run folder.
 
 A field that is None or "auto" is decided when the run starts; train.yaml then holds the number that was decided.
 """
@@ -12,57 +12,12 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, model_validator
 
-from subquad.config import Config, Paths, parse
-from subquad.data.corpus import Form
-from subquad.data.images import ImageShape
-from subquad.data.labelled import LabelColumns
-from subquad.data.masking import MaskConfig
-from subquad.data.pairs import PairColumns
+from subquad.config import Config, parse, with_changes
+from subquad.data.config import DataConfig
 from subquad.errors import RunError
-
-
-class DataConfig(Config):
-    """``paths`` as ``Corpus.open`` takes them; ``split_seed`` None is the run's seed.
-
-    ``window`` in bytes, None for an image's size or else the model's context.
-
-    ``tokenizer`` makes windows of tokens, which ``window`` then counts: the path of a tokenizer.json, the number of tokens of one to be
-    trained on the training part (byte pairs; for an encoder WordPiece), or "dna" for HyenaDNA's characters.
-
-    A classifier reads tables of texts and labels, see ``data/labelled.py``: ``valid`` and ``test`` name those that are held out,
-    ``columns`` says where texts and labels are, and ``window`` cuts longer texts. An encoder without a head reads tables of pairs in the
-    same way, see ``data/pairs.py``; ``pairs`` says where queries and passages are.
-    """
-
-    paths: Paths = ()
-    format: Form = "raw"
-    split: Literal["auto", "document", "range"] = "auto"
-    fractions: tuple[float, float, float] = (0.9, 0.05, 0.05)
-    split_seed: int | None = Field(default=None, ge=0, lt=1 << 63)
-    window: int | None = Field(default=None, gt=0)
-    pack: bool = False
-    shift: bool = True
-    image: ImageShape | None = None
-    tokenizer: str | int | None = None
-    valid: Paths = ()
-    test: Paths = ()
-    columns: LabelColumns = LabelColumns()
-    pairs: PairColumns = PairColumns()
-
-    @model_validator(mode="after")
-    def _reads_text(self) -> DataConfig:
-        if self.tokenizer is not None and self.image is not None:
-            raise ValueError("images have no tokens: leave out tokenizer, or image")
-        if self.format != "raw" and self.image is not None:
-            raise ValueError(f"files are images or {self.format}, not both: leave out format, or image")
-        return self
-
-
-class ContrastConfig(Config):
-    """How an encoder learns from pairs, see ``ops/contrast.py``: by InfoNCE at a ``temperature``, or by the orthogonal loss."""
-
-    loss: Literal["infonce", "orthogonal"] = "infonce"
-    temperature: float = Field(default=0.05, gt=0)
+from subquad.models import AnyModelConfig
+from subquad.objectives import AnyObjectiveConfig, default_objective
+from subquad.objectives.base import Setup
 
 
 class OptimConfig(Config):
@@ -118,14 +73,13 @@ class SaveConfig(Config):
 class TrainConfig(Config):
     """Everything that repeats a run.
 
-    ``batch`` counts windows a step, cut into ``accumulate`` equal parts; ``mask`` says what an encoder has to guess, ``contrast``
-    how it learns from pairs; ``init`` is a run whose weights were the start.
+    ``objective`` None is the first of the table that trains the model. ``batch`` counts samples a step, cut into ``accumulate`` equal
+    parts; ``init`` is a run whose weights were the start.
     """
 
-    model: dict[str, Any]
+    model: AnyModelConfig
     data: DataConfig = DataConfig()
-    mask: MaskConfig = MaskConfig()
-    contrast: ContrastConfig = ContrastConfig()
+    objective: AnyObjectiveConfig | None = None
     optim: OptimConfig = OptimConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     steps: int = Field(default=1000, gt=0)
@@ -148,11 +102,62 @@ class TrainConfig(Config):
             raise ValueError(f"accumulate={self.accumulate} must divide batch={self.batch}: change one of them")
         return self
 
+    @model_validator(mode="after")
+    def _is_read(self) -> TrainConfig:
+        """Refuses settings that the objective would not read."""
+        objective = self.objective
+        if objective is None:
+            return self
+        if not objective.trains(self.model):
+            raise ValueError(
+                f"the objective {objective.kind!r} does not train this model of kind {self.model.kind!r}: leave objective.kind out, "
+                "or change the model"
+            )
+        read = objective.READS | {"paths", "fractions", "split_seed", "window", "tokenizer"}
+        changed = [name for name, value in self.data if name not in read and value != getattr(DataConfig(), name)]
+        if changed:
+            raise ValueError(f"the objective {objective.kind!r} does not read data.{changed[0]}: leave it out")
+        if self.eval.sample_bytes and not objective.GENERATES:
+            raise ValueError(
+                f"models of the objective {objective.kind!r} write no samples, got eval.sample_bytes={self.eval.sample_bytes}: leave it out"
+            )
+        return self
+
+    @property
+    def setup(self) -> Setup:
+        """What the objective is told of the run."""
+        return Setup(self.model, self.data, self.seed, self.batch, self.eval.windows)
+
+
+def build_config(values: Mapping[str, Any], options: Mapping[str, Any]) -> TrainConfig:
+    """The config of a train.yaml's mapping with options by dotted or nested name, and with an objective.
+
+    Raises ``ValueError`` for an unknown key, a wrong value, and settings that do not fit each other.
+    """
+    of_objective = {name: value for name, value in options.items() if name.split(".")[0] == "objective"}
+    others = {name: value for name, value in options.items() if name not in of_objective}
+    config = with_changes(parse(TrainConfig, values), others)
+    section = of_objective.pop("objective", {})
+    section = {"kind": section} if isinstance(section, str) else dict(section)
+    kind = of_objective.pop("objective.kind", None) or section.get("kind")
+    if kind is not None:
+        objective = parse(_Named, {"objective": {"kind": kind}}).objective
+    else:
+        objective = config.objective or default_objective(config.model)
+    config = parse(TrainConfig, config.model_dump(mode="json") | {"objective": objective.model_dump(mode="json")})
+    return with_changes(config, {"objective": section} | of_objective)
+
+
+class _Named(Config):
+    """An objective by its name alone."""
+
+    objective: AnyObjectiveConfig
+
 
 def read(path: str | Path) -> TrainConfig:
     """The config of a train.yaml, or of a run folder that holds one.
 
-    Raises ``RunError`` when the file is missing or no YAML, ``ValueError`` for an unknown key or a wrong value.
+    Raises ``RunError`` when the file is missing or not YAML, ``ValueError`` for an unknown key or a wrong value.
     """
     path = Path(path)
     path = path / "train.yaml" if path.is_dir() else path
@@ -162,7 +167,29 @@ def read(path: str | Path) -> TrainConfig:
         raise RunError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, Mapping):
         raise RunError(f"{path} holds a {type(values).__name__}, expected a mapping of keys to values")
-    return parse(TrainConfig, values)
+    return parse(TrainConfig, _upgraded(values))
+
+
+def _upgraded(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A mapping of version 0.1.0, which had every objective's settings side by side, with the section ``objective`` in their place."""
+    data = values.get("data")
+    if "objective" in values or not isinstance(data, Mapping) or not {"columns", "pairs"} & data.keys():
+        return values
+    objective = default_objective(parse(_Model, {"model": values.get("model")}).model)
+    sections: dict[str, Any] = {
+        "masked_lm": values.get("mask", {}),
+        "classification": {"columns": data.get("columns", {})},
+        "contrastive": {**values.get("contrast", {}), "columns": data.get("pairs", {})},
+    }
+    kept = {name: value for name, value in values.items() if name not in ("mask", "contrast")}
+    kept["data"] = {name: value for name, value in data.items() if name not in ("columns", "pairs")}
+    return {**kept, "objective": {"kind": objective.kind, **sections.get(objective.kind, {})}}
+
+
+class _Model(Config):
+    """A model alone."""
+
+    model: AnyModelConfig
 
 
 def as_yaml(config: TrainConfig) -> bytes:

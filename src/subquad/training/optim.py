@@ -15,26 +15,15 @@ from torch import Tensor, nn
 
 from subquad.errors import RunError
 from subquad.layers.base import OptimizerHint
-from subquad.models.base import BaseModelConfig
-from subquad.models.encoder import Encoder
+from subquad.models.base import Model
 from subquad.training.config import OptimConfig
 
-ENCODER_LR = 1e-3  # with norms after the blocks, larger rates leave small encoders at the frequencies of ids; papers have 5e-4 and 8e-4
 _SLOTS = ("step", "exp_avg", "exp_avg_sq")
 
 
-def default_lr(width: int) -> float:
-    """0.5 / width: within a factor of two of GPT-3's table (6e-4 at 768, 2e-4 at 2,048, 1e-4 at 5,140)."""
-    return 0.5 / width
-
-
-def resolve_lr(config: OptimConfig, model: nn.Module) -> float:
-    """The peak learning rate: as set, or from the model's width, of an encoder at most ``ENCODER_LR``."""
-    if config.lr is not None:
-        return config.lr
-    assert isinstance(model.config, BaseModelConfig)
-    lr = default_lr(model.config.width)
-    return min(lr, ENCODER_LR) if any(isinstance(module, Encoder) for module in model.modules()) else lr
+def resolve_lr(config: OptimConfig, model: Model) -> float:
+    """The peak learning rate: as set, or the default of the model's config."""
+    return config.lr if config.lr is not None else model.config.default_lr
 
 
 def hints(model: nn.Module) -> dict[str, OptimizerHint]:

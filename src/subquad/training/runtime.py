@@ -17,6 +17,13 @@ from torch.utils.checkpoint import checkpoint
 from subquad.layers.stack import Block
 
 
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a device multiplies matrices of bfloat16 in units of their own: a GPU that supports it, or a CPU with AMX."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return device.type == "cpu" and bool(torch.cpu._is_amx_tile_supported())
+
+
 @contextmanager
 def threads(number: int | None) -> Iterator[None]:
     """Runs torch on that many threads, as many as it likes for None."""
@@ -33,12 +40,12 @@ def checkpointed(model: nn.Module, enabled: bool = True) -> Iterator[None]:
     """Keeps only the inputs of each ``Block`` for the backward pass, which computes the rest again; the values stay the same."""
     blocks = [module for module in model.modules() if isinstance(module, Block)] if enabled else []
     for block in blocks:
-        block.__dict__["forward"] = partial(checkpoint, block.forward, use_reentrant=False)
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
     try:
         yield
     finally:
         for block in blocks:
-            del block.__dict__["forward"]
+            del block.forward  # the class's own again
 
 
 @contextmanager
@@ -53,7 +60,7 @@ def evaluation_mode(model: nn.Module, device: torch.device) -> Iterator[None]:
 
 
 class Interrupts:
-    """Notes the first SIGINT or SIGTERM instead of stopping there; a second one does what it would have done."""
+    """Notes the first SIGINT or SIGTERM, so that the loop can save and stop; a second one does what it would have done."""
 
     def __init__(self) -> None:
         self.received = False

@@ -1,6 +1,6 @@
 """The training loop: batches by number, one step, validation and samples now and then, checkpoints, a clean end.
 
-What is learned is a value, an ``Objective``: the loop asks it for batches, a summed loss to take the gradient of, and figures.
+What is learned is a value, an ``Objective``: the loop asks it for batches, a summed loss to take the gradient of, and metrics.
 """
 
 from __future__ import annotations
@@ -11,27 +11,29 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from rich.console import Console
-from torch import Tensor, nn
+from torch import nn
 
 from subquad import run_folder
-from subquad.data.batches import Batch
+from subquad.config import with_changes
 from subquad.errors import RunError
+from subquad.models.base import Model
+from subquad.objectives.base import Batch, ModelRunner, Objective
 from subquad.system import Content
 from subquad.training.checkpoints import Counters, last_good, newest_state, restore_state, resume_command, save_state
 from subquad.training.config import TrainConfig, as_yaml, differences, read
-from subquad.training.objectives import Objective, Place
+from subquad.training.init_from import init_from
 from subquad.training.optim import build_optimizer, resolve_lr, set_lr
 from subquad.training.progress import Display, Log, Record, Tracker, summary_writer
-from subquad.training.runtime import Interrupts, checkpointed, evaluation_mode, threads
+from subquad.training.runtime import Interrupts, checkpointed, evaluation_mode, has_bfloat16, threads
 from subquad.training.schedule import learning_rate, resolve_warmup
 
 DATA, LOG = "data.json", "log.jsonl"
+ORDER = 2  # the version of the order of samples, which a resumed run must share with its beginning
 
 _CHANGEABLE = ("steps", "device", "dtype", "threads", "compile", "checkpoint_activations", "track", "init", "eval.", "save.")
 _MOVABLE = ("data.paths", "data.valid", "data.test")
@@ -43,22 +45,21 @@ Reason = Literal["finished", "stopped early", "interrupted"]
 class Hooks:
     """What the loop is handed from above.
 
-    ``sample(model, step)`` writes text; ``flops_per_byte`` counts a training step's FLOPs per byte or token; ``matmul_rate(dtype)`` is the
-    machine's FLOP per second; ``seconds(call)`` times a call, and settles ``dtype: auto``, which is float32 without it.
+    ``sample(model, step)`` writes text; ``flops_per_target`` are those of a training step per byte or token; ``matmul_rate(dtype, device)``
+    the machine's FLOP per second.
     """
 
     sample: Callable[[nn.Module, int], str] | None = None
-    flops_per_byte: float | None = None
-    matmul_rate: Callable[[str], float] | None = None
-    seconds: Callable[[Callable[[], object]], float] | None = None
+    flops_per_target: float | None = None
+    matmul_rate: Callable[[str, torch.device], float] | None = None
     console: Console | None = None
     quiet: bool = False
 
 
 @dataclass(frozen=True)
 class Result:
-    """How a run ended; ``best`` is the loss of the best of its validations, None without one, and ``accuracy`` how many
-    of its answers or labels are right, if it has any."""
+    """How a run ended; ``best`` is the loss of its best validation, None without one, and ``accuracy`` that of its answers or labels, if it
+    has any."""
 
     out: Path
     step: int
@@ -67,24 +68,33 @@ class Result:
     accuracy: float | None = None
 
 
+def build_run(config: TrainConfig) -> tuple[Model, Objective[Any]]:
+    """The objective of a config with its data, and a freshly initialised model for it."""
+    assert config.objective is not None
+    objective = config.objective.build(config.setup)
+    torch.manual_seed(config.seed)
+    return objective.model_config.build(), objective
+
+
 class Trainer:
-    """Trains an objective's model into a run folder; its weights are changed in place.
+    """Trains a model for an objective into a run folder; its weights are changed in place.
 
     Raises ``ValueError`` before any work for settings that cannot be, ``RunError`` for a run that fails on the way.
     """
 
-    def __init__(self, objective: Objective, config: TrainConfig, out: str | Path, hooks: Hooks | None = None) -> None:
-        self.objective, self.model, self.out, self.hooks = objective, objective.model, Path(out), hooks or Hooks()
-        self.config = config.model_copy(update={"model": self.model.config.model_dump(mode="json")})
+    def __init__(self, model: Model, objective: Objective[Any], config: TrainConfig, out: str | Path, hooks: Hooks | None = None) -> None:
+        self.objective, self.model, self.out, self.hooks = objective, model, Path(out), hooks or Hooks()
+        self.config = with_changes(config, {"model": model.config.model_dump(mode="json")})
         self.device = run_folder.resolve_device(config.device)
-        self.display = Display(config.steps, self.hooks.console, self.hooks.quiet, objective.measure, objective.unit)
+        self.loss_name, self.unit = objective.loss_metric.name, objective.loss_metric.label
+        self.display = Display(config.steps, self.hooks.console, self.hooks.quiet, self.loss_name, self.unit)
 
     def run(self, resume: bool = False) -> Result:
         """Trains to the last step, or until SIGINT or SIGTERM; ``resume`` goes on from the newest sound checkpoint in ``out``."""
         run_folder.check_out(self.out, resume)
         if self.config.track:
             summary_writer()
-        with threads(self.config.threads), checkpointed(self.model, self.config.checkpoint_activations), Interrupts() as interrupts:
+        with threads(self.config.threads), checkpointed(self.model, self.config.checkpoint_activations):
             counters = self._resume() if resume else self._start()
             if reason := self._done(counters):
                 words, remedy = (
@@ -92,20 +102,23 @@ class Trainer:
                 )
                 self.display.say(f"{self.out} has {words} {counters.step} steps already: {remedy} to go on")
                 return self._result(counters, reason)
-            with self._following(counters):
+            # Before the first step an interrupt has nothing to save and ends the program at once.
+            with Interrupts() as interrupts, self._following(counters):
                 if resume:
                     self._log({"kind": "resume", "step": counters.step, "steps": self.config.steps})
                 counters = self._train(counters, interrupts)
                 return self._end(counters)
 
     def _start(self) -> Counters:
+        if self.config.init:
+            init_from(self.model, self.config.init)
         self._set_up_data()
         self._set_up_model()
         self._decide(self.config)
         contents: dict[str, Content] = {
-            run_folder.CONFIG: run_folder.as_json(self.config.model),
+            run_folder.CONFIG: run_folder.as_json(self.model.config.model_dump(mode="json")),
             run_folder.TRAIN: as_yaml(self.config),
-            DATA: run_folder.as_json(self.objective.record()),
+            DATA: run_folder.as_json({"order": ORDER, **self.objective.record()}),
         }
         if self.objective.tokenizer is not None:
             contents[run_folder.TOKENIZER] = self.objective.tokenizer.to_bytes()
@@ -122,11 +135,19 @@ class Trainer:
         changed = differences(self.config, saved)
         if fixed := [key for key in changed if not key.startswith(_CHANGEABLE + _MOVABLE)]:
             raise ValueError(f"a resumed run cannot change {', '.join(fixed)}: leave it as {self.out} has it, or start anew with --init")
-        if json.loads((self.out / DATA).read_text(encoding="utf-8"))["fingerprint"] != self.objective.fingerprint:
+        data = json.loads((self.out / DATA).read_text(encoding="utf-8"))
+        if data.get("order") != ORDER:
+            raise ValueError(
+                f"{self.out} was started by an earlier version, with its samples in another order: start anew with --init {self.out}"
+            )
+        if data["fingerprint"] != self.objective.fingerprint:
             raise ValueError(f"the data is not what {self.out} was trained on: give the same files, or start anew with --init {self.out}")
+        folder = newest_state(self.out, self.display.say)
+        if folder is None and self.config.init:
+            init_from(self.model, self.config.init)
         self._set_up_data(self.out / run_folder.TOKENIZER)
         self._set_up_model()
-        counters = self._restore()
+        counters = self._restore(folder)
         if counters.step > self.config.steps:
             raise ValueError(f"{self.out} has done {counters.step} steps, more than steps={self.config.steps}: give more --steps")
         if saved.steps != self.config.steps:
@@ -137,8 +158,7 @@ class Trainer:
                 run_folder.replace(self.out, {run_folder.TRAIN: as_yaml(self.config)})
         return counters
 
-    def _restore(self) -> Counters:
-        folder = newest_state(self.out, self.display.say)
+    def _restore(self, folder: Path | None) -> Counters:
         if folder is None:
             self.display.say(f"{self.out} has no checkpoint yet: starting from the beginning")
             return Counters()
@@ -146,28 +166,25 @@ class Trainer:
         self.display.say(f"resuming from {folder}")
         return counters
 
-    def _decide(self, known: TrainConfig) -> None:
-        """Replaces None and "auto" by what ``known`` decided, or decides now."""
+    def _decide(self, earlier: TrainConfig) -> None:
+        """Replaces None and "auto" by what ``earlier`` decided, or decides now; what was decided stands in train.yaml."""
         config = self.config
-        lr, warmup, window, dtype = config.optim.lr, config.schedule.warmup, config.data.window, config.dtype
-        optim = config.optim.model_copy(update={"lr": lr or known.optim.lr or resolve_lr(config.optim, self.model)})
-        warmup = warmup if warmup is not None else known.schedule.warmup
-        warmup = warmup if warmup is not None else resolve_warmup(config.schedule, config.steps)
-        dtype = dtype if dtype != "auto" else known.dtype
+        warmup = config.schedule.warmup if config.schedule.warmup is not None else earlier.schedule.warmup
+        dtype = config.dtype if config.dtype != "auto" else earlier.dtype
         decided: dict[str, Any] = {
-            "optim": optim,
-            "schedule": config.schedule.model_copy(update={"warmup": warmup}),
-            "data": config.data.model_copy(update={"window": window or known.data.window or self.objective.window(config.data)}),
-            "dtype": dtype if dtype != "auto" else self._faster_dtype(),
+            "optim.lr": config.optim.lr or earlier.optim.lr or resolve_lr(config.optim, self.model),
+            "schedule.warmup": warmup if warmup is not None else resolve_warmup(config.schedule, config.steps),
+            "data.window": config.data.window or earlier.data.window or self.objective.window,
+            "dtype": dtype if dtype != "auto" else "bfloat16" if has_bfloat16(self.device) else "float32",
         }
-        self.config = config.model_copy(update=decided)
+        self.config = with_changes(config, decided)
 
-    def _set_up_data(self, kept_tokenizer: Path | None = None) -> None:
-        self.objective.set_up(self.config, kept_tokenizer)
-        stop, figures = self.config.eval.stop, self.objective.figures
-        if stop.accuracy is not None and "accuracy" not in figures:
+    def _set_up_data(self, tokenizer: Path | None = None) -> None:
+        self.objective.prepare(self.model, tokenizer)
+        stop, metrics = self.config.eval.stop, self.objective.metric_names
+        if stop.accuracy is not None and "accuracy" not in metrics:
             raise ValueError("eval.stop.accuracy needs answers to validate: train on a task or labels, or stop by eval.stop.patience")
-        if stop.patience is not None and not figures:
+        if stop.patience is not None and not metrics:
             raise ValueError("eval.stop.patience needs a validation part: give the data one, and eval.windows above 0")
 
     def _set_up_model(self) -> None:
@@ -177,19 +194,6 @@ class Trainer:
             self.model.compile()
         lr = resolve_lr(self.config.optim, self.model)
         self.optimizer = build_optimizer(self.model, self.config.optim, lr)
-
-    def _faster_dtype(self) -> str:
-        if self.hooks.seconds is None:
-            return "float32"
-        batch = self.objective.batch(0, self.config.batch // self.config.accumulate)
-
-        def step(dtype: str) -> None:
-            torch.autograd.backward(self._nats(self.objective.drawn(batch), dtype))
-
-        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-            taken = {dtype: self.hooks.seconds(partial(step, dtype)) for dtype in ("float32", "bfloat16")}
-        self.optimizer.zero_grad()
-        return min(taken, key=lambda dtype: taken[dtype])
 
     def _train(self, counters: Counters, interrupts: Interrupts) -> Counters:
         config = self.config
@@ -218,16 +222,16 @@ class Trainer:
         began = time.perf_counter()
         config, objective = self.config, self.objective
         lr = self._rate(counters.step)
-        batch = objective.drawn(objective.batch(counters.samples, config.batch))
-        count, size = objective.count(batch), config.batch // config.accumulate
+        batch = objective.batch(counters.samples, config.batch)
+        count, size = objective.num_targets(batch), config.batch // config.accumulate
         total = torch.zeros((), device=self.device)
         for first in range(0, config.batch, size):
-            nats = self._nats(batch.rows(first, first + size))
-            torch.autograd.backward(nats / count)
-            total = total + nats.detach()
+            loss_sum = objective.loss(self._runner, batch.rows(first, first + size))
+            torch.autograd.backward(loss_sum / count)
+            total = total + loss_sum.detach()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.optim.clip or math.inf).item()
-        read, loss = objective.bytes(batch), objective.loss(total.item(), batch)
-        self._check_finite(loss, f"a loss of {loss} {objective.unit}", counters.step + 1)
+        num_bytes, loss = objective.num_bytes(batch), objective.mean_loss(total.item(), batch)
+        self._check_finite(loss, f"a loss of {loss} {self.unit}", counters.step + 1)
         self._check_finite(norm, f"a gradient of norm {norm}", counters.step + 1)
         set_lr(self.optimizer, lr)
         self.optimizer.step()
@@ -237,25 +241,23 @@ class Trainer:
             counters,
             step=counters.step + 1,
             samples=counters.samples + config.batch,
-            bytes=counters.bytes + read,
+            bytes=counters.bytes + num_bytes,
             seconds=counters.seconds + seconds,
         )
-        self._report_step(counters, {objective.measure: loss, "lr": lr, "grad_norm": norm}, read / seconds, count / seconds, seconds)
+        self._report_step(counters, {self.loss_name: loss, "lr": lr, "grad_norm": norm}, num_bytes / seconds, count / seconds, seconds)
         return counters
 
-    def _report_step(self, counters: Counters, values: Record, byte_rate: float, id_rate: float, seconds: float) -> None:
-        flops, matmul = self.hooks.flops_per_byte, self._matmul_rate
+    def _report_step(self, counters: Counters, values: Record, byte_rate: float, target_rate: float, seconds: float) -> None:
+        flops, matmul = self.hooks.flops_per_target, self._matmul_rate
         progress = {"bytes": counters.bytes, "seconds": counters.seconds, "bytes_per_second": byte_rate}
-        share = None if flops is None or matmul is None else id_rate * flops / matmul
+        share = None if flops is None or matmul is None else target_rate * flops / matmul
         record = {"kind": "train", "step": counters.step, **values, **progress, "matmul_share": share}
         self._log(record)
         self.display.update(record, seconds)
 
-    def _nats(self, batch: Batch, dtype: str | None = None) -> Tensor:
-        return self.objective.nats(batch, self._place(dtype))
-
-    def _place(self, dtype: str | None = None) -> Place:
-        return Place(self.device, (dtype or self.config.dtype) == "bfloat16")
+    @property
+    def _runner(self) -> ModelRunner:
+        return ModelRunner(self.model, self.device, self.config.dtype == "bfloat16")
 
     def _rate(self, step: int) -> float:
         assert self.config.optim.lr is not None
@@ -271,33 +273,36 @@ class Trainer:
 
     def _evaluate(self, counters: Counters) -> Counters:
         """Validates, keeps the weights if they are the best so far, and writes a sample."""
-        at, unit = {"step": counters.step}, self.objective.unit
-        if (figures := self._validate()) is not None:
-            loss = figures[self.objective.measure]
-            self._check_finite(loss, f"a validation loss of {loss} {unit}", counters.step)
-            self._log({"kind": "valid", **at, **figures, "bytes": counters.bytes, "seconds": counters.seconds})
-            others = "".join(f" · {name} {value:.3f}" for name, value in figures.items() if name != self.objective.measure)
-            self.display.say(f"step {counters.step}: validation {loss:.3f} {unit}{others}")
-            counters = counters.validated(loss, figures.get("accuracy"))
+        metrics = self._validate()
+        if metrics:
+            loss = metrics[self.loss_name]
+            self._check_finite(loss, f"a validation loss of {loss} {self.unit}", counters.step)
+            self._log({"kind": "valid", "step": counters.step, **metrics, "bytes": counters.bytes, "seconds": counters.seconds})
+            others = "".join(f" · {name} {value:.3f}" for name, value in metrics.items() if name != self.loss_name)
+            self.display.say(f"step {counters.step}: validation {loss:.3f} {self.unit}{others}")
+            counters = counters.validated(loss, metrics.get("accuracy"))
             if counters.best_step == counters.step:
                 with self._writing():
                     run_folder.save(self.model, self.out)
         if self.hooks.sample is not None:
             with evaluation_mode(self.model, self.device):
                 text = self.hooks.sample(self.model, counters.step)
-            self._log({"kind": "sample", **at, "text": text})
+            self._log({"kind": "sample", "step": counters.step, "text": text})
             self.display.say(text)
         return counters
 
-    def _validate(self) -> dict[str, float] | None:
+    def _validate(self) -> dict[str, float]:
+        if not self.objective.metric_names:
+            return {}
         with evaluation_mode(self.model, self.device):
-            return self.objective.validate(self.config.batch // self.config.accumulate, self._place())
+            return self.objective.evaluate(self._runner, self.config.batch // self.config.accumulate)
 
     def _save(self, counters: Counters) -> None:
         # An update can ruin the weights and still have had a finite gradient: what is saved must predict something.
         with evaluation_mode(self.model, self.device):
-            nats = self._nats(self.objective.batch(counters.samples, self.config.batch // self.config.accumulate)).item()
-        self._check_finite(nats, f"weights whose loss is {nats}", counters.step)
+            batch: Batch = self.objective.batch(counters.samples, self.config.batch // self.config.accumulate)
+            loss = self.objective.loss(self._runner, batch).item()
+        self._check_finite(loss, f"weights whose loss is {loss}", counters.step)
         with self._writing():
             path = save_state(self.out, self.model, self.optimizer, counters, self.config.save.keep)
             if counters.best is None:
@@ -321,7 +326,7 @@ class Trainer:
     def _following(self, counters: Counters) -> Iterator[None]:
         """Opens the log, the tracker and the display for a run from ``counters`` on."""
         rate = self.hooks.matmul_rate
-        self._matmul_rate = None if rate is None else rate(self.config.dtype)
+        self._matmul_rate = None if rate is None else rate(self.config.dtype, self.device)
         with self._writing():
             self._records: list[Log | Tracker] = [Log(self.out / LOG)]
         if self.config.track:

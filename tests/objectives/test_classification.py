@@ -15,10 +15,9 @@ from subquad import api, run_folder
 from subquad.data.characters import Characters
 from subquad.models.classifier import Classifier
 from subquad.models.language_model import LanguageModel
-from subquad.training.beginning import build_objective
-from subquad.training.classification import Texts
+from subquad.objectives.classification import Classification, Texts
 from subquad.training.config import read
-from subquad.training.trainer import Trainer
+from subquad.training.trainer import Trainer, build_run
 from tests.training.logs import read_log
 
 MIXER = {"kind": "attention", "heads": 2, "dropout": 0.1}
@@ -58,7 +57,7 @@ def test_it_learns(table: str, tmp_path: Path) -> None:
     model = api.load(run)
     assert isinstance(model, Classifier) and model.config.classes == ("with", "without")
     assert [found.label for found in api.classify(model, ["abcxabxx", b"abcdabdd"])] == ["with", "without"]
-    assert "<h2>Labels</h2>" in (run / "report.html").read_text() and "matthews" in (run / "report.html").read_text()
+    assert "<h2>Held-out texts</h2>" in (run / "report.html").read_text() and "Matthews" in (run / "report.html").read_text()
 
 
 def test_the_log_has_its_figures(table: str, tmp_path: Path) -> None:
@@ -72,7 +71,9 @@ def test_the_log_has_its_figures(table: str, tmp_path: Path) -> None:
     assert {name: part["texts"] for name, part in parts.items()} == {"train": 72, "valid": 24, "test": 24}
     run_folder.check(run)
     # The figures are those of the kept weights, one text at a time.
-    texts = build_objective(read(run))[1].data.valid  # type: ignore[attr-defined]
+    objective = build_run(read(run))[1]
+    assert isinstance(objective, Classification)
+    texts = objective.data.valid
     found = [api.classify(api.load(run), [text])[0] for text, _ in texts]
     assert sum(one.label == label for one, (_, label) in zip(found, texts, strict=True)) / 24 == pytest.approx(valid["accuracy"])
     nats = -sum(math.log(one.probabilities[str(label)]) for one, (_, label) in zip(found, texts, strict=True)) / 24
@@ -110,9 +111,8 @@ def test_accumulation_changes_nothing_but_rounding(table: str, tmp_path: Path) -
 
 
 def test_a_batch_has_its_shortest_texts_first() -> None:
-    texts = Texts([b"abc", b"a", b"", b"ab", b"d"], np.arange(5), None, max_len=4)
+    texts = Texts([np.frombuffer(text, np.uint8) for text in (b"abc", b"a", b"", b"ab", b"d")], np.arange(5))
     batch = texts.batch(np.array([3, 4, 0, 1]))
-    assert batch.labels is not None
     assert batch.labels.tolist() == [4, 1, 3, 0] and batch.lengths.tolist() == [1, 1, 2, 3]
     assert [bytes(row[:length].tolist()) for row, length in zip(batch.ids, batch.lengths, strict=True)] == [b"d", b"a", b"ab", b"abc"]
 
@@ -138,9 +138,9 @@ def test_a_language_model_is_a_start(table: str, tmp_path: Path) -> None:
     [
         ("classifier", {}, "a classifier needs a backbone"),
         ("transformer-tiny", {"model.backbone": "transformer-tiny"}, "model.backbone is for a classifier"),
-        ("transformer-tiny", {"data.valid": ["x.tsv"]}, "for tables of labelled texts or pairs"),
-        ("classifier", {"model.backbone": BACKBONE, "eval.sample_bytes": 4}, "a classifier writes nothing"),
-        ("classifier", {"model.backbone": BACKBONE, "data.format": "fasta"}, "leave out data.image and data.format"),
+        ("transformer-tiny", {"data.valid": ["x.tsv"]}, "the objective 'next_token' does not read data.valid"),
+        ("classifier", {"model.backbone": BACKBONE, "eval.sample_bytes": 4}, "write no samples"),
+        ("classifier", {"model.backbone": BACKBONE, "data.format": "fasta"}, "the objective 'classification' does not read data.format"),
         ("classifier", {"model.backbone": {**BACKBONE, "max_len": 8}}, r"a text has \d+ ids and the context is 8: .*data\.window=8"),
         ("classifier", {"model.backbone": BACKBONE, "data.window": 25}, "a window of 25 ids exceeds the context of 24"),
         ("classifier", {"model.backbone": BACKBONE, "data.tokenizer": 300}, "a vocabulary of 256: set model.vocab="),
@@ -172,7 +172,7 @@ def test_another_start_is_refused_in_words(table: str, tmp_path: Path) -> None:
             init=run,
             quiet=True,
         )
-    with pytest.raises(ValueError, match="a causal model is needed to generate"):
+    with pytest.raises(ValueError, match="needs a model that predicts what comes next, and Classifier does not"):
         api.generate(api.load(run), "a")
     with pytest.raises(ValueError, match="a classifier is needed here, got LanguageModel"):
         api.classify(api.build(BACKBONE), ["a"])

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from subquad.ops.contrast import contenders, infonce, orthogonal
+from subquad.objectives.contrastive import infonce, negatives_only, orthogonal
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_the_order_of_a_batch_changes_nothing(drawn: tuple[Tensor, Tensor, Tenso
 
 def test_other_right_passages_do_not_contend(drawn: tuple[Tensor, Tensor, Tensor]) -> None:
     similarity, own, known = drawn
-    left = contenders(similarity, own, known)
+    left = negatives_only(similarity, own, known)
     assert left.isinf().nonzero().tolist() == [[0, 4], [3, 0], [3, 1]]
     alone = torch.ones(1, 1, dtype=torch.bool)
     assert infonce(torch.tensor([[0.3]]), torch.tensor([0]), alone, 0.05).item() == 0

@@ -15,8 +15,8 @@ from subquad.data.batches import Batches
 from subquad.data.corpus import Corpus
 from subquad.metrics import score_answers
 from subquad.models.base import CausalModel
+from subquad.objectives.next_token import cross_entropy_sum
 from subquad.training.config import read
-from subquad.training.objectives import cross_entropy_sum
 from subquad.training.trainer import Trainer
 from tests.training.logs import read_log
 

@@ -14,11 +14,10 @@ from subquad import api, run_folder
 from subquad.data.corpus import Corpus
 from subquad.data.subwords import Subwords
 from subquad.models.encoder import Encoder
-from subquad.training.beginning import build_objective
-from subquad.training.config import TrainConfig, read
-from subquad.training.masked import MaskedPrediction
-from subquad.training.objectives import Place
-from subquad.training.trainer import Trainer
+from subquad.objectives.base import ModelRunner
+from subquad.objectives.masked_lm import MaskedLM
+from subquad.training.config import build_config, read
+from subquad.training.trainer import Trainer, build_run
 from tests.training.logs import read_log
 
 MIXER = {"kind": "monarch_mixer", "two_sided": True, "filter": {"kind": "implicit", "features": 3, "width": 8}}
@@ -33,16 +32,11 @@ def trained(corpus: Corpus, out: Path, changes: dict[str, Any] | None = None, mo
     return api.train(model or MODEL, corpus.paths, out, OPTIONS | (changes or {}), quiet=True)
 
 
-def objective(corpus: Corpus, changes: dict[str, Any] | None = None) -> MaskedPrediction:
-    config = TrainConfig(model=MODEL).model_copy(update={"data": read_data(corpus)})
-    made = build_objective(api._train_config(config.model_dump(mode="json"), None, changes or {}, None))[1]
-    assert isinstance(made, MaskedPrediction)
-    made.set_up(config)
-    return made
-
-
-def read_data(corpus: Corpus) -> Any:
-    return TrainConfig(model=MODEL).data.model_copy(update={"paths": tuple(corpus.paths)})
+def prepared(corpus: Corpus) -> tuple[Encoder, MaskedLM]:
+    model, objective = build_run(build_config({"model": MODEL, "data": {"paths": corpus.paths}}, {}))
+    assert isinstance(objective, MaskedLM) and isinstance(model, Encoder)
+    objective.prepare(model)
+    return model, objective
 
 
 def test_it_learns(tmp_path: Path) -> None:
@@ -66,18 +60,16 @@ def test_it_learns(tmp_path: Path) -> None:
 
 def test_what_is_asked_for_is_not_seen(corpus: Corpus) -> None:
     """The loss is that of ``forward`` with blanks, position by position; short windows are padded and nothing of it is asked for."""
-    made = objective(corpus)
-    made.model.double().eval()
-    batch = made.batch(0, 6)
-    assert batch.masked is not None
-    masked, place = batch.masked, Place(torch.device("cpu"))
-    logits = made.model(torch.from_numpy(masked.input_ids).long(), masked=torch.from_numpy(masked.masked))
+    model, objective = prepared(corpus)
+    batch = objective.batch(0, 6)
+    masked, runner = batch.masked, ModelRunner(model.double().eval(), torch.device("cpu"))
+    logits = model(torch.from_numpy(masked.input_ids).long(), masked=torch.from_numpy(masked.masked))
     bits = torch.nn.functional.cross_entropy(logits.mT, torch.from_numpy(batch.ids).long(), reduction="none")
     asked = torch.from_numpy(masked.targets)
-    torch.testing.assert_close(made.nats(batch, place), bits[asked].sum())
-    parts = [made.nats(batch.rows(first, first + 2), place) for first in (0, 2, 4)]
+    torch.testing.assert_close(objective.loss(runner, batch), bits[asked].sum())
+    parts = [objective.loss(runner, batch.rows(first, first + 2)) for first in (0, 2, 4)]
     torch.testing.assert_close(sum(parts), bits[asked].sum())
-    assert made.count(batch) == int(asked.sum()) and made.bytes(batch) == 6 * 32
+    assert objective.num_targets(batch) == int(asked.sum()) and objective.num_bytes(batch) == 6 * 32
 
 
 def test_an_extended_run_goes_on_bit_for_bit(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,40 +104,38 @@ def test_word_pieces(corpus: Corpus, tmp_path: Path) -> None:
     ids = model.tokenizer.encode(b"Bottles of beer").tolist()
     assert ids[0] == 2 and ids[-1] == 3 and ids[1:-1] == model.tokenizer.encode(b"bottles of beer").tolist()[1:-1]
     assert api.embed(model, ["bottles", b"of beer on the wall"]).shape == (2, 16)
-    config = read(run)
-    made = build_objective(config)[1]
-    assert isinstance(made, MaskedPrediction)
-    made.set_up(config, run / "tokenizer.json")
-    batch = made.batch(0, 5)
-    assert batch.masked is not None and batch.ids.shape == (5, 24)
+    fresh, objective = build_run(read(run))
+    objective.prepare(fresh, run / "tokenizer.json")
+    batch = objective.batch(0, 5)
+    assert batch.ids.shape == (5, 24)
     assert (batch.ids[:, 0] == 2).all() and all(row[length - 1] == 3 for row, length in zip(batch.ids, batch.lengths, strict=True))
     assert not batch.masked.targets[:, 0].any() and not (batch.masked.targets & (batch.ids == 3)).any()
-    assert made.bytes(batch) > 5 * 24
+    assert objective.num_bytes(batch) > 5 * 24
     assert json.loads((run / "tokenizer.json").read_text())["model"]["type"] == "WordPiece"
-    with pytest.raises(ValueError, match=r"the tokenizer's \[MASK\] is id 4 and the model's blank 9: set model.mask_token=4"):
+    with pytest.raises(ValueError, match=r"the tokenizer's \[MASK\] is id 4 and the model's mask token 9: set model.mask_token=4"):
         trained(corpus, tmp_path / "other", changes | {"model.mask_token": 9})
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"model.mask_token": None}, "nothing stands for ids that are hidden"),
-        ({"model.head": "none"}, r"book\.txt is not a table by its name: .*data\.pairs\.table"),
+        ({"model.mask_token": None}, "the encoder has no mask token"),
+        ({"model.head": "none"}, r"book\.txt is not a table by its name: .*objective\.columns\.table"),
         ({"data.window": 33}, "a window of 33 ids exceeds the model's context of 32"),
         ({"data.tokenizer": 40}, "at least 64 tokens"),
         ({"data.tokenizer": 100, "model.vocab": 20}, "and the model a vocabulary of 20: set model.vocab="),
-        ({"eval.sample_bytes": 3}, "an encoder writes nothing"),
-        ({"mask.mask_replace_prob": 0.8, "mask.random_replace_prob": 0.3}, "at most 1 together, got 0.8 and 0.3"),
-        ({"data.valid": "x.tsv"}, "for tables of labelled texts or pairs"),
-        ({"model.mask_token": 103}, "id 103 of bytes would be read as a blank: set model.mask_token=learned"),
-        ({"contrast.loss": "orthogonal"}, "contrast and data.pairs are for an encoder that learns from pairs: set model.head=none"),
-        ({"data.pairs.query": "question"}, "set model.head=none"),
-        ({"data.columns.text": "sentence"}, "data.columns is for labelled texts"),
+        ({"eval.sample_bytes": 3}, "write no samples"),
+        ({"objective.mask_replace_prob": 0.8, "objective.random_replace_prob": 0.3}, "at most 1 together, got 0.8 and 0.3"),
+        ({"data.valid": "x.tsv"}, "the objective 'masked_lm' does not read data.valid"),
+        ({"model.mask_token": 103}, "the mask token 103 is also a byte: set model.mask_token=learned"),
+        ({"objective.loss": "orthogonal"}, "unknown key 'loss' in 'objective'"),
+        ({"objective.kind": "contrastive"}, "the objective 'contrastive' does not train this model"),
+        ({"objective": "next_tokens"}, "unknown objective 'next_tokens': did you mean 'next_token'"),
     ],
 )
 def test_what_cannot_be_is_refused(corpus: Corpus, tmp_path: Path, options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         trained(corpus, tmp_path / "run", options)
     assert not (tmp_path / "run").exists()
-    with pytest.raises(ValueError, match="a task asks what comes next"):
+    with pytest.raises(ValueError, match="a task asks for the next byte"):
         api.train(MODEL, "synthetic:recall", tmp_path / "run", {"steps": 1}, quiet=True)

@@ -13,8 +13,8 @@ import torch
 from subquad import api, run_folder
 from subquad.models.classifier import Classifier
 from subquad.models.encoder import Encoder
+from tests.objectives.test_masked_lm import MODEL, STACK
 from tests.training.logs import read_log
-from tests.training.test_masked import MODEL, STACK
 
 OPTIONS: dict[str, Any] = {"steps": 60, "batch": 16, "dtype": "float32", "device": "cpu", "optim.lr": 1e-2}
 OPTIONS |= {"eval.every": 30, "save.every": 60, "data.fractions": [0.6, 0.2, 0.2]}
@@ -66,7 +66,7 @@ def test_numbers(start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert isinstance(model, Classifier) and 10 < model.config.target_mean < 14 and model.config.classes == ()
     few, many = api.regress(model, ["bbbbbbbbbbab", "aaaaaaaabaaa"])
     assert few < 12 < many
-    assert "pearson" in (run / "report.html").read_text() and "squared error" in (run / "report.html").read_text()
+    assert "Pearson" in (run / "report.html").read_text() and "squared error" in (run / "report.html").read_text()
     assert set(json.loads((run / "data.json").read_text())["parts"]["test"]["labels"]) == {"least", "most"}
     with pytest.raises(ValueError, match="estimates numbers and knows no classes"):
         api.classify(model, ["ab"])
@@ -74,9 +74,9 @@ def test_numbers(start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
     main([str(run), table, "--json"])
     printed = json.loads(capsys.readouterr().out)
-    assert printed["figures"]["pearson"] > 0.85 and set(printed["texts"][0]) == {"text", "number", "true"}
+    assert printed["metrics"]["pearson"] > 0.85 and set(printed["texts"][0]) == {"text", "value", "true"}
     main([str(run), table])
-    assert "number" in capsys.readouterr().out.splitlines()[0]
+    assert "value" in capsys.readouterr().out.splitlines()[0]
     # What is resumed is the same run.
     again = api.train(None, None, tmp_path / "run", {"steps": 61}, resume=True, quiet=True)
     assert read_log(again)[-1]["step"] == 61
@@ -107,7 +107,7 @@ def test_what_cannot_be_is_refused(start: Path, tmp_path: Path) -> None:
         api.train("classifier", table, tmp_path / "run", OPTIONS | {"model.problem_type": "regression"}, init=start, quiet=True)
     same = tmp_path / "same.tsv"
     same.write_text("text\tlabel\n" + "ab\t3\n" * 20)
-    with pytest.raises(ValueError, match="have the number 3, so there is nothing to learn"):
+    with pytest.raises(ValueError, match="have the value 3, so there is nothing to learn"):
         api.train("classifier", str(same), tmp_path / "run", OPTIONS | {"model.problem_type": "regression"}, init=start, quiet=True)
     other = {"kind": "classifier", "backbone": {**MODEL, "stack": {**STACK, "dim": 8}}}
     with pytest.raises(ValueError, match=r"differ in model\.stack\.dim"):

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from subquad import run_folder
+from subquad.data.config import DataConfig
 from subquad.data.corpus import Corpus
 from subquad.data.tokenizer import Tokenizer
 from subquad.data.windows import Windows
 from subquad.errors import RunError
-from subquad.models import build_model
 from subquad.models.base import CausalModel
-from subquad.training.config import DataConfig, read
-from subquad.training.objectives import Prediction
+from subquad.objectives.next_token import NextToken
+from subquad.training.config import read
 from subquad.training.trainer import Trainer
 from tests.training.conftest import MakeTrainer
 from tests.training.logs import read_log
@@ -34,8 +34,8 @@ def trained(run: Path) -> Tokenizer:
 
 
 def windows(trainer: Trainer) -> Windows:
-    assert isinstance(trainer.objective, Prediction)
-    return trainer.objective.batches.windows
+    assert isinstance(trainer.objective, NextToken)
+    return trainer.objective._train.windows
 
 
 def test_a_run_of_tokens_keeps_its_tokenizer(tmp_path: Path, make_trainer: MakeTrainer, corpus: Corpus) -> None:
@@ -154,16 +154,8 @@ def test_images_have_no_tokens() -> None:
 
 def test_data_that_is_no_text_is_refused(tmp_path: Path, make_trainer: MakeTrainer) -> None:
     (tmp_path / "noise.bin").write_bytes(np.random.default_rng(0).bytes(3000))
-    config = make_trainer(tmp_path / "run", TOKENS).config
-    noise = Corpus.open([tmp_path / "noise.bin"])
     with pytest.raises(ValueError, match="noise.bin: byte .* is no UTF-8"):
-        Trainer(Prediction(build_model_of(config.model), noise), config, tmp_path / "run").run()
-
-
-def build_model_of(config: dict[str, Any]) -> CausalModel:
-    model = build_model(config)
-    assert isinstance(model, CausalModel)
-    return model
+        make_trainer(tmp_path / "run", TOKENS | {"data.paths": [str(tmp_path / "noise.bin")]}).run()
 
 
 def test_weights_of_another_tokenizer_are_no_start(tmp_path: Path, make_trainer: MakeTrainer) -> None:

@@ -1,0 +1,246 @@
+"""The contract of an objective: its data and batches, its loss, its metrics, and what a report and a comparison show of a trained model.
+
+Training asks an objective for batches by number, for the summed loss of each and for the metrics of held-out data; nothing else knows what
+is learned. A model is reached through ``model(...)`` alone, so that what wraps it (``torch.compile``, DDP, FSDP) runs.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Literal, Protocol, Self, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from subquad.config import Config
+from subquad.data.config import DataConfig
+from subquad.data.labelled import LabelColumns
+from subquad.data.subwords import Reader, open_reader
+from subquad.data.tokenizer import open_tokenizer
+from subquad.data.windows import Span
+from subquad.models.base import BaseModelConfig, Model
+from subquad.objectives.sections import Section
+from subquad.ops.autocast import at_least_float32
+
+Windowing = Literal["basic", "sliding", "strided", "both"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """``name`` is its key in log.jsonl and results.json, ``label`` what tables and axes call it."""
+
+    name: str
+    label: str
+    higher_is_better: bool = False
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What an objective is told of a run: the model's config, the data, the seed, samples a step, and samples to validate on."""
+
+    model: BaseModelConfig
+    data: DataConfig
+    seed: int
+    batch_size: int
+    eval_samples: int
+
+
+@dataclass(frozen=True)
+class TestOptions:
+    """How a comparison evaluates the test part: about ``max_bytes`` of text, scored by each of ``windowings``, ``batch_size`` samples at
+    once."""
+
+    __test__ = False  # not a test case, whatever pytest takes its name for
+
+    max_bytes: int
+    windowings: Sequence[Windowing]
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class TestResult:
+    """What a model is worth on the test part.
+
+    ``loss`` is in the loss metric's unit, one value a windowing, "basic" among them; ``metrics`` are others by name. ``inside`` holds the
+    mean loss at each position inside a patch and ``by_position`` over equal parts of the context, empty where there is no such thing.
+    """
+
+    __test__ = False
+
+    loss: Mapping[str, float]
+    scored_bytes: int
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    inside: Sequence[float] = ()
+    by_position: Sequence[float] = ()
+
+
+class Batch(Protocol):
+    """Samples that a step learns from; an accumulated step takes some of the rows at a time."""
+
+    def rows(self, first: int, stop: int) -> Self: ...
+
+
+B = TypeVar("B", bound=Batch)
+
+
+@dataclass(frozen=True)
+class ModelRunner:
+    """A module, plain or wrapped, with the device and the precision that it runs in; its inputs are numpy arrays or plain values."""
+
+    module: nn.Module
+    device: torch.device
+    bfloat16: bool = False
+
+    def run(self, inputs: Mapping[str, Any]) -> Tensor:
+        """``module(**inputs)`` under autocast where asked, the result in float32 or better; arrays become tensors on the device."""
+        tensors = {name: self.tensor(value) if isinstance(value, np.ndarray) else value for name, value in inputs.items()}
+        with self.autocast():
+            output: Tensor = self.module(**tensors)
+        return output.to(at_least_float32(output.dtype))
+
+    def tensor(self, array: np.ndarray[Any, Any]) -> Tensor:
+        """An array on the device; integers become int64."""
+        tensor = torch.from_numpy(array).to(self.device)
+        return tensor.long() if array.dtype.kind in "iu" else tensor
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """PyTorch's mixed precision, or nothing."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16)
+
+
+class ObjectiveConfig(Config, ABC):
+    """Base of the objectives' configs, the section ``objective`` of train.yaml. ``kind`` is the name in the table of ``OBJECTIVES``.
+
+    ``METRICS`` are all that it may report; ``READS`` names the fields of ``DataConfig`` that it reads, ``COMPLETES`` those of the model's
+    config that the data fill in; ``GENERATES`` says that its models write samples, ``READS_TASKS`` that synthetic tasks are data for it.
+    """
+
+    METRICS: ClassVar[tuple[Metric, ...]]
+    READS: ClassVar[frozenset[str]]
+    COMPLETES: ClassVar[frozenset[str]] = frozenset()
+    GENERATES: ClassVar[bool] = False
+    READS_TASKS: ClassVar[bool] = False
+
+    kind: str
+
+    @classmethod
+    @abstractmethod
+    def trains(cls, model: BaseModelConfig) -> bool:
+        """Whether it trains a model of this config."""
+
+    @abstractmethod
+    def build(self, setup: Setup) -> Objective[Any]:
+        """The objective with its data found and read. Raises ``ValueError`` for data that cannot be."""
+
+    def loss_metric(self, model: BaseModelConfig, task: bool = False) -> Metric:
+        """The loss of such a model, on a synthetic ``task`` or other data: its name in the log, its label; lower is better."""
+        return self.METRICS[0]
+
+    def reading_inputs(self, model: Model, length: int) -> dict[str, Any]:
+        """What a model is called with beside ids (B, ``length``) to read them and do no more."""
+        return {}
+
+    @property
+    def text_columns(self) -> LabelColumns:
+        """Where a table has the texts that a model of this objective reads, unless told otherwise."""
+        return LabelColumns()
+
+    @property
+    def logits_share(self) -> float | None:
+        """The share of positions whose logits a training step computes; None where samples have no usual length, so nobody counts FLOPs."""
+        return None
+
+
+class Objective(ABC, Generic[B]):
+    """What is learned, with its data. ``model_config`` is the model's config, completed by what the data say (the classes of labels).
+
+    After ``prepare`` the methods below it may be called.
+    """
+
+    model_config: BaseModelConfig
+    tokenizer: Reader | None = None
+
+    @property
+    @abstractmethod
+    def loss_metric(self) -> Metric:
+        """The metric that is minimised."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """What the data of a resumed run must have in common with those of its beginning."""
+
+    @property
+    @abstractmethod
+    def window(self) -> int | None:
+        """The most ids of a sample; None where texts are read whole. Raises ``ValueError`` for more than the model's context."""
+
+    @abstractmethod
+    def prepare(self, model: Model, tokenizer: Path | None = None) -> None:
+        """Splits the data and makes its samples; the model gets the tokenizer, read from the file ``tokenizer`` of a run that has one.
+
+        Raises ``ValueError`` for data, tokenizer and model that do not fit each other.
+        """
+
+    @property
+    @abstractmethod
+    def metric_names(self) -> tuple[str, ...]:
+        """The names of what ``evaluate`` gives, the loss first; none where nothing is held out for validation."""
+
+    @abstractmethod
+    def record(self) -> dict[str, Any]:
+        """What data.json says of the data and their split."""
+
+    @abstractmethod
+    def batch(self, first: int, count: int) -> B:
+        """Samples first .. first + count - 1 of an endless order, a pure function of these numbers and the seed."""
+
+    @abstractmethod
+    def loss(self, model: ModelRunner, batch: B) -> Tensor:
+        """The loss of a batch, summed over its targets."""
+
+    @abstractmethod
+    def num_targets(self, batch: B) -> int:
+        """Over how many targets the loss is summed, at least 1; the gradient is that of the mean."""
+
+    @abstractmethod
+    def num_bytes(self, batch: B) -> int:
+        """How many bytes of data are learned from."""
+
+    def mean_loss(self, total: float, batch: B) -> float:
+        """A summed loss in the unit of the loss metric."""
+        return total / self.num_targets(batch)
+
+    @abstractmethod
+    def evaluate(self, model: ModelRunner, batch_size: int) -> dict[str, float]:
+        """The metrics ``metric_names`` of the validation part, read ``batch_size`` samples at a time."""
+
+    @abstractmethod
+    def test(self, model: Model, options: TestOptions) -> TestResult:
+        """What a comparison shows of the test part. Raises ``RunError`` where there is none."""
+
+    def sections(self, model: Model) -> list[Section]:
+        """What a report shows of a trained model beside its curves."""
+        return []
+
+
+def settle_tokenizer(model: Model, data: DataConfig, file: Path | None, spans: Sequence[Span]) -> Reader | None:
+    """The tokenizer of a run: that of the file of a resumed run, or what ``data.tokenizer`` asks for; the model takes it along.
+
+    Raises ``ValueError`` where the model's weights go with another one, and where its vocabulary is too small.
+    """
+    open_ = open_tokenizer if model.reversible else open_reader
+    tokenizer = None if data.tokenizer is None else open_(data.tokenizer if file is None else str(file), spans)
+    before = model.tokenizer
+    if before is not None and (tokenizer is None or tokenizer.to_bytes() != before.to_bytes()):
+        raise ValueError("the weights to start from go with another tokenizer: give that run's, as data.tokenizer=RUN/tokenizer.json")
+    if tokenizer is not None and model.vocab < tokenizer.vocab:
+        size = tokenizer.vocab
+        raise ValueError(f"the tokenizer has {size} tokens and the model a vocabulary of {model.vocab}: set model.vocab={size}, or more")
+    model.tokenizer = tokenizer
+    return tokenizer

@@ -1,0 +1,248 @@
+"""Learning the labels of texts: classes by cross entropy, or values by squared error (regression), with GLUE's metrics.
+
+Texts of a batch are padded on the right to the longest, which changes no result. A batch has its shortest texts first, so that the parts it
+is accumulated in are of nearly one length, and short where that is. B batch, T ids, C classes.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from subquad.config import with_changes
+from subquad.data.batches import Numbers
+from subquad.data.labelled import Example, LabelColumns, Labelled, read_labelled
+from subquad.data.shuffle import Integers
+from subquad.data.subwords import Subwords
+from subquad.data.tokenizer import count_bytes
+from subquad.data.windows import Ids
+from subquad.errors import RunError
+from subquad.metrics import classification_metrics, regression_metrics, require
+from subquad.models.base import BaseModelConfig, Model
+from subquad.models.classifier import ClassifierConfig
+from subquad.objectives.base import Metric, ModelRunner, ObjectiveConfig, Setup, TestOptions, TestResult
+from subquad.objectives.sections import Section, Table
+from subquad.objectives.texts import TextObjective, encode_text, pad_rows
+
+CROSS_ENTROPY = Metric("cross_entropy", "nats per label")
+SQUARED_ERROR = Metric("squared_error", "squared error, in units of the variance")
+CLASS_METRICS = (
+    CROSS_ENTROPY,
+    Metric("accuracy", "accuracy", higher_is_better=True),
+    Metric("f1", "F1", higher_is_better=True),
+    Metric("matthews", "Matthews correlation", higher_is_better=True),
+)
+VALUE_METRICS = (
+    SQUARED_ERROR,
+    Metric("pearson", "Pearson correlation", higher_is_better=True),
+    Metric("spearman", "Spearman correlation", higher_is_better=True),
+)
+_NOTE = "With the best weights by validation. F1 is that of the second class, or the mean over more than two."
+
+
+class ClassificationConfig(ObjectiveConfig):
+    """``columns`` says where a table has its texts and labels, see ``data/labelled.py``."""
+
+    METRICS: ClassVar[tuple[Metric, ...]] = (*CLASS_METRICS, *VALUE_METRICS)
+    READS: ClassVar[frozenset[str]] = frozenset({"valid", "test"})
+    COMPLETES: ClassVar[frozenset[str]] = frozenset({"classes"})
+
+    kind: Literal["classification"] = "classification"
+    columns: LabelColumns = LabelColumns()
+
+    @classmethod
+    def trains(cls, model: BaseModelConfig) -> bool:
+        return isinstance(model, ClassifierConfig)
+
+    @property
+    def text_columns(self) -> LabelColumns:
+        return self.columns
+
+    def loss_metric(self, model: BaseModelConfig, task: bool = False) -> Metric:
+        return SQUARED_ERROR if _is_regression(model) else CROSS_ENTROPY
+
+    def build(self, setup: Setup) -> Classification | Regression:
+        """The texts with their labels, and the model's config with the classes, or with the mean and deviation of the values."""
+        require()
+        data, model, regression = setup.data, setup.model, _is_regression(setup.model)
+        assert isinstance(model, ClassifierConfig)
+        seed = setup.seed if data.split_seed is None else data.split_seed
+        texts = read_labelled(data.paths, data.valid, data.test, self.columns, data.fractions, seed, model.classes, regression)
+        if regression:
+            return Regression(setup, texts, with_changes(model, _mean_and_std(texts)))
+        return Classification(setup, texts, with_changes(model, {"classes": list(texts.classes)}))
+
+
+@dataclass(frozen=True)
+class TextBatch:
+    """``ids`` (B, T), of which row b has ``lengths[b]``, and ``labels`` (B,), classes by number or values."""
+
+    ids: Ids
+    lengths: Integers
+    labels: Integers | Numbers
+
+    def rows(self, first: int, stop: int) -> TextBatch:
+        """Some of its texts."""
+        return TextBatch(self.ids[first:stop], self.lengths[first:stop], self.labels[first:stop])
+
+
+class Texts:
+    """Texts as ids: ``ids[i]`` (n,) of text i, with their ``labels`` (N,)."""
+
+    def __init__(self, ids: Sequence[Ids], labels: Integers | Numbers) -> None:
+        self.ids, self.labels = ids, labels
+        self.lengths = np.array([len(row) for row in ids], dtype=np.int64)
+
+    def by_length(self, lines: Integers) -> Integers:
+        """Lines (B,) in the order of their texts' lengths, shortest first, and as given where these are equal."""
+        return lines[np.argsort(self.lengths[lines], kind="stable")]
+
+    def batch(self, lines: Integers) -> TextBatch:
+        """The texts of these lines (B,) by length."""
+        lines = self.by_length(lines)
+        return TextBatch(*pad_rows([self.ids[line] for line in lines.tolist()]), self.labels[lines])
+
+
+class LabelObjective(TextObjective[TextBatch]):
+    """Base of the two objectives on labelled texts; what differs is the loss and the metrics."""
+
+    METRICS: ClassVar[tuple[Metric, ...]]
+    data: Labelled
+
+    def __init__(self, setup: Setup, data: Labelled, model: ClassifierConfig) -> None:
+        super().__init__(setup, data)
+        self.model_config: ClassifierConfig = model
+
+    @property
+    def loss_metric(self) -> Metric:
+        return self.METRICS[0]
+
+    @abstractmethod
+    def labels(self, examples: Sequence[Example]) -> Integers | Numbers:
+        """Those of the examples, (N,)."""
+
+    @abstractmethod
+    def summed_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """The loss of a model's outputs for labels (N,), summed."""
+
+    @abstractmethod
+    def metrics(self, outputs: Tensor, labels: Tensor) -> dict[str, float]:
+        """The mean loss and the other ``METRICS``, by name."""
+
+    def training_texts(self) -> Iterable[bytes]:
+        return (example.text for example in self.data.train)
+
+    def read_texts(self, max_len: int) -> None:
+        self._max_len = max_len
+        self._train = self._encoded(self.data.train)
+        self._valid = self._encoded(self.data.valid if self.setup.eval_samples else [])
+        self._bytes_per_id = sum(map(len, self.training_texts())) / max(int(self._train.lengths.sum()), 1)
+
+    def _encoded(self, examples: Sequence[Example]) -> Texts:
+        encode = (encode_text(one.text, self.tokenizer, self._max_len, self.window, "model.backbone.max_len") for one in examples)
+        return Texts(list(encode), self.labels(examples))
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        return tuple(metric.name for metric in self.METRICS) if self._valid.ids else ()
+
+    def rows(self, lines: Integers) -> TextBatch:
+        return self._train.batch(lines)
+
+    def loss(self, model: ModelRunner, batch: TextBatch) -> Tensor:
+        return self.summed_loss(_outputs(model, batch), model.tensor(batch.labels))
+
+    def num_targets(self, batch: TextBatch) -> int:
+        return len(batch.ids)
+
+    def num_bytes(self, batch: TextBatch) -> int:
+        if isinstance(self.tokenizer, Subwords):  # which does not say what bytes an id stands for: the mean of the training part
+            return round(int(batch.lengths.sum()) * self._bytes_per_id)
+        return count_bytes(batch.ids, batch.lengths, (0, batch.ids.shape[1]), self.tokenizer)
+
+    def evaluate(self, model: ModelRunner, batch_size: int) -> dict[str, float]:
+        return self._evaluate(model, self._valid, batch_size)
+
+    def test(self, model: Model, options: TestOptions) -> TestResult:
+        examples = self.data.test
+        if not examples:
+            raise RunError("the test part holds no text: name tables for it, or give the data a larger fraction")
+        metrics = self._evaluate(_runner(model), self._encoded(examples), options.batch_size)
+        return TestResult({"basic": metrics.pop(self.loss_metric.name)}, sum(len(one.text) for one in examples), metrics)
+
+    def sections(self, model: Model) -> list[Section]:
+        """A table of the metrics on the held-out parts."""
+        parts = {"validation": self.data.valid, "test": self.data.test}
+        rows = []
+        for name, examples in parts.items():
+            if examples:
+                metrics = self._evaluate(_runner(model), self._encoded(examples), self.setup.batch_size)
+                rows.append([name, f"{len(examples):,}", *(f"{metrics[metric.name]:.3f}" for metric in self.METRICS)])
+        header = ["part", "texts", *(metric.label for metric in self.METRICS)]
+        return [Table("Held-out texts", header, rows, _NOTE)] if rows else []
+
+    def _evaluate(self, model: ModelRunner, texts: Texts, batch_size: int) -> dict[str, float]:
+        lines = texts.by_length(np.arange(len(texts.ids)))
+        batches = [texts.batch(lines[first : first + batch_size]) for first in range(0, len(lines), batch_size)]
+        outputs = torch.cat([_outputs(model, batch) for batch in batches]).cpu()
+        return self.metrics(outputs, torch.from_numpy(texts.labels[lines]))
+
+
+class Classification(LabelObjective):
+    """Classes, measured by the mean cross entropy of a text in nats, accuracy, F1 and Matthews' correlation."""
+
+    METRICS = CLASS_METRICS
+
+    def labels(self, examples: Sequence[Example]) -> Integers:
+        number = {label: number for number, label in enumerate(self.model_config.classes)}
+        return np.array([number[str(example.label)] for example in examples], dtype=np.int64)
+
+    def summed_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(outputs, labels, reduction="sum")
+
+    def metrics(self, outputs: Tensor, labels: Tensor) -> dict[str, float]:
+        others = classification_metrics(labels, outputs.argmax(1), outputs.shape[1])
+        return {CROSS_ENTROPY.name: F.cross_entropy(outputs, labels).item(), **others}
+
+
+class Regression(LabelObjective):
+    """Values, measured by the mean squared error in units of their variance in training, Pearson's and Spearman's correlation."""
+
+    METRICS = VALUE_METRICS
+
+    def labels(self, examples: Sequence[Example]) -> Numbers:
+        return np.array([float(str(example.label)) for example in examples], dtype=np.float64)
+
+    def summed_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        return ((outputs - labels) / self.model_config.target_std).square().sum().to(outputs.dtype)
+
+    def metrics(self, outputs: Tensor, labels: Tensor) -> dict[str, float]:
+        return {SQUARED_ERROR.name: self.summed_loss(outputs, labels).item() / len(labels), **regression_metrics(labels, outputs)}
+
+
+def _is_regression(model: BaseModelConfig) -> bool:
+    return isinstance(model, ClassifierConfig) and model.problem_type == "regression"
+
+
+def _mean_and_std(texts: Labelled) -> dict[str, float]:
+    """The mean and the standard deviation of the values of the training part, as fields of the model's config."""
+    values = np.array([float(str(example.label)) for example in texts.train])
+    if (std := float(values.std())) == 0:
+        raise ValueError(f"all texts of the training part have the value {values[0]:g}, so there is nothing to learn: give other labels")
+    return {"target_mean": float(values.mean()), "target_std": std}
+
+
+def _runner(model: Model) -> ModelRunner:
+    return ModelRunner(model, next(model.parameters()).device)
+
+
+def _outputs(model: ModelRunner, batch: TextBatch) -> Tensor:
+    """Logits (B, C), or values (B,)."""
+    return model.run({"ids": model.tensor(batch.ids[:, : batch.lengths.max()]), "lengths": model.tensor(batch.lengths)})

@@ -1,0 +1,209 @@
+"""Masked language modelling (BERT, arXiv 1810.04805; M2-BERT, arXiv 2310.12109, section 5.1): ids are predicted from both sides.
+
+Windows are cut from a corpus as for any model; a tokenizer's special tokens then stand around each. ``data/masking.py`` draws the masked
+positions: new ones whenever a window is met again, and always the same in validation, whatever the run's seed. B windows, T ids, N masked
+positions, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch.nn.functional as F
+from torch import Tensor
+
+from subquad.data.corpus import Corpus
+from subquad.data.masking import MaskConfig, MaskedIds, add_special_tokens, mask_ids
+from subquad.data.shuffle import Integers
+from subquad.data.subwords import Subwords, stretches
+from subquad.data.windows import Ids, Span, Windows
+from subquad.errors import RunError
+from subquad.models.base import BaseModelConfig, Model
+from subquad.models.encoder import Encoder, EncoderConfig
+from subquad.objectives.base import (
+    Metric,
+    ModelRunner,
+    Objective,
+    ObjectiveConfig,
+    Setup,
+    TestOptions,
+    TestResult,
+    settle_tokenizer,
+)
+
+LOSS = Metric("cross_entropy", "nats per masked position")
+ACCURACY = Metric("masked_accuracy", "accuracy at masked positions", higher_is_better=True)
+
+_VALID_SEED = 0
+
+
+class MaskedLMConfig(ObjectiveConfig, MaskConfig):
+    """How many ids are masked and how, see ``MaskConfig``."""
+
+    METRICS: ClassVar[tuple[Metric, ...]] = (LOSS, ACCURACY)
+    READS: ClassVar[frozenset[str]] = frozenset({"format", "split", "pack", "shift", "image"})
+
+    kind: Literal["masked_lm"] = "masked_lm"
+
+    @classmethod
+    def trains(cls, model: BaseModelConfig) -> bool:
+        return isinstance(model, EncoderConfig) and model.head == "mlm"
+
+    def build(self, setup: Setup) -> MaskedLM:
+        corpus = Corpus.open(setup.data.paths, image=setup.data.image, form=setup.data.format)
+        if corpus.task is not None:
+            raise ValueError("a task asks for the next byte, and an encoder predicts masked positions: name files, or another model")
+        return MaskedLM(self, setup, corpus)
+
+    def reading_inputs(self, model: Model, length: int) -> dict[str, Any]:
+        """Without the head, which predicts a few positions alone, and with filter spectra, which the weights alone decide."""
+        assert isinstance(model, Encoder)
+        return {"output": "hidden", "spectra": model.prepare(length)}
+
+    @property
+    def logits_share(self) -> float:
+        return self.mlm_probability
+
+
+@dataclass(frozen=True)
+class MaskedBatch:
+    """``ids`` (B, T), of which row b has ``lengths[b]``, and what is masked of them."""
+
+    ids: Ids
+    lengths: Integers
+    masked: MaskedIds
+
+    def rows(self, first: int, stop: int) -> MaskedBatch:
+        """Some of its windows."""
+        return MaskedBatch(self.ids[first:stop], self.lengths[first:stop], self.masked.rows(first, stop))
+
+
+class MaskedLM(Objective[MaskedBatch]):
+    """See the module's docstring; accuracy is the share of masked positions whose most likely id is the right one.
+
+    Raises ``ValueError`` for an encoder without a mask token.
+    """
+
+    def __init__(self, config: MaskedLMConfig, setup: Setup, corpus: Corpus) -> None:
+        assert isinstance(setup.model, EncoderConfig)
+        if setup.model.mask_token is None:
+            raise ValueError('the encoder has no mask token: set model.mask_token to "learned", or to the id of [MASK]')
+        self.config, self.setup, self.corpus, self.model_config = config, setup, corpus, setup.model
+        self.max_len, self.mask_token = setup.model.max_len, setup.model.mask_token
+
+    @property
+    def loss_metric(self) -> Metric:
+        return LOSS
+
+    @property
+    def fingerprint(self) -> str:
+        return self.corpus.fingerprint
+
+    @property
+    def window(self) -> int:
+        data = self.setup.data
+        window = data.window or (data.image.size if data.image else self.max_len)
+        if window > self.max_len:
+            raise ValueError(f"a window of {window} ids exceeds the model's context of {self.max_len}: lower data.window")
+        return window
+
+    def prepare(self, model: Model, tokenizer: Path | None = None) -> None:
+        data, window, seed = self.setup.data, self.window, self.setup.seed
+        assert isinstance(model, Encoder)
+        self.split = self.corpus.split(data.fractions, data.split, seed if data.split_seed is None else data.split_seed)
+        self.tokenizer = settle_tokenizer(model, data, tokenizer, self.split.train)
+        self._check_mask_token()
+        self._special_tokens = self.tokenizer.frame if isinstance(self.tokenizer, Subwords) else ([], [])
+        self._text_len = window - sum(map(len, self._special_tokens))  # ids of text in a window
+        if self._text_len < 1:
+            raise ValueError(f"a window of {window} ids is all special tokens: raise data.window")
+        self._train = Windows(stretches(self.split.train, self.tokenizer), self._text_len, seed, data.pack, data.shift)
+        self._bytes_per_id = sum(span.size for span in self.split.train) / self._train.bytes
+        samples = self.setup.eval_samples
+        self._valid = self._held_out(self.split.valid, samples, data.pack) if self.split.valid and samples else None
+
+    def _check_mask_token(self) -> None:
+        """Raises ``ValueError`` where the mask token's id is one that text may have."""
+        token, tokenizer = self.mask_token, self.tokenizer
+        mask_id = tokenizer.blank if isinstance(tokenizer, Subwords) else None
+        if not isinstance(token, int) or token == mask_id or token >= (256 if tokenizer is None else tokenizer.vocab):
+            return
+        if mask_id is not None:
+            raise ValueError(f"the tokenizer's [MASK] is id {mask_id} and the model's mask token {token}: set model.mask_token={mask_id}")
+        what = "a byte" if tokenizer is None else "a token of the tokenizer, which has no [MASK]"
+        raise ValueError(
+            f"the mask token {token} is also {what}: set model.mask_token=learned, or data.tokenizer to a tokenizer that has a [MASK]"
+        )
+
+    def _masked(self, ids: Ids, lengths: Integers, samples: Integers, share: float, seed: int) -> MaskedBatch:
+        rows, sizes, text = add_special_tokens(ids, lengths, self._special_tokens)
+        vocab = 256 if self.tokenizer is None else self.tokenizer.vocab
+        return MaskedBatch(rows, sizes, mask_ids(rows, text, samples, share, self.config, vocab, seed))
+
+    def _held_out(self, spans: list[Span], samples: int, pack: bool) -> MaskedBatch:
+        """That many windows of held-out text, with always the same positions masked."""
+        windows = Windows(stretches(spans, self.tokenizer), self._text_len, _VALID_SEED, pack, False)
+        ids, lengths = windows.in_order(samples)
+        return self._masked(ids, lengths, np.arange(len(ids)), self.config.eval_mlm_probability, _VALID_SEED)
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        return () if self._valid is None else (LOSS.name, ACCURACY.name)
+
+    def record(self) -> dict[str, Any]:
+        return self.corpus.record(self.split)
+
+    def batch(self, first: int, count: int) -> MaskedBatch:
+        samples = np.arange(first, first + count)
+        return self._masked(*self._train.batch(first, count), samples, self.config.mlm_probability, self.setup.seed)
+
+    def loss(self, model: ModelRunner, batch: MaskedBatch) -> Tensor:
+        logits, targets = self._logits(model, batch)
+        return F.cross_entropy(logits, targets, reduction="sum")
+
+    def num_targets(self, batch: MaskedBatch) -> int:
+        return max(int(batch.masked.targets.sum()), 1)
+
+    def num_bytes(self, batch: MaskedBatch) -> int:
+        """By the mean of the training part, since not every tokenizer's ids give the text back."""
+        return round(int(batch.lengths.sum()) * self._bytes_per_id)
+
+    def evaluate(self, model: ModelRunner, batch_size: int) -> dict[str, float]:
+        assert self._valid is not None
+        return self._evaluate(model, self._valid, batch_size)
+
+    def test(self, model: Model, options: TestOptions) -> TestResult:
+        """Loss and accuracy at masked positions of windows of the test part."""
+        if not self.split.test:
+            raise RunError("there is no test part: give the data a fraction for it")
+        windows = max(1, round(options.max_bytes / self._bytes_per_id / self._text_len))
+        batch = self._held_out(self.split.test, windows, pack=False)
+        metrics = self._evaluate(ModelRunner(model, next(model.parameters()).device), batch, options.batch_size)
+        return TestResult({"basic": metrics.pop(LOSS.name)}, self.num_bytes(batch), metrics)
+
+    def _evaluate(self, model: ModelRunner, batch: MaskedBatch, batch_size: int) -> dict[str, float]:
+        nats, correct = 0.0, 0
+        for first in range(0, len(batch.ids), batch_size):
+            logits, targets = self._logits(model, batch.rows(first, first + batch_size))
+            nats += F.cross_entropy(logits, targets, reduction="sum").item()
+            correct += int((logits.argmax(1) == targets).sum())
+        count = self.num_targets(batch)
+        return {LOSS.name: nats / count, ACCURACY.name: correct / count}
+
+    def _logits(self, model: ModelRunner, batch: MaskedBatch) -> tuple[Tensor, Tensor]:
+        """Logits (N, V) and ids (N,) at the masked positions."""
+        masked, width = batch.masked, batch.ids.shape[1]
+        positions = np.flatnonzero(masked.targets)  # (N,) into B * T
+        mask = np.arange(width) < batch.lengths[:, None]
+        logits = model.run(
+            {
+                "ids": masked.input_ids,
+                "mask": None if mask.all() else mask,
+                "masked": masked.masked,
+                "positions": positions,
+            }
+        )
+        return logits, model.tensor(batch.ids.reshape(-1)[positions])

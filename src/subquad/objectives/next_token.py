@@ -1,0 +1,256 @@
+"""Next-token prediction: the cross entropy of each byte or token given those before it, in bits per byte.
+
+Windows are cut from a corpus; a model may learn a part of each (PerceiverAR: one window of latents), drawn by the number of the batch.
+Where the data say what is an answer (``data/synthetic.py``), the loss is of what is learned, and validation of the answers: bits per answer
+and accuracy. B windows, T positions, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from subquad.data.batches import Batch, Batches
+from subquad.data.corpus import Corpus
+from subquad.data.subwords import Subwords
+from subquad.data.tokenizer import Codec, span_text
+from subquad.data.windows import Span
+from subquad.errors import RunError
+from subquad.inference.answers import answer_spans
+from subquad.inference.score import score, total
+from subquad.metrics import score_answers
+from subquad.models.base import BaseModelConfig, Model, ModelConfig, causal_model
+from subquad.models.encoder import EncoderConfig
+from subquad.objectives.base import (
+    Metric,
+    ModelRunner,
+    Objective,
+    ObjectiveConfig,
+    Setup,
+    TestOptions,
+    TestResult,
+    settle_tokenizer,
+)
+from subquad.objectives.sections import Bars, Passage, Section
+
+BITS_PER_BYTE = Metric("bits_per_byte", "bits per byte")
+BITS_PER_ANSWER = Metric("bits_per_byte", "bits per answer")  # the same name in the log: an answer of a task is a byte
+ACCURACY = Metric("accuracy", "accuracy", higher_is_better=True)
+
+REPORT_BYTES = 1 << 16  # scored for a report: enough for bits by position, seconds on a CPU
+PASSAGE_BYTES = 1200
+PIECE = 16_384  # bytes of a document that are scored in a test, where it has them
+PARTS = 16  # of the context, in ``TestResult.by_position``
+_IGNORED = -100
+
+
+class NextTokenConfig(ObjectiveConfig):
+    """Nothing to set: what a sample is stands in the section ``data``."""
+
+    METRICS: ClassVar[tuple[Metric, ...]] = (BITS_PER_BYTE, ACCURACY)
+    READS: ClassVar[frozenset[str]] = frozenset({"format", "split", "pack", "shift", "image"})
+    GENERATES: ClassVar[bool] = True
+    READS_TASKS: ClassVar[bool] = True
+
+    kind: Literal["next_token"] = "next_token"
+
+    @classmethod
+    def trains(cls, model: BaseModelConfig) -> bool:
+        return isinstance(model, ModelConfig) and not isinstance(model, EncoderConfig)
+
+    def build(self, setup: Setup) -> NextToken:
+        return NextToken(setup, Corpus.open(setup.data.paths, image=setup.data.image, form=setup.data.format))
+
+    def loss_metric(self, model: BaseModelConfig, task: bool = False) -> Metric:
+        return BITS_PER_ANSWER if task else BITS_PER_BYTE
+
+    @property
+    def logits_share(self) -> float:
+        return 1.0
+
+
+class NextToken(Objective[Batch]):
+    """See the module's docstring. ``split`` is there after ``prepare``."""
+
+    tokenizer: Codec | None
+
+    def __init__(self, setup: Setup, corpus: Corpus) -> None:
+        self.setup, self.corpus, self.model_config = setup, corpus, setup.model
+
+    @property
+    def loss_metric(self) -> Metric:
+        return BITS_PER_ANSWER if self.corpus.task else BITS_PER_BYTE
+
+    @property
+    def fingerprint(self) -> str:
+        return self.corpus.fingerprint
+
+    @property
+    def window(self) -> int:
+        data, task = self.setup.data, self.corpus.task
+        max_len = _max_len(self.model_config)
+        window = data.window or (data.image.size if data.image else task.size if task else max_len)
+        if task and (window != task.size or data.pack or data.tokenizer is not None):
+            raise ValueError(f"an example of a task is one window, of {task.size} bytes: leave out data.window, pack and tokenizer")
+        if window > max_len:
+            unit = "bytes" if data.tokenizer is None else "tokens"
+            raise ValueError(f"a window of {window} {unit} exceeds the model's context of {max_len}: lower data.window or raise max_len")
+        return window
+
+    def prepare(self, model: Model, tokenizer: Path | None = None) -> None:
+        data, window, seed = self.setup.data, self.window, self.setup.seed
+        self.model = causal_model(model, "next-token prediction")
+        self.split = self.corpus.split(data.fractions, data.split, seed if data.split_seed is None else data.split_seed)
+        settled = settle_tokenizer(model, data, tokenizer, self.split.train)
+        assert not isinstance(settled, Subwords)  # the ids of a causal model give the text back
+        self.tokenizer = settled
+        self._train = Batches(self.split.train, window, seed, data.pack, data.shift, settled)
+        self._valid: Batch | None = None
+        if self.split.valid and self.setup.eval_samples:
+            held_out = Batches(self.split.valid, window, seed, data.pack, False, settled)
+            self._valid = held_out.in_order(self.setup.eval_samples)
+        self._spans = self.model.training_spans(window)
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        if self._valid is None:
+            return ()
+        return (BITS_PER_BYTE.name,) if self._valid.answers is None else (BITS_PER_BYTE.name, ACCURACY.name)
+
+    def record(self) -> dict[str, Any]:
+        return self.corpus.record(self.split)
+
+    def batch(self, first: int, count: int) -> Batch:
+        batch = self._train.batch(first, count)
+        longest = int(batch.lengths.max())
+        spans = self._spans if longest == self.window else self.model.training_spans(longest)
+        drawn = int(np.random.default_rng([self.setup.seed, first]).integers(len(spans))) if len(spans) > 1 else 0
+        return replace(batch, span=spans[drawn])
+
+    def loss(self, model: ModelRunner, batch: Batch) -> Tensor:
+        first, end = batch.span or batch.whole
+        logits, ids = self._logits(model, batch)  # (B, end - first, V), (B, end - first)
+        counted = None if batch.learned is None else model.tensor(batch.learned[:, first:end])
+        return cross_entropy_sum(logits, ids, (batch.lengths.clip(first, end) - first).tolist(), counted)
+
+    def num_targets(self, batch: Batch) -> int:
+        return max(batch.count(batch.learned, batch.span or batch.whole), 1)  # a span that is drawn may hold nothing to learn
+
+    def num_bytes(self, batch: Batch) -> int:
+        return batch.bytes(batch.span or batch.whole, self.tokenizer)
+
+    def mean_loss(self, total: float, batch: Batch) -> float:
+        return total / (self.num_bytes(batch) if batch.learned is None else self.num_targets(batch)) / math.log(2)
+
+    def evaluate(self, model: ModelRunner, batch_size: int) -> dict[str, float]:
+        valid = self._valid
+        assert valid is not None
+        parts = [valid.rows(first, first + batch_size) for first in range(0, len(valid.ids), batch_size)]
+        if valid.answers is None:
+            return {BITS_PER_BYTE.name: self.mean_loss(sum(self.loss(model, part).item() for part in parts), valid)}
+        tolerance = self.corpus.task.slack if self.corpus.task else 0
+        nats, correct, count = 0.0, 0, valid.count(valid.answers, valid.whole)
+        for part in parts:
+            assert part.answers is not None
+            part_nats, part_correct = score_answers(*self._logits(model, part), model.tensor(part.answers), tolerance)
+            nats, correct = nats + part_nats, correct + part_correct
+        return {BITS_PER_BYTE.name: nats / count / math.log(2), ACCURACY.name: correct / count}
+
+    def test(self, model: Model, options: TestOptions) -> TestResult:
+        """Bits per byte by each windowing that the model has, on pieces of the largest documents; of a task accuracy on all answers."""
+        causal = causal_model(model, "next-token prediction")
+        if self.corpus.task is not None:
+            answers = answer_spans(causal, self.split.test, self.corpus.task)
+            return TestResult({"basic": answers.bits}, answers.count, {ACCURACY.name: answers.accuracy})
+        texts = pieces(self.split.test, options.max_bytes, whole_characters=causal.tokenizer is not None)
+        patched = causal.patch_size > 1
+        loss: dict[str, float] = {}
+        basic: list[npt.NDArray[np.float32]] = []
+        for windowing in options.windowings:
+            if windowing in ("strided", "both") and not patched:
+                continue
+            sliding, strided = windowing in ("sliding", "both"), windowing in ("strided", "both")
+            scores = [score(causal, text, sliding=sliding, strided=strided) for text in texts]
+            bits = total(scores).bits_per_byte
+            if bits is None:
+                raise RunError("the test part holds no bytes to score: give the data a larger one")
+            loss[windowing] = bits
+            basic = [one.bits for one in scores] if windowing == "basic" else basic
+        inside = mean_by_part(basic, causal.patch_size, causal.patch_size) if patched else []
+        by_position = mean_by_part(basic, causal.max_len, PARTS) if causal.tokenizer is None else []
+        return TestResult(loss, sum(map(len, basic)), {}, inside, by_position)
+
+    def sections(self, model: Model) -> list[Section]:
+        """A passage of the largest held-out document with the bits of its bytes, and their means inside a patch."""
+        causal = causal_model(model, "next-token prediction")
+        span = max(self.split.valid or self.split.test or self.split.train, key=lambda span: span.size)
+        end = min(span.size, REPORT_BYTES)
+        data = span.read(0, end).tobytes() if causal.tokenizer is None else span_text(span, 0, end)
+        bits = score(causal, data).bits
+        patch_size = causal.patch_size if causal.tokenizer is None else 1  # a patch of tokens has no fixed number of bytes
+        sections: list[Section] = []
+        if inside := mean_by_part([bits], patch_size, patch_size) if patch_size > 1 else []:
+            sections.append(
+                Bars(
+                    "Bits by position inside the patch",
+                    "byte of the patch",
+                    BITS_PER_BYTE.label,
+                    inside,
+                    "The global model sees the bytes before the patch; those inside it are seen by the local model alone.",
+                )
+            )
+        title = f"Held-out data: {span.document.name}"
+        return [*sections, Passage(title, data[:PASSAGE_BYTES], bits[:PASSAGE_BYTES], patch_size)]
+
+    def _logits(self, model: ModelRunner, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Logits and ids at the positions of the batch's span, or at all of them."""
+        first, end = batch.span or batch.whole
+        span = None if (first, end) == batch.whole else (first, end)
+        logits = model.run({"ids": model.tensor(batch.ids), "span": span})
+        return logits, model.tensor(batch.ids[:, first:end])
+
+
+def cross_entropy_sum(logits: Tensor, ids: Tensor, lengths: Sequence[int], counted: Tensor | None = None) -> Tensor:
+    """Nats of ids (B, T) under logits (B, T, V), summed over the first ``lengths[b]`` positions of each row, in float32 or better.
+
+    Of those, only the ``counted`` ones, a mask (B, T), where there is one.
+    """
+    if min(lengths, default=ids.shape[1]) < ids.shape[1]:
+        ends = torch.tensor(lengths, device=ids.device)[:, None]
+        ids = ids.masked_fill(torch.arange(ids.shape[1], device=ids.device) >= ends, _IGNORED)
+    if counted is not None:
+        ids = ids.masked_fill(~counted, _IGNORED)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return F.cross_entropy(logits.flatten(0, 1), ids.flatten(), ignore_index=_IGNORED, reduction="sum")
+
+
+def pieces(spans: Sequence[Span], size: int, whole_characters: bool) -> list[bytes]:
+    """About ``size`` bytes of documents: equal pieces of as many of the largest as hold pieces of ``PIECE`` bytes.
+
+    Few long pieces rather than many short ones: a model is to be scored on windows as long as it can read.
+    """
+    largest = sorted(spans, key=lambda span: (-span.size, span.document.name))[: max(1, size // PIECE)]
+    each = math.ceil(size / max(len(largest), 1))
+    cut = [span._replace(stop=min(span.stop, span.start + each)) for span in largest]
+    return [span_text(span) if whole_characters else span.read(0, span.size).tobytes() for span in cut]
+
+
+def mean_by_part(rows: Sequence[npt.NDArray[np.float32]], period: int, parts: int) -> list[float]:
+    """Mean bits in each of ``parts`` equal parts of every ``period`` bytes; empty where a part has no byte."""
+    part = np.concatenate([np.arange(len(row)) % period * parts // period for row in rows])
+    sums, counts = np.bincount(part, np.concatenate(rows), parts), np.bincount(part, minlength=parts)
+    return [float(mean) for mean in sums / counts] if counts.all() else []
+
+
+def _max_len(model: BaseModelConfig) -> int:
+    assert isinstance(model, ModelConfig)
+    return model.max_len

@@ -1,0 +1,82 @@
+"""What the objectives on tables share: whole texts as rows of ids, in an order shuffled anew in each epoch. B texts, T ids."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from subquad.data.labelled import Labelled
+from subquad.data.pairs import Pairs
+from subquad.data.shuffle import Integers, Order
+from subquad.data.subwords import Reader, text_ids
+from subquad.data.windows import Ids, whole_span
+from subquad.models.base import Model
+from subquad.objectives.base import Batch, Objective, Setup, settle_tokenizer
+
+B = TypeVar("B", bound=Batch)
+
+
+class TextObjective(Objective[B]):
+    """Base of the objectives on tables of whole texts; a sample is a line."""
+
+    def __init__(self, setup: Setup, data: Labelled | Pairs) -> None:
+        self.setup, self.data, self.model_config = setup, data, setup.model
+
+    @property
+    def fingerprint(self) -> str:
+        return self.data.fingerprint
+
+    def record(self) -> dict[str, Any]:
+        return self.data.record()
+
+    @property
+    def window(self) -> int | None:
+        return self.setup.data.window
+
+    def prepare(self, model: Model, tokenizer: Path | None = None) -> None:
+        window, vocab = self.window, self.setup.data.tokenizer
+        if window is not None and window > model.max_len:
+            raise ValueError(f"a window of {window} ids exceeds the context of {model.max_len}: lower data.window")
+        text = b"\n".join(self.training_texts()) if isinstance(vocab, int) and tokenizer is None else b""
+        self.tokenizer = settle_tokenizer(model, self.setup.data, tokenizer, [whole_span(text, "the training part")])
+        self.read_texts(model.max_len)
+        self._order = Order(len(self.data.train), self.setup.seed)
+
+    def batch(self, first: int, count: int) -> B:
+        return self.rows(self._order.at(np.arange(first, first + count))[1])
+
+    @abstractmethod
+    def training_texts(self) -> Iterable[bytes]:
+        """All texts of the training part, on which a tokenizer may be trained."""
+
+    @abstractmethod
+    def read_texts(self, max_len: int) -> None:
+        """Turns the texts of the training and the validation part into ids, with ``tokenizer``."""
+
+    @abstractmethod
+    def rows(self, lines: Integers) -> B:
+        """The lines (B,) of the training part as a batch."""
+
+
+def encode_text(text: bytes, tokenizer: Reader | None, max_len: int, window: int | None, key: str) -> Ids:
+    """The ids of a text, (n,), truncated to ``window`` where there is one.
+
+    Raises ``ValueError`` for a text of more than ``max_len`` ids without a window; ``key`` is the setting that makes the context longer.
+    """
+    ids = text_ids(text, tokenizer, window)
+    if len(ids) > max_len:
+        raise ValueError(f"a text has {len(ids)} ids and the context is {max_len}: raise {key}, or truncate with data.window={max_len}")
+    return ids
+
+
+def pad_rows(rows: Sequence[Ids]) -> tuple[Ids, Integers]:
+    """The rows as one array (B, T), padded with 0 on the right to the longest, and their lengths (B,)."""
+    lengths = np.array([len(row) for row in rows], dtype=np.int64)
+    ids: Ids = np.zeros((len(rows), int(lengths.max(initial=0))), dtype=np.int32)
+    for padded, row in zip(ids, rows, strict=True):
+        padded[: len(row)] = row
+    return ids, lengths
