@@ -113,7 +113,11 @@ def test_numbers_are_estimated(values: dict[str, Any], tmp_path: Path) -> None:
     values["data"]["sizes"]["labels"] |= {"set": {"problem_type": "regression"}}
     values["models"].pop("bert")
     one = compare(parse(Experiment, values), tmp_path / "out", jobs=0, quiet=True).outcomes[0]
-    assert (one.status, one.error, one.accuracy) == ("done", "", None) and one.bits["basic"] > 0 and set(one.metrics) == {"pearson", "spearman"}
+    assert (
+        (one.status, one.error, one.accuracy) == ("done", "", None)
+        and one.bits["basic"] > 0
+        and set(one.metrics) == {"pearson", "spearman"}
+    )
 
 
 def test_a_start_that_failed_is_told(values: dict[str, Any], tmp_path: Path) -> None:
