@@ -158,7 +158,7 @@ def test_the_command_classifies_with_what_was_converted(wordpiece: Path, tmp_pat
     capsys.readouterr()
     assert main(["classify", run, str(tmp_path / "table.tsv"), "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
-    assert [one["true"] for one in answer["texts"]] == ["glad", "sad"] and set(answer["figures"]) == {"accuracy", "f1", "matthews"}
+    assert [one["true"] for one in answer["texts"]] == ["glad", "sad"] and set(answer["metrics"]) == {"accuracy", "f1", "matthews"}
     for one, found in zip(answer["texts"], subquad.classify(subquad.load(run), [TEXTS[0], TEXTS[2]]), strict=True):
         assert (one["label"], one["probabilities"]) == (found.label, pytest.approx(found.probabilities))
 
