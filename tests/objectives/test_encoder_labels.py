@@ -68,7 +68,7 @@ def test_numbers(start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert few < 12 < many
     assert "Pearson" in (run / "report.html").read_text() and "squared error" in (run / "report.html").read_text()
     assert set(json.loads((run / "data.json").read_text())["parts"]["test"]["labels"]) == {"least", "most"}
-    with pytest.raises(ValueError, match="estimates numbers and knows no classes"):
+    with pytest.raises(ValueError, match="estimates a number of each text and has no classes"):
         api.classify(model, ["ab"])
     from subquad.cli.classify import main
 
