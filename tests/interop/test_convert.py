@@ -199,7 +199,7 @@ def test_a_pickle_that_holds_more_than_tensors_is_refused(tmp_path: Path) -> Non
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 and no more", b"hello world", pickle.dumps([1, 2], protocol=2)])
 def test_a_file_that_is_no_checkpoint_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "cut.pt").write_bytes(content)
-    with pytest.raises(RunError, match=r"^[^\n]+ (is truncated or no checkpoint of PyTorch|holds a list, expected a state dict)[^\n]*$"):
+    with pytest.raises(RunError, match=r"^[^\n]+ (is truncated or not a checkpoint of PyTorch|holds a list, expected a state dict)[^\n]*$"):
         read_state(tmp_path / "cut.pt")
 
 

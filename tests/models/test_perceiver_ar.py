@@ -8,13 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from subquad.config import parse
+from subquad.config import parse, with_changes
 from subquad.evaluation.flops import count_flops, count_parameters
-from subquad.layers.base import Mixer, MixerConfig
 from subquad.layers.stack import Stack
 from subquad.models import presets
 from subquad.models.perceiver_ar import PerceiverAR, PerceiverARConfig
-from tests.models.cases import CASES, build, perceiver_ar, stack
+from tests.models.cases import CASES, build, hyena, hyena_stack, perceiver_ar, stack
 
 LENGTH = 37
 
@@ -175,16 +174,14 @@ def test_flops_of_one_window_are_those_of_a_forward_pass() -> None:
     assert count_flops("perceiver-ar-tiny", 100, backward=True).total == pytest.approx(3 * count_flops("perceiver-ar-tiny", 100).total)
 
 
-class Other(MixerConfig):
-    kind: str = "other"
-
-    def build(self, dim: int, max_len: int) -> Mixer:
-        raise NotImplementedError
-
-
 WRONG: dict[str, dict[str, Any]] = {
     "latents must be even, got 7": {"latents": 7},
-    "read by attention, got stack.mixer.kind 'other': set 'attention'": {"stack": stack(16).model_copy(update={"mixer": Other()})},
+    "reads its context by attention, got stack.mixer.kind 'hyena': set 'attention'": {"stack": hyena_stack(16)},
+    "a PerceiverAR predicts what comes next, but its mixer 'attention' sees it": {"stack": stack(16, two_sided=True)},
+    "PerceiverAR predicts what comes next, but its mixer 'attention'": {"stack": stack(16, depth=0, two_sided=True)},
+    "a PerceiverAR predicts what comes next, but its mixer 'hyena' sees it": {
+        "stack": with_changes(stack(16), {"overrides": {1: hyena(two_sided=True)}})
+    },
     "did you mean 'latents'": {"latent": 8},
     "'cross_heads': Input should be greater than 0": {"cross_heads": 0},
 }
@@ -194,6 +191,17 @@ WRONG: dict[str, dict[str, Any]] = {
 def test_wrong_configs_say_what_is_wrong(sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         parse(PerceiverARConfig, {"max_len": 40, "latents": 8, "stack": stack(16), **WRONG[sentence]})
+
+
+@torch.no_grad()
+def test_no_latent_layers_leave_the_reader() -> None:
+    """Forward and decoding work without a block over the latents, as all positions then read the whole past themselves."""
+    config = perceiver_ar(8)
+    model = model_of(with_changes(config, {"stack.depth": 0}))
+    ids = torch.randint(256, (2, LENGTH))
+    state = model.init_state(2)
+    logits = torch.cat((state.logits[:, None], model.prefill(ids, state)), 1)
+    torch.testing.assert_close(logits[:, :-1], model(ids), rtol=0, atol=1e-9)
 
 
 def test_heads_of_the_reader_divide_the_width() -> None:

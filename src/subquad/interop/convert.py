@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import re
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -71,14 +70,13 @@ def read_state(path: Path) -> dict[str, Any]:
         with warnings.catch_warnings(action="ignore"):  # on a pickle by another protocol
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
-        named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        unsafe = torch.serialization.get_unsafe_globals_in_checkpoint(path) if zipfile.is_zipfile(path) else []
         raise RunError(
-            f"{path} holds {named[1] if named else 'more than tensors'}, and reading that could run code from the file, so it is refused: "
-            "where you trust it, save its state dict alone as .safetensors"
+            f"{path} holds {unsafe[0] if unsafe else 'more than tensors'}, and reading that could run code from the file, so it is "
+            "refused: where you trust it, save its state dict alone as .safetensors"
         ) from error
     except Exception as error:  # there is no end to how a damaged pickle can fail
-        reason = (str(error) or type(error).__name__).splitlines()[0].split(". ")[0]
-        raise RunError(f"{path} is truncated or no checkpoint of PyTorch ({reason}): restore it from a copy") from error
+        raise RunError(f"{path} is truncated or not a checkpoint of PyTorch ({type(error).__name__}): restore it from a copy") from error
     if not isinstance(state, Mapping):
         raise RunError(f"{path} holds a {type(state).__name__}, expected a state dict")
     return dict(state)

@@ -24,7 +24,7 @@ from subquad.layers.attention import AttentionConfig
 from subquad.layers.base import FilterSpectra
 from subquad.layers.feedforward import FeedForwardConfig
 from subquad.layers.stack import Block, Stack, StackConfig, StackState, init_weights
-from subquad.models.base import CausalModel, ModelConfig, ModelState
+from subquad.models.base import CausalModel, ModelConfig, ModelState, check_causal
 from subquad.ops.ragged import put_rows, take_rows
 from subquad.state import State
 
@@ -66,7 +66,9 @@ class PerceiverARConfig(ModelConfig):
             raise ValueError(f"windows of latents overlap by half, so latents must be even, got {self.latents}")
         if not isinstance(self.stack.mixer, AttentionConfig):
             kind = self.stack.mixer.kind
-            raise ValueError(f"the latents of a PerceiverAR read by attention, got stack.mixer.kind {kind!r}: set 'attention'")
+            raise ValueError(f"a PerceiverAR reads its context by attention, got stack.mixer.kind {kind!r}: set 'attention'")
+        check_causal(self.reader, "a PerceiverAR")
+        check_causal(self.stack, "a PerceiverAR")
         return self
 
     def build(self) -> PerceiverAR:
@@ -118,10 +120,10 @@ class Latents(nn.Module):
         y = self.stack(windows.flatten(0, 1)).unflatten(0, (batch, -1))
         return torch.cat((y[:, 0], y[:, 1:, self.overlap :].flatten(1, 2)), 1)[:, :length]
 
-    def init_state(self, batch: int, max_len: int) -> LatentsState:
-        """See ``Mixer.init_state``."""
-        weight = self.stack.blocks[0].mixer.get_parameter("out.weight")
-        recent = weight.new_zeros(batch, self.overlap, weight.shape[0])
+    def init_state(self, x: Tensor, max_len: int) -> LatentsState:
+        """See ``Mixer.init_state``; ``x`` (B, n, D) are the first positions, not taken yet."""
+        batch, _, dim = x.shape
+        recent = x.new_zeros(batch, self.overlap, dim)
         return LatentsState(recent, self.stack.init_state(batch, min(max_len, self.size)), [0] * batch)
 
     def prefill(self, x: Tensor, state: LatentsState, lengths: Sequence[int]) -> Tensor:
@@ -192,8 +194,9 @@ class PerceiverAR(CausalModel):
 
     def init_state(self, batch: int, max_len: int | None = None) -> PerceiverARState:
         room = self._room(max_len)
-        reader, latents = self.reader.init_state(batch, room + 1), self.latents.init_state(batch, room + 1)
-        start = self.reader.prefill(self.start.expand(batch, 1, -1), reader)
+        reader = self.reader.init_state(batch, room + 1)
+        start = self.reader.prefill(self.start.expand(batch, 1, -1), reader)  # (B, 1, D)
+        latents = self.latents.init_state(start, room + 1)
         logits = self._logits(self.latents.prefill(start, latents, [1] * batch).squeeze(1))
         return PerceiverARState(logits, [0] * batch, room, reader, latents)
 

@@ -1,0 +1,63 @@
+"""What every model shares: the doors that ask for one kind of model look inside of wrappers, and say what they got otherwise."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import subquad
+from subquad.models import build_model
+from subquad.models.base import causal_model, expect_model, unwrap
+from subquad.models.encoder import Encoder
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")  # what torch.compile imports
+
+CLASSIFIER = {"kind": "classifier", "backbone": "m2-bert-tiny", "classes": ["a", "b"]}
+
+
+class Foreign(nn.Module):
+    """Looks like a model of any kind by its attributes, and is none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Linear(2, 2)
+
+    def init_state(self, batch: int) -> None:
+        """A method of that name."""
+
+
+def compiled(module: nn.Module) -> nn.Module:
+    wrapped: object = torch.compile(module)
+    assert isinstance(wrapped, nn.Module)
+    return wrapped
+
+
+def test_wrappers_are_looked_through() -> None:
+    model = build_model("transformer-tiny")
+    for wrapped in (model, compiled(model), nn.DataParallel(model), compiled(nn.DataParallel(model))):
+        assert unwrap(wrapped) is model
+        assert causal_model(wrapped, "a test") is model
+    foreign = Foreign()
+    assert unwrap(foreign) is foreign
+
+
+def test_a_model_of_another_kind_is_refused_by_its_name() -> None:
+    with pytest.raises(ValueError, match="an encoder, not Foreign"):
+        expect_model(nn.DataParallel(Foreign()), Encoder, "an encoder, not {}")
+    with pytest.raises(ValueError, match="a test needs a model that predicts what comes next, and Encoder does not"):
+        causal_model(compiled(build_model("bert-tiny")), "a test")
+
+
+@torch.no_grad()
+def test_compiled_models_pass_the_doors_and_foreign_ones_do_not() -> None:
+    causal, encoder, classifier = (build_model(config).eval() for config in ("transformer-tiny", "bert-tiny", CLASSIFIER))
+    assert subquad.score(compiled(causal), b"text").bits_per_byte == subquad.score(causal, b"text").bits_per_byte
+    assert torch.equal(subquad.embed(compiled(encoder), ["text"]), subquad.embed(encoder, ["text"]))
+    assert subquad.classify(compiled(classifier), ["text"]) == subquad.classify(classifier, ["text"])
+    with pytest.raises(ValueError, match="needs a model that predicts what comes next, and Foreign does not"):
+        subquad.score(Foreign(), b"text")
+    with pytest.raises(ValueError, match="an encoder is needed to embed texts, got Foreign"):
+        subquad.embed(Foreign(), ["text"])
+    with pytest.raises(ValueError, match="a classifier is needed here, got Foreign"):
+        subquad.classify(Foreign(), ["text"])
