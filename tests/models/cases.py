@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from subquad.config import with_changes
 from subquad.layers.attention import AttentionConfig
 from subquad.layers.feedforward import FeedForwardConfig
 from subquad.layers.hyena import HyenaConfig
@@ -95,10 +96,10 @@ CASES: dict[str, ModelConfig] = {
     "hyena-conv1d": LanguageModelConfig(max_len=40, stack=hyena_stack(16, filter=ExplicitFilterConfig(taps=9))),
     "monarch-mixer": LanguageModelConfig(max_len=40, stack=monarch_stack(16)),
     "monarch-mixer-alone": LanguageModelConfig(
-        max_len=40, stack=monarch_stack(16, residual=False).model_copy(update={"feedforward": None}), scale_residual=True
+        max_len=40, stack=with_changes(monarch_stack(16, residual=False), {"feedforward": None}), scale_residual=True
     ),
     "monarch-mixer-order-2": LanguageModelConfig(
-        max_len=40, stack=monarch_stack(16).model_copy(update={"feedforward": FeedForwardConfig(order=2, gated=True)})
+        max_len=40, stack=with_changes(monarch_stack(16), {"feedforward": {"order": 2, "gated": True}})
     ),
     "monarch-mixer-post-norm": LanguageModelConfig(
         max_len=40,
@@ -127,7 +128,7 @@ CASES: dict[str, ModelConfig] = {
 def build(config: ModelConfig) -> CausalModel:
     """In double precision, with weights large enough that every input matters to every output that may see it."""
     torch.manual_seed(0)
-    model = config.model_copy(update={"init_std": 0.5}).build().double().eval()
+    model = with_changes(config, {"init_std": 0.5}).build().double().eval()
     assert isinstance(model, CausalModel)
     if isinstance(head := getattr(model, "head", None), nn.Linear):  # which may start at zero
         nn.init.normal_(head.weight, std=0.5)
