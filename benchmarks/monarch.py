@@ -18,7 +18,7 @@ from torch import nn
 from benchmarks.m2_bert import m2_bert
 from benchmarks.recording import interleaved, median, record, table
 from subquad.layers.feedforward import FeedForward, FeedForwardConfig
-from subquad.layers.monarch_map import MonarchMap
+from subquad.layers.monarch_linear import MonarchLinear
 
 POSITIONS = 4096
 WIDTH = 768
@@ -79,7 +79,7 @@ def feed_forwards(repeat: int) -> list[list[str]]:
 def size_row(width: int, repeat: int) -> list[str]:
     """Dense and Monarch maps of one width."""
     modules: dict[str, nn.Module] = {"dense": nn.Linear(width, width, bias=False)}
-    modules |= {str(order): MonarchMap(width, width, order, False) for order in ORDERS}
+    modules |= {str(order): MonarchLinear(width, width, order, bias=False) for order in ORDERS}
     times = timed(modules, width, repeat)
     dense = times["dense"]
     return [f"{width:,}", f"{1e3 * dense:.1f}", *(f"{1e3 * times[str(n)]:.1f} ({dense / times[str(n)]:.1f}x)" for n in ORDERS)]

@@ -11,8 +11,8 @@ from subquad import from_official
 from subquad.evaluation.flops import count_parameters
 from subquad.interop.m2_bert import OfficialBert, as_model
 from subquad.interop.official import official_module
-from subquad.layers.block_diagonal import BlockDiagonalLinear
 from subquad.layers.m2_bert_mixer import M2BertMixer
+from subquad.layers.monarch_linear import MonarchLinear
 from subquad.models import PRESETS
 from subquad.models.encoder import EncoderConfig
 from subquad.ops.long_conv import long_conv
@@ -65,7 +65,7 @@ def outputs(seen: dict[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
 def test_block_diagonal_linear(name: str) -> None:
     golden = Golden(name)
     module, keys = official_module(kind_of(name), golden.config, golden.state)
-    assert isinstance(module, BlockDiagonalLinear)
+    assert isinstance(module, MonarchLinear)
     x = golden.tensors["in.x"].requires_grad_()
     y = module(x)
     (y * golden.tensors["in.grad_y"]).sum().backward()

@@ -9,10 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from subquad.layers import feedforward
-from subquad.layers.block_diagonal import BlockDiagonalLinear
 from subquad.layers.feedforward import FeedForward, FeedForwardConfig
-from subquad.layers.monarch_map import MonarchMap
+from subquad.layers.monarch_linear import MonarchLinear
+from subquad.ops import linear
 
 
 @torch.no_grad()
@@ -44,7 +43,7 @@ def test_blocks_equal_their_dense_maps(gated: bool) -> None:
     blocks, dense = FeedForward(config, 12).double(), FeedForward(config.model_copy(update={"blocks": 1}), 12).double()
     with torch.no_grad():
         for ours, whole in ((blocks.up, dense.up), (blocks.down, dense.down)):
-            assert isinstance(ours, BlockDiagonalLinear) and isinstance(whole, nn.Linear)
+            assert isinstance(ours, MonarchLinear) and isinstance(whole, nn.Linear)
             whole.weight.copy_(ours.dense())
             if ours.bias is not None:
                 whole.bias.copy_(ours.bias.normal_())
@@ -72,7 +71,7 @@ def test_a_gated_map_is_its_formula() -> None:
 )
 def test_a_block_diagonal_map_is_its_dense_twin(in_dim: int, out_dim: int, blocks: int, shuffle: bool) -> None:
     torch.manual_seed(0)
-    layer = BlockDiagonalLinear(in_dim, out_dim, blocks, shuffle=shuffle).double()
+    layer = MonarchLinear(in_dim, out_dim, 1, blocks, shuffle=shuffle).double()
     assert layer.bias is not None
     nn.init.normal_(layer.bias)
     x = torch.randn(2, 3, in_dim, dtype=torch.float64, requires_grad=True)
@@ -93,7 +92,7 @@ def test_a_feed_forward_of_any_order_equals_its_dense_maps(order: int, gated: bo
     monarch, dense = FeedForward(config, 24).double(), FeedForward(config.model_copy(update={"order": 1}), 24).double()
     with torch.no_grad():
         for ours, whole in ((monarch.up, dense.up), (monarch.down, dense.down)):
-            assert isinstance(ours, MonarchMap) and isinstance(whole, nn.Linear)
+            assert isinstance(ours, MonarchLinear) and isinstance(whole, nn.Linear)
             whole.weight.copy_(ours.dense())
             if ours.bias is not None:
                 whole.bias.copy_(ours.bias.normal_())
@@ -108,7 +107,7 @@ def test_a_feed_forward_of_any_order_equals_its_dense_maps(order: int, gated: bo
 def test_a_monarch_map_has_the_parameters_of_its_order_and_reaches_everywhere(width: int, order: int) -> None:
     """p D^(1 + 1/p) parameters; outputs a third as large in the square as inputs, as of a dense map drawn within 1 / sqrt(D)."""
     torch.manual_seed(0)
-    layer = MonarchMap(width, width, order, bias=False)
+    layer = MonarchLinear(width, width, order, bias=False)
     assert sum(one.numel() for one in layer.parameters()) == round(order * width ** (1 + 1 / order))
     assert order == 1 or (layer.dense() != 0).all()
     y = layer(torch.randn(4000, width))
@@ -118,22 +117,24 @@ def test_a_monarch_map_has_the_parameters_of_its_order_and_reaches_everywhere(wi
 def test_wrong_blocks() -> None:
     with pytest.raises(ValueError, match="4 blocks do not divide the widths 10 and 40"):
         FeedForward(FeedForwardConfig(blocks=4), 10)
-    with pytest.raises(ValueError, match="a width of 10 is no product of 3 numbers above 1"):
+    with pytest.raises(ValueError, match="a width of 10 is not a product of 3 numbers above 1"):
         FeedForward(FeedForwardConfig(order=3), 10)
     with pytest.raises(ValueError, match="got blocks=4 and order=2: leave one of them at 1"):
         FeedForwardConfig(blocks=4, order=2)
     with pytest.raises(ValueError, match="expected 8 channels, got 9"):
-        BlockDiagonalLinear(8, 8, 4)(torch.randn(2, 9))
+        MonarchLinear(8, 8, 1, 4)(torch.randn(2, 9))
     with pytest.raises(ValueError, match="at least 1 block, got 0"):
-        BlockDiagonalLinear(8, 8, 0)
+        MonarchLinear(8, 8, 1, 0)
     with pytest.raises(ValueError, match="are at least 1, got 8 and 0"):
-        MonarchMap(8, 8, 0)
+        MonarchLinear(8, 8, 0)
+    with pytest.raises(ValueError, match="got 2 and order 3"):
+        MonarchLinear(8, 8, 3, 2)
 
 
 @pytest.mark.parametrize("settings", [{}, {"gated": True, "blocks": 2}, {"order": 2}], ids=str)
 def test_pieces_of_positions_change_nothing(settings: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a backward pass positions go through a few at a time; the last piece is shorter."""
-    monkeypatch.setattr(feedforward, "CACHED", 200)
+    monkeypatch.setattr(linear, "CACHED", 200)
     layer = FeedForward(FeedForwardConfig.model_validate({"activation": "gelu", **settings}), 16).double()
     x = torch.randn(2, 5, 16, dtype=torch.float64)
     with torch.no_grad():
@@ -142,14 +143,16 @@ def test_pieces_of_positions_change_nothing(settings: dict[str, object], monkeyp
 
 
 @pytest.mark.parametrize(("inputs", "outputs", "shuffle"), [(12, 20, False), (12, 20, True), (10, 7, False)])
-def test_blocks_in_half_precision_are_the_same_map(inputs: int, outputs: int, shuffle: bool) -> None:
-    layer = BlockDiagonalLinear(inputs, outputs, 4, shuffle=shuffle).double()
+def test_blocks_in_half_precision_are_the_same_map(inputs: int, outputs: int, shuffle: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = MonarchLinear(inputs, outputs, 1, 4, shuffle=shuffle).double()
     assert layer.bias is not None
     nn.init.normal_(layer.bias)
     x = torch.randn(5, inputs, dtype=torch.float64)
-    assert torch.allclose(layer.channels_last(x), F.linear(x, layer.dense(), layer.bias), atol=1e-12)
-    assert torch.allclose(layer.channels_last(x), layer(x), atol=1e-12)
-    layer = layer.float()
+    whole = layer(x)
+    assert torch.allclose(whole, F.linear(x, layer.dense(), layer.bias), atol=1e-12)
+    with monkeypatch.context() as patch:  # the products that half precision takes, in double
+        patch.setattr(linear, "_multiplies_rows", lambda x: True)
+        assert torch.allclose(layer(x), whole, atol=1e-12)
     with torch.autocast("cpu", torch.bfloat16):
-        half = layer(x.float())
-    assert torch.allclose(half.double(), layer(x.float()).double(), atol=0.05)
+        half = layer.float()(x.float())
+    assert torch.allclose(half.double(), whole, atol=0.05)

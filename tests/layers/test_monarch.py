@@ -11,7 +11,7 @@ from torch import Tensor
 
 from subquad.config import parse
 from subquad.layers.monarch import Monarch, MonarchConfig, MonarchPair
-from subquad.layers.monarch_linear import MonarchLinear, MonarchLinearConfig
+from subquad.layers.monarch_linear import MonarchLinear
 from subquad.layers.stack import Stack, StackConfig, init_weights
 from subquad.ops.monarch import monarch_dense
 
@@ -89,6 +89,6 @@ def test_wrong_lengths() -> None:
 def test_a_monarch_linear_map_is_its_matrix() -> None:
     torch.manual_seed(0)
     for inputs, outputs in ((30, 18), (7, 50), (16, 16)):
-        layer = MonarchLinear(MonarchLinearConfig(blocks=4), inputs, outputs).double()
+        layer = MonarchLinear(inputs, outputs, 2, 4).double()
         x = torch.randn(2, 3, inputs, dtype=torch.float64)
         torch.testing.assert_close(layer(x), torch.nn.functional.linear(x, layer.dense(), layer.bias), rtol=0, atol=1e-12)

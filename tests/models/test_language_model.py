@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from subquad.layers.block_diagonal import BlockDiagonalLinear
 from subquad.layers.feedforward import FeedForwardConfig
-from subquad.layers.monarch_map import MonarchMap
+from subquad.layers.monarch_linear import MonarchLinear
 from subquad.layers.stack import scale_output
 from subquad.models.language_model import PRESETS, LanguageModelConfig
 
@@ -41,7 +40,7 @@ def test_tiny_presets_take_every_feed_forward(config: LanguageModelConfig, feedf
 def test_scaling_a_map_scales_what_it_gives() -> None:
     torch.manual_seed(0)
     x = torch.randn(3, 16)
-    for linear in (torch.nn.Linear(16, 16), BlockDiagonalLinear(16, 16, 4), MonarchMap(16, 16, 2)):
+    for linear in (torch.nn.Linear(16, 16), MonarchLinear(16, 16, 1, 4), MonarchLinear(16, 16, 2)):
         assert linear.bias is not None
         torch.nn.init.normal_(linear.bias)
         before = linear(x) - linear.bias

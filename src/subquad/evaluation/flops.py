@@ -28,9 +28,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from subquad.layers.base import Mixer
-from subquad.layers.block_diagonal import BlockDiagonalLinear
 from subquad.layers.long_filter import LongFilter
-from subquad.layers.monarch_map import MonarchMap
+from subquad.layers.monarch_linear import MonarchLinear
 from subquad.layers.stack import Block, Stack
 from subquad.models import build_model, parse_model
 from subquad.models.base import BaseModelConfig, CausalModel, Model, ModelConfig
@@ -130,7 +129,7 @@ def count_parameters(model: nn.Module) -> int:
 
 def embedding_parameters(model: nn.Module) -> int:
     """Those of tables, positions and pad or start vectors: all that is no linear map, convolution or norm."""
-    inner = (nn.Linear, BlockDiagonalLinear, MonarchMap, nn.Conv1d, nn.LayerNorm)
+    inner = (nn.Linear, MonarchLinear, nn.Conv1d, nn.LayerNorm)
     return count_parameters(model) - sum(count_parameters(module) for module in model.modules() if isinstance(module, inner))
 
 

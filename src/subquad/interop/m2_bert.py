@@ -22,8 +22,8 @@ from subquad.config import Config, parse, with_changes
 from subquad.interop.filters import FIRST, RATES, ROW, SHORT, has_table
 from subquad.interop.keys import Constant, Key, Keys, StateDict, weight_and_bias
 from subquad.interop.options import read_options
-from subquad.layers.block_diagonal import BlockDiagonalLinear
 from subquad.layers.m2_bert_mixer import M2BertMixer, M2BertMixerConfig
+from subquad.layers.monarch_linear import MonarchLinear
 from subquad.models.classifier import Classifier, ClassifierConfig
 from subquad.models.encoder import Encoder, EncoderConfig
 
@@ -156,9 +156,9 @@ class OfficialBert(nn.Module):
 def block_diagonal_linear(config: Mapping[str, Any], state: StateDict) -> Plan:
     """``BlockdiagLinear``."""
     options = read_options(BlockDiagonalOptions, config, {}, ())
-    sizes = (options.in_features, options.out_features, options.nblocks)
+    sizes = (options.in_features, options.out_features)
     names = ("weight", "bias") if options.bias else ("weight",)
-    return partial(BlockDiagonalLinear, *sizes, options.bias, options.shuffle), Keys([Key(name, name) for name in names])
+    return partial(MonarchLinear, *sizes, 1, options.nblocks, options.bias, options.shuffle), Keys([Key(name, name) for name in names])
 
 
 def mixer(config: Mapping[str, Any], state: StateDict) -> Plan:

@@ -12,7 +12,7 @@ from torch import nn
 from subquad.config import Config
 from subquad.interop.keys import Key, Keys, StateDict
 from subquad.interop.options import read_options
-from subquad.layers.monarch_linear import MonarchLinear, MonarchLinearConfig
+from subquad.layers.monarch_linear import MonarchLinear
 
 
 class LinearOptions(Config):
@@ -27,6 +27,5 @@ class LinearOptions(Config):
 def linear(config: Mapping[str, Any], state: StateDict) -> tuple[Callable[[], nn.Module], Keys]:
     """The official ``MonarchLinear``, (..., in_features) -> (..., out_features)."""
     options = read_options(LinearOptions, config, {}, ("device", "dtype"))
-    ours = MonarchLinearConfig(blocks=options.nblocks, bias=options.bias)
-    keys = [Key("blkdiag1", "w1"), Key("blkdiag2", "w2"), *([Key("bias", "bias")] if options.bias else [])]
-    return partial(MonarchLinear, ours, options.in_features, options.out_features), Keys(keys)
+    keys = [Key("blkdiag1", "factors.0"), Key("blkdiag2", "factors.1"), *([Key("bias", "bias")] if options.bias else [])]
+    return partial(MonarchLinear, options.in_features, options.out_features, 2, options.nblocks, options.bias), Keys(keys)

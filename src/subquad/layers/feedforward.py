@@ -11,17 +11,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from subquad.config import Config
-from subquad.layers.block_diagonal import BlockDiagonalLinear
-from subquad.layers.monarch_map import MonarchMap
-from subquad.ops.autocast import wants_rows
-
-CACHED = 1 << 21  # hidden numbers of so many positions at a time stay in a CPU's cache; where no backward pass needs them all
+from subquad.layers.monarch_linear import MonarchLinear
+from subquad.ops.linear import elementwise, in_cached_pieces
 
 
 class FeedForwardConfig(Config):
@@ -61,25 +57,16 @@ class FeedForward(nn.Module):
         self.down = _linear(config, hidden, dim, True)
 
     def forward(self, x: Tensor) -> Tensor:
-        rows = x.reshape(-1, x.shape[-1])
-        size = max(1, CACHED // self.hidden)
-        if torch.is_grad_enabled() or x.device.type != "cpu" or len(rows) <= size:
-            return self._mapped(rows).view(x.shape)
-        return torch.cat([self._mapped(piece) for piece in rows.split(size)]).view(x.shape)
+        rows = x.reshape(-1, x.shape[-1])  # (B T, D)
+        return in_cached_pieces(self._map, rows, self.hidden).view(x.shape)
 
-    def _mapped(self, x: Tensor) -> Tensor:
+    def _map(self, x: Tensor) -> Tensor:
         """(N, D) -> (N, D)."""
-        if isinstance(self.up, BlockDiagonalLinear) and isinstance(self.down, BlockDiagonalLinear) and not wants_rows(x):
-            # Channels first, products of blocks need no copy, and the halves of a gated map lie in one piece each.
-            return self.down.channels_first(self._activated(self.up.channels_first(x.mT), 0)).mT
-        return self.down(self._activated(self.up(x), -1))
-
-    def _activated(self, hidden: Tensor, channels: int) -> Tensor:
-        """``channels`` is the dimension of these."""
+        hidden = self.up(x)
         if self.gated:
-            gate, hidden = hidden.chunk(2, channels)
-            return self._act(gate) * hidden
-        return self._act(hidden)
+            gate, hidden = hidden.chunk(2, -1)
+            return self.down(elementwise(self._act, gate) * hidden)
+        return self.down(elementwise(self._act, hidden))
 
     def _act(self, hidden: Tensor) -> Tensor:
         if self.activation in ("gelu", "gelu_tanh"):
@@ -88,7 +75,7 @@ class FeedForward(nn.Module):
         return hidden if self.activation == "relu" else hidden.square()
 
 
-def _linear(config: FeedForwardConfig, in_dim: int, out_dim: int, bias: bool) -> nn.Linear | BlockDiagonalLinear | MonarchMap:
+def _linear(config: FeedForwardConfig, inputs: int, outputs: int, bias: bool) -> nn.Linear | MonarchLinear:
     if config.order > 1:
-        return MonarchMap(in_dim, out_dim, config.order, bias)
-    return nn.Linear(in_dim, out_dim, bias) if config.blocks == 1 else BlockDiagonalLinear(in_dim, out_dim, config.blocks, bias)
+        return MonarchLinear(inputs, outputs, config.order, bias=bias)
+    return nn.Linear(inputs, outputs, bias) if config.blocks == 1 else MonarchLinear(inputs, outputs, 1, config.blocks, bias)

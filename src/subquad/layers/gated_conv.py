@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from subquad.layers.base import FilterSpectra, Mixer, OptimizerHint, check_mask, check_width
-from subquad.ops.autocast import wants_rows
 from subquad.ops.gated_conv_cpu import Filter, gated_conv
+from subquad.ops.linear import linear_from_positions_last, linear_to_positions_last
 from subquad.ops.long_conv import spectrum
 from subquad.ops.online_conv import OnlineConvState, OnlineFilter, init_online_conv, prefill_online_conv
 from subquad.ops.ragged import take_rows
@@ -50,21 +49,9 @@ class GatedConv(Mixer):
     skip: Skip
     out: nn.Linear
 
+    @abstractmethod
     def forward(self, x: Tensor, mask: Tensor | None = None, spectra: FilterSpectra | None = None) -> Tensor:
-        check_width(x, self.project.in_features)
-        self._check_length(x.shape[1])
-        check_mask(x, mask)
-        self._check_spectra(spectra)
-        p = self._projected(x).unflatten(1, (-1, self.dim))
-        filters: Sequence[Filter] = self._filters(x.shape[1]) if spectra is None else [(whole, None) for whole in spectra]
-        y = self._output(self._convolved(x, p, filters, mask))
-        return y if mask is None else y.masked_fill(~mask.unsqueeze(-1), 0)
-
-    def _convolved(self, x: Tensor, p: Tensor, filters: Sequence[Filter], real: Tensor | None) -> Tensor:
-        """Everything between the projections: x (B, T, D) and its projection p (B, C / D, D, T) -> (B, D, T)."""
-        parts = p.shape[1]
-        weight, bias = self.short.weight.unflatten(0, (parts, -1)), self.short.bias.unflatten(0, (parts, -1))
-        return gated_conv(p, weight, bias, filters, self.skip.weight, self.gates, real)
+        """See ``Mixer.forward``; ``spectra`` as ``prepare`` made them."""
 
     @abstractmethod
     def _filters(self, length: int) -> list[Taps]:
@@ -87,45 +74,48 @@ class GatedConv(Mixer):
     def _init_convs(self, batch: int, max_len: int) -> list[State]:
         return [init_online_conv(OnlineFilter.of(taps, max_len), batch) for taps, _ in self._filters(max_len)]
 
-    def _continue(self, z: Tensor, conv: State, lengths: Sequence[int] | None) -> Tensor:
-        """One long convolution of the next positions, (B, n, D) -> (B, n, D)."""
-        assert isinstance(conv, OnlineConvState)
-        return prefill_online_conv(z, conv, lengths)
-
-    def _short_prefill(self, p: Tensor, state: GatedConvState, lengths: Sequence[int] | None) -> Tensor:
-        """The short convolution of (B, n, C), continued from the last inputs."""
-        past, n = state.past.shape[1], p.shape[1]
-        buffer = torch.cat((state.past, p.to(state.past.dtype)), 1)
-        state.past = take_rows(buffer, [n] * p.shape[0] if lengths is None else lengths, past).clone()
-        taps = self.short.weight.T
-        y = torch.addcmul(self.short.bias, buffer[:, past:], taps[0])
-        for j in range(1, past + 1):
-            y = torch.addcmul(y, buffer[:, past - j : past - j + n], taps[j])
-        return y
-
-    def _projected(self, x: Tensor) -> Tensor:
-        """(B, T, D) -> (B, C, T): positions last, as convolutions want them. One row needs no copy for that."""
-        weight, bias = self.project.weight, self.project.bias
-        if x.shape[0] == 1:
-            return torch.addmm(bias.unsqueeze(1), weight, x[0].mT).unsqueeze(0)
-        return F.linear(x, weight, bias).mT.contiguous()
-
-    def _output(self, y: Tensor) -> Tensor:
-        """(B, D, T) -> (B, T, D)."""
-        weight, bias = self.out.weight, self.out.bias
-        if wants_rows(y):
-            return F.linear(y.mT.contiguous(), weight, bias)
-        if y.shape[0] == 1:
-            return torch.addmm(bias, y[0].mT, weight.mT).unsqueeze(0)
-        return F.linear(y.mT, weight, bias)
-
-    def _check_spectra(self, spectra: FilterSpectra | None) -> None:
+    def _checked_filters(self, x: Tensor, mask: Tensor | None, spectra: FilterSpectra | None) -> Sequence[Filter]:
+        """The long filters for x (B, T, D). Raises ``ValueError`` for inputs and spectra that are not for this mixer."""
+        check_width(x, self.project.in_features)
+        self._check_length(x.shape[1])
+        check_mask(x, mask)
         if spectra is None:
-            return
+            return self._filters(x.shape[1])
         if self.training and torch.is_grad_enabled():
             raise ValueError("prepared spectra give the filters no gradient: train without them, or call eval()")
         if len(spectra) != self.filters:
             raise ValueError(f"expected the spectra of {self.filters} filters, got {len(spectra)}: prepare with this mixer")
+        return [(whole, None) for whole in spectra]
+
+    def _projected(self, x: Tensor) -> Tensor:
+        """(B, T, D) -> (B, C / D, D, T), before the short convolution."""
+        return linear_to_positions_last(x, self.project.weight, self.project.bias).unflatten(1, (-1, self.dim))
+
+    def _gated(self, p: Tensor, filters: Sequence[Filter], mask: Tensor | None) -> Tensor:
+        """The short convolution, the gates and the long convolutions, (B, C / D, D, T) -> (B, D, T)."""
+        weight, bias = (parameter.unflatten(0, p.shape[1:3]) for parameter in (self.short.weight, self.short.bias))
+        return gated_conv(p, weight, bias, filters, self.skip.weight, self.gates, mask)
+
+    def _output(self, z: Tensor, mask: Tensor | None) -> Tensor:
+        """(B, D, T) -> (B, T, D)."""
+        y = linear_from_positions_last(z, self.out.weight, self.out.bias)
+        return y if mask is None else y.masked_fill(~mask.unsqueeze(-1), 0)
+
+    def _short_prefill(self, p: Tensor, state: GatedConvState, lengths: Sequence[int] | None) -> Tensor:
+        """The short convolution of (B, n, C), continued from the last inputs."""
+        past, n = state.past.shape[1], p.shape[1]
+        inputs = torch.cat((state.past, p.to(state.past.dtype)), 1)  # (B, past + n, C)
+        state.past = take_rows(inputs, [n] * p.shape[0] if lengths is None else lengths, past).clone()
+        taps = self.short.weight.T
+        y = torch.addcmul(self.short.bias, inputs[:, past:], taps[0])
+        for j in range(1, past + 1):
+            y = torch.addcmul(y, inputs[:, past - j : past - j + n], taps[j])
+        return y
+
+    def _continue(self, z: Tensor, conv: State, lengths: Sequence[int] | None) -> Tensor:
+        """One long convolution of the next positions, (B, n, D) -> (B, n, D)."""
+        assert isinstance(conv, OnlineConvState)
+        return prefill_online_conv(z, conv, lengths)
 
     def _check_causal(self) -> None:
         if self.two_sided:

@@ -16,7 +16,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from subquad.layers.base import MixerConfig
+from subquad.layers.base import FilterSpectra, MixerConfig
 from subquad.layers.gated_conv import GatedConv, GatedConvState, ShortFilter, Skip, Taps
 from subquad.layers.long_filter import AnyFilterConfig, ImplicitFilterConfig
 from subquad.state import State
@@ -66,12 +66,19 @@ class Hyena(GatedConv):
         self.skip = Skip(config.filters, dim)
         self.out = nn.Linear(dim, dim)
 
+    def forward(self, x: Tensor, mask: Tensor | None = None, spectra: FilterSpectra | None = None) -> Tensor:
+        filters = self._checked_filters(x, mask, spectra)
+        p = self._projected(x)  # (B, N + 1, D, T): x_0 .. x_{N-1}, v before their short convolution
+        z = self._gated(p, filters, mask)  # (B, D, T): z = v, then z = x_{N-n} * (h_n conv z + skip_n z) for n = 1 .. N
+        return self._output(z, mask)
+
     def prefill(self, x: Tensor, state: State, lengths: Sequence[int] | None = None) -> Tensor:
         assert isinstance(state, GatedConvState)
         self._check_causal()
-        *gates, z = self._short_prefill(self.project(x), state, lengths).unflatten(-1, (-1, self.dim)).unbind(-2)
-        if self.config.short_first:
-            z = z * gates.pop()
+        p = self._short_prefill(self.project(x), state, lengths)  # (B, n, (N + 1) D)
+        *gates, z = p.unflatten(-1, (-1, self.dim)).unbind(-2)  # x_0 .. x_{N-1}, v, each (B, n, D)
+        if self.config.short_first:  # h_1 is the short convolution's
+            z = gates.pop() * z
         for skip, conv in zip(self.skip.weight, state.convs, strict=True):
             z = gates.pop() * torch.addcmul(self._continue(z, conv, lengths), skip, z)
         return self.out(z)

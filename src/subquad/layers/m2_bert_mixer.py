@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from subquad.layers.base import FilterSpectra, MixerConfig, check_width
 from subquad.layers.gated_conv import GatedConv, GatedConvState, ShortFilter, Skip, Taps
 from subquad.layers.long_filter import AnyFilterConfig, ImplicitFilterConfig
-from subquad.ops.gated_conv_cpu import Filter
 from subquad.ops.long_conv import long_conv
 from subquad.state import State
 
@@ -65,31 +64,27 @@ class M2BertMixer(GatedConv):
 
     def forward(self, x: Tensor, mask: Tensor | None = None, spectra: FilterSpectra | None = None) -> Tensor:
         check_width(x, self.dim)
-        return super().forward(x if self.norm is None else self.norm(x), mask, spectra)
-
-    def _convolved(self, x: Tensor, p: Tensor, filters: Sequence[Filter], real: Tensor | None) -> Tensor:
-        z = super()._convolved(x, p, filters[:1], real)
-        if self.residual_skip is None:
-            return z
-        u = x.mT if real is None else x.mT.masked_fill(~real.unsqueeze(1), 0)
-        taps, reverse = filters[1]
-        return z + long_conv(u, taps, reverse, self.residual_skip.weight[0])
+        u = x if self.norm is None else self.norm(x)
+        gated, *residual = self._checked_filters(u, mask, spectra)
+        p = self._projected(u)  # (B, 3, D, T): a, b, v before their short convolution
+        z = self._gated(p, [gated], mask)  # (B, D, T): b * (h conv (a * v) + skip (a * v))
+        if self.residual_skip is not None:
+            inputs = u.mT if mask is None else u.mT.masked_fill(~mask.unsqueeze(1), 0)  # (B, D, T)
+            z = z + long_conv(inputs, *residual[0], self.residual_skip.weight[0])
+        return self._output(z, mask)
 
     def prefill(self, x: Tensor, state: State, lengths: Sequence[int] | None = None) -> Tensor:
         assert isinstance(state, GatedConvState)
         self._check_causal()
         u = x if self.norm is None else self.norm(x)
-        before, after, v = self._short_prefill(self.project(u), state, lengths).unflatten(-1, (3, self.dim)).unbind(-2)
-        v = v * before
-        z = after * torch.addcmul(self._continue(v, state.convs[0], lengths), self.skip.weight[0], v)
+        p = self._short_prefill(self.project(u), state, lengths)  # (B, n, 3 D)
+        a, b, v = p.unflatten(-1, (3, self.dim)).unbind(-2)  # each (B, n, D)
+        v = a * v
+        z = b * torch.addcmul(self._continue(v, state.convs[0], lengths), self.skip.weight[0], v)
         if self.residual_skip is not None:
             z = z + torch.addcmul(self._continue(u, state.convs[1], lengths), self.residual_skip.weight[0], u)
         return self.out(z)
 
     def _filters(self, length: int) -> list[Taps]:
-        found = []
-        for filter_ in (self.filter, self.residual):
-            if filter_ is not None:
-                taps = filter_(length).unflatten(0, (-1, self.dim))
-                found.append((taps[0], taps[1] if self.two_sided else None))
-        return found
+        sides = [filter_(length).unflatten(0, (-1, self.dim)) for filter_ in (self.filter, self.residual) if filter_ is not None]
+        return [(taps[0], taps[1] if self.two_sided else None) for taps in sides]

@@ -26,15 +26,14 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from subquad.layers.base import MixerConfig, OptimizerHint
+from subquad.layers.base import FilterSpectra, MixerConfig, OptimizerHint
 from subquad.layers.gated_conv import GatedConv, GatedConvState, ShortFilter, Skip, Taps
 from subquad.layers.long_filter import AnyFilterConfig, ImplicitFilterConfig
 from subquad.ops.causal_monarch import causal_monarch_conv, prepare_taps
-from subquad.ops.gated_conv_cpu import Filter
-from subquad.ops.long_conv import long_conv
+from subquad.ops.gated_conv_cpu import masked_short_conv
+from subquad.ops.long_conv import Spectrum, long_conv
 from subquad.ops.online_conv import OnlineConvState, OnlineFilter, init_online_conv, prefill_online_conv
 from subquad.ops.online_monarch import OnlineBasis, OnlineBasisState, init_online_basis, prefill_online_basis
-from subquad.ops.short_conv import short_conv
 from subquad.state import State
 
 
@@ -83,23 +82,24 @@ class M2GptMixer(GatedConv):
         self.basis = CausalBasis(max_len + 1, config.block) if config.basis == "learned" else None
         self.out = nn.Linear(dim, dim)
 
-    def _convolved(self, x: Tensor, p: Tensor, filters: Sequence[Filter], real: Tensor | None) -> Tensor:
-        """From (B H, N + 1, D / H, T) to (B H, D / H, T)."""
-        heads = p.unflatten(0, (-1, self.heads))
-        padding = None if real is None else ~real[:, None, None, None]
-        weight, bias = (of_all.unflatten(0, (*heads.shape[1:3], -1)) for of_all in (self.short.weight, self.short.bias))
-        heads = short_conv(heads if padding is None else heads.masked_fill(padding, 0), weight, bias)
-        *gates, z = (heads if padding is None else heads.masked_fill(padding, 0)).flatten(0, 1).unbind(1)
-        first: Tensor | None = gates.pop()
+    def forward(self, x: Tensor, mask: Tensor | None = None, spectra: FilterSpectra | None = None) -> Tensor:
+        filters = self._checked_filters(x, mask, spectra)
+        p = self._projected(x).unflatten(1, (self.heads, -1))  # (B, H, N + 1, D / H, T)
+        weight, bias = (parameter.unflatten(0, p.shape[1:4]) for parameter in (self.short.weight, self.short.bias))
+        p = masked_short_conv(p, weight, bias, mask).flatten(0, 1)
+        *gates, z = p.unbind(1)  # x_0 .. x_{N-1}, v, each (B H, D / H, T)
+        before: Tensor | None = gates.pop()
         for skip, (taps, _) in zip(self.skip.weight, filters, strict=True):
-            if self.basis is None:
-                z = long_conv(z, taps, None, skip, before=first, after=gates.pop())
-            else:
-                z = z if first is None else first * z
-                y = causal_monarch_conv(z, taps, *self.basis.factors, prepared=True)
-                z = gates.pop() * torch.addcmul(y, skip.unsqueeze(-1), z)
-            first = None
-        return z
+            z, before = self._gated_conv(z, taps, skip, before, gates.pop()), None
+        return self._output(z.unflatten(0, (-1, self.heads)).flatten(1, 2), mask)
+
+    def _gated_conv(self, z: Tensor, taps: Tensor | Spectrum, skip: Tensor, before: Tensor | None, after: Tensor) -> Tensor:
+        """after * (h conv (before * z) + skip * before * z), all (B H, D / H, T)."""
+        if self.basis is None:
+            return long_conv(z, taps, None, skip, before=before, after=after)
+        z = z if before is None else before * z
+        y = causal_monarch_conv(z, taps, *self.basis.factors, prepared=True)
+        return after * torch.addcmul(y, skip.unsqueeze(-1), z)
 
     @torch.no_grad()
     def _init_convs(self, batch: int, max_len: int) -> list[State]:
@@ -114,12 +114,12 @@ class M2GptMixer(GatedConv):
 
     def prefill(self, x: Tensor, state: State, lengths: Sequence[int] | None = None) -> Tensor:
         assert isinstance(state, GatedConvState)
-        p = self._short_prefill(self.project(x), state, lengths).unflatten(-1, (self.heads, -1, self.dim))
-        *gates, z = p.permute(3, 0, 2, 1, 4).flatten(1, 2).unbind(0)  # each (B H, n, D / H)
+        p = self._short_prefill(self.project(x), state, lengths).unflatten(-1, (self.heads, -1, self.dim))  # (B, n, H, N + 1, D / H)
+        *gates, z = p.permute(3, 0, 2, 1, 4).flatten(1, 2).unbind(0)  # x_0 .. x_{N-1}, v, each (B H, n, D / H)
         z = gates.pop() * z
-        of_rows = None if lengths is None else [length for length in lengths for _ in range(self.heads)]
+        head_lengths = None if lengths is None else [length for length in lengths for _ in range(self.heads)]
         for skip, conv in zip(self.skip.weight, state.convs, strict=True):
-            z = gates.pop() * torch.addcmul(self._continue(z, conv, of_rows), skip, z)
+            z = gates.pop() * torch.addcmul(self._continue(z, conv, head_lengths), skip, z)
         return self.out(z.unflatten(0, (-1, self.heads)).transpose(1, 2).flatten(2))
 
     def _continue(self, z: Tensor, conv: State, lengths: Sequence[int] | None) -> Tensor:
@@ -134,15 +134,7 @@ class M2GptMixer(GatedConv):
         taps = self.filter(length)
         if self.basis is not None:
             taps = prepare_taps(taps, length, *self.basis.factors)
-        return [(one, None) for one in taps.unflatten(0, (self.filters, self.dim))]
-
-    def _projected(self, x: Tensor) -> Tensor:
-        """(B, T, D) -> (B H, (N + 1) D / H, T)."""
-        return super()._projected(x).unflatten(1, (self.heads, -1)).flatten(0, 1)
-
-    def _output(self, y: Tensor) -> Tensor:
-        """(B H, D / H, T) -> (B, T, D)."""
-        return super()._output(y.unflatten(0, (-1, self.heads)).flatten(1, 2))
+        return [(filter_, None) for filter_ in taps.unflatten(0, (self.filters, self.dim))]
 
 
 class CausalBasis(nn.Module):

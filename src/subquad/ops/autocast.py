@@ -1,4 +1,4 @@
-"""Where precision decides: the type that sums run in, autocast switched off for a while, the layout that half precision wants."""
+"""Where precision decides: the type that sums run in, and autocast switched off for a while."""
 
 from __future__ import annotations
 
@@ -21,11 +21,3 @@ def float64_device(device: torch.device) -> torch.device:
 def full_precision(device: torch.device) -> AbstractContextManager[Any]:
     """Autocast switched off, where the device has one."""
     return torch.autocast(device.type, enabled=False) if torch.amp.is_autocast_available(device.type) else nullcontext()
-
-
-def wants_rows(x: torch.Tensor) -> bool:
-    """Whether products of ``x`` run in half precision on a CPU, which is up to 16 times slower there with columns than with whole rows."""
-    if x.device.type != "cpu":
-        return False
-    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-    return dtype in (torch.bfloat16, torch.float16)

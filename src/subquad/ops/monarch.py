@@ -67,9 +67,12 @@ def monarch_product(x: Tensor, factors: Sequence[Tensor]) -> Tensor:
     """The product of order p = len(factors): x (..., N), factor i (N_i / d, e, d) maps one digit of size d to one of size e.
 
     The first factor acts on the last digit; after each one the digit moves to the front, so that after p factors all are home. Square
-    Monarch matrices have p factors (N / b, b, b) with b^p = N. One factor alone is block-diagonal, and nothing moves.
+    Monarch matrices have p factors (N / b, b, b) with b^p = N. One factor alone is block-diagonal, and nothing moves; two are those of
+    ``monarch_multiply``, of any blocks.
     """
     _check_factors(x.shape[-1], factors)
+    if len(factors) == 2:
+        return monarch_multiply(x, *factors)
     y = block_diagonal_multiply(x, factors[0])
     for before, factor in zip(factors, factors[1:], strict=False):
         y = block_diagonal_multiply(_turn(y, *before.shape[:2]), factor)
@@ -92,6 +95,8 @@ def monarch_dense(w1: Tensor, w2: Tensor) -> Tensor:
 def monarch_product_dense(factors: Sequence[Tensor]) -> Tensor:
     """Slow twin of ``monarch_product``: the matrix (outputs, inputs), factor by factor."""
     _check_factors(_inputs(factors), factors)
+    if len(factors) == 2:
+        return monarch_dense(*factors)
     matrix = block_diagonal_dense(factors[0])
     if len(factors) == 1:
         return matrix
