@@ -27,10 +27,9 @@ from torch import Tensor, nn
 
 from subquad import models
 from subquad.config import Config
-from subquad.data.subwords import read_subwords
-from subquad.data.tokenizer import read_tokenizer
+from subquad.data.tokenizer import AnyTokenizer, open_tokenizer
 from subquad.errors import RunError
-from subquad.models.base import Model, TextCodec
+from subquad.models.base import Model
 from subquad.system import Content, sync, temporary_path, write, write_atomic
 
 CONFIG, WEIGHTS, TRAIN, MANIFEST = "config.json", "model.safetensors", "train.yaml", "manifest.json"
@@ -300,12 +299,12 @@ def _folder(path: str | Path) -> Path:
     return folder
 
 
-def _tokenizer(folder: Path, model: Model) -> TextCodec | None:
+def _tokenizer(folder: Path, model: Model) -> AnyTokenizer | None:
     path = folder / TOKENIZER
     if not path.exists():
         return None
     try:
-        tokenizer = read_tokenizer(path) if model.reversible else read_subwords(path)
+        tokenizer = open_tokenizer(path, reversible=model.reversible)
     except ValueError as error:
         raise RunError(str(error)) from error
     with _opened(folder / WEIGHTS) as file:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from subquad.data import learn_tokens
 from subquad.data import tokenizer as module
 from subquad.data.corpus import Corpus
 from subquad.data.documents import Document
-from subquad.data.tokenizer import Tokenizer, count_bytes, open_tokenizer, span_text, tokenized
+from subquad.data.tokenizer import Tokenizer, count_bytes, open_tokenizer, tokenized
+from subquad.data.utf8 import span_text
 from subquad.data.windows import Span, Windows
 
 TEXT = ("It was the best of times, it was the worst of times; déjà vu, naïve, 漢字 and 🙂🙂.\n" * 40).encode()
@@ -43,17 +46,27 @@ def test_the_same_text_gives_the_same_tokenizer(tokenizer: Tokenizer, tmp_path: 
     assert Tokenizer.train([span(TEXT)], 300).to_bytes() == tokenizer.to_bytes()
     assert sorted(piece for piece in tokenizer.pieces if len(piece) == 1) == [bytes([byte]) for byte in range(256)]
     (tmp_path / "tokenizer.json").write_bytes(tokenizer.to_bytes())
-    again = Tokenizer.from_file(tmp_path / "tokenizer.json")
+    again = open_tokenizer(tmp_path / "tokenizer.json")
     assert again.pieces == tokenizer.pieces and np.array_equal(again.encode(TEXT), tokenizer.encode(TEXT))
-    assert open_tokenizer(str(tmp_path / "tokenizer.json"), []).pieces == open_tokenizer(300, [span(TEXT)]).pieces
+    assert open_tokenizer(str(tmp_path / "tokenizer.json")).pieces == open_tokenizer(300, [span(TEXT)]).pieces
+
+
+def test_the_same_text_gives_the_same_word_pieces() -> None:
+    random = np.random.default_rng(0)
+    words = ["".join(random.choice(list("abcdefghijé漢€"), random.integers(2, 7))) for _ in range(200)]
+    text = " ".join(random.choice(words, 3000).tolist()).encode()
+    first, again = (Tokenizer.train([span(text)], size, "wordpiece") for size in (200, 200))
+    assert first.to_bytes() == again.to_bytes() and first.vocab == 200
+    few = Tokenizer.train([span(bytes(range(33, 127)) * 2 + TEXT)], 64, "wordpiece")
+    assert few.vocab <= 64 and few.mask_id == 4
 
 
 def test_training_reads_only_its_spans_and_stops_at_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     held_out = TEXT + b"zqzqzq zqzqzq " * 500
     assert Tokenizer.train([span(held_out, 0, len(TEXT))], 300).to_bytes() == Tokenizer.train([span(TEXT)], 300).to_bytes()
-    monkeypatch.setattr(module, "_PIECE", 100)
-    monkeypatch.setattr(module, "TRAINING_BYTES", 1000)
-    read = [piece.encode() for piece in module.training_texts([span(TEXT), span(TEXT[:50]), span(TEXT)])]
+    monkeypatch.setattr(learn_tokens, "_PIECE", 100)
+    monkeypatch.setattr(learn_tokens, "TRAINING_BYTES", 1000)
+    read = [piece.encode() for piece in learn_tokens.training_texts([span(TEXT), span(TEXT[:50]), span(TEXT)])]
     assert sum(map(len, read)) <= 1000 and len(read) >= 8 and all(piece in TEXT for piece in read)
 
 
@@ -134,7 +147,7 @@ def test_tokenizers_made_elsewhere(tokenizer: Tokenizer) -> None:
 def test_wrong_tokenizers(tokenizer: Tokenizer, tmp_path: Path) -> None:
     values = json.loads(tokenizer.to_bytes())
     wrong = {
-        "no tokenizer.json": [b"{", b"[]", b'{"model": {}}'],
+        "is not a tokenizer.json": [b"{", b"[]", b'{"model": {}}'],
         "not byte-level": [
             changed(tokenizer, {"pre_tokenizer": {"type": "Whitespace"}}),
             changed(tokenizer, {"model": {"type": "Unigram", "vocab": [["a", 0.0]]}}),
@@ -146,7 +159,7 @@ def test_wrong_tokenizers(tokenizer: Tokenizer, tmp_path: Path) -> None:
             with pytest.raises(ValueError, match=message):
                 Tokenizer(content)
     with pytest.raises(ValueError, match="cannot read the tokenizer"):
-        Tokenizer.from_file(tmp_path / "none.json")
+        open_tokenizer(tmp_path / "none.json")
     with pytest.raises(ValueError, match="at least 256 tokens"):
         Tokenizer.train([span(TEXT)], 255)
 
@@ -162,11 +175,11 @@ def test_a_tokenizer_that_loses_something_is_refused(tokenizer: Tokenizer) -> No
 
 def test_what_is_not_utf8_is_refused_with_its_name(tokenizer: Tokenizer) -> None:
     bad = TEXT + b"\xff"
-    with pytest.raises(ValueError, match=f"byte {len(TEXT)} is no UTF-8.*byte model"):
+    with pytest.raises(ValueError, match=f"byte {len(TEXT)} is not UTF-8.*byte model"):
         tokenizer.encode(bad)
     spans = [span(bad, name="firmware.bin")]
     for work in (lambda: tokenized(spans, tokenizer), lambda: Tokenizer.train(spans, 300)):
-        with pytest.raises(ValueError, match=f"firmware.bin: byte {len(TEXT)} is no UTF-8"):
+        with pytest.raises(ValueError, match=f"firmware.bin: byte {len(TEXT)} is not UTF-8"):
             work()
 
 
@@ -177,3 +190,46 @@ def test_without_the_package_it_says_what_to_install(tokenizer: Tokenizer, monke
     for work in (lambda: read.encode(b"text"), lambda: Tokenizer.train([span(TEXT)], 300)):
         with pytest.raises(ValueError, match=r"pip install 'subquad\[tokens\]'"):
             work()
+
+
+@pytest.fixture(scope="module")
+def wordpiece() -> Tokenizer:
+    return Tokenizer.train([span(TEXT)], 100, "wordpiece")
+
+
+def test_a_wordpiece_reads_text_between_its_special_tokens(wordpiece: Tokenizer) -> None:
+    assert wordpiece.vocab <= 100 and wordpiece.mask_id == 4 and wordpiece.special_tokens == ([2], [3]) and not wordpiece.pieces
+    ids = wordpiece.encode(b"It was the TIMES")
+    assert ids.dtype == np.int32 and ids[0] == 2 and ids[-1] == 3 and wordpiece.decode(ids) == b"it was the times"
+    stretch = wordpiece.stretch(span(b"It was the TIMES"))
+    assert np.array_equal(stretch.read(0, stretch.size), ids[1:-1])
+    assert wordpiece.encode(b"").tolist() == [2, 3]
+    with pytest.raises(ValueError, match="at least 64 tokens"):
+        Tokenizer.train([span(TEXT)], 63, "wordpiece")
+
+
+@pytest.mark.parametrize("max_len", [2, 3, 7, 20, 10**6])
+def test_truncation_is_that_of_the_package(wordpiece: Tokenizer, max_len: int) -> None:
+    package = pytest.importorskip("tokenizers").Tokenizer.from_str(wordpiece.to_bytes().decode())
+    package.enable_truncation(max_len)
+    assert wordpiece.encode(TEXT, max_len).tolist() == package.encode(TEXT.decode()).ids
+
+
+def test_threads_share_a_tokenizer(wordpiece: Tokenizer) -> None:
+    """A text that one thread truncates leaves those of the others whole."""
+    whole = wordpiece.encode(TEXT)
+    with ThreadPoolExecutor(4) as pool:
+        lengths = list(pool.map(lambda number: len(wordpiece.encode(TEXT, 5 if number % 2 else None)), range(200)))
+    assert lengths == [5 if number % 2 else len(whole) for number in range(200)]
+
+
+def test_where_text_is_only_read_any_tokenizer_will_do(tokenizer: Tokenizer, wordpiece: Tokenizer, tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    path.write_bytes(wordpiece.to_bytes())
+    assert np.array_equal(open_tokenizer(path, reversible=False).encode(TEXT), wordpiece.encode(TEXT))
+    with pytest.raises(ValueError, match="is not byte-level"):
+        open_tokenizer(path)
+    path.write_bytes(tokenizer.to_bytes())
+    read = open_tokenizer(path, reversible=False)
+    assert not read.pieces and read.special_tokens == ([], []) and np.array_equal(read.encode(TEXT), tokenizer.encode(TEXT))
+    assert open_tokenizer(100, [span(TEXT)], reversible=False).to_bytes() == wordpiece.to_bytes()

@@ -12,7 +12,7 @@ import torch
 
 from subquad import api, run_folder
 from subquad.data.corpus import Corpus
-from subquad.data.subwords import Subwords
+from subquad.data.tokenizer import Tokenizer
 from subquad.models.encoder import Encoder
 from subquad.objectives.base import ModelRunner
 from subquad.objectives.masked_lm import MaskedLM
@@ -99,8 +99,8 @@ def test_word_pieces(corpus: Corpus, tmp_path: Path) -> None:
     changes = {"data.tokenizer": 120, "model.vocab": 120, "model.mask_token": 4, "steps": 4, "data.window": 24}
     run = trained(corpus, tmp_path / "run", changes)
     model = api.load(run)
-    assert isinstance(model, Encoder) and isinstance(model.tokenizer, Subwords) and model.tokenizer.vocab <= 120
-    assert model.tokenizer.frame == ([2], [3]) and model.tokenizer.blank == 4
+    assert isinstance(model, Encoder) and isinstance(model.tokenizer, Tokenizer) and model.tokenizer.vocab <= 120
+    assert model.tokenizer.special_tokens == ([2], [3]) and model.tokenizer.mask_id == 4
     ids = model.tokenizer.encode(b"Bottles of beer").tolist()
     assert ids[0] == 2 and ids[-1] == 3 and ids[1:-1] == model.tokenizer.encode(b"bottles of beer").tolist()[1:-1]
     assert api.embed(model, ["bottles", b"of beer on the wall"]).shape == (2, 16)

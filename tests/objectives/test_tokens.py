@@ -15,7 +15,7 @@ from torch import Tensor
 from subquad import run_folder
 from subquad.data.config import DataConfig
 from subquad.data.corpus import Corpus
-from subquad.data.tokenizer import Tokenizer
+from subquad.data.tokenizer import Tokenizer, open_tokenizer
 from subquad.data.windows import Windows
 from subquad.errors import RunError
 from subquad.models.base import CausalModel
@@ -30,7 +30,9 @@ TOKENS: dict[str, Any] = {"data.tokenizer": 280, "model.vocab": 280}
 
 
 def trained(run: Path) -> Tokenizer:
-    return Tokenizer.from_file(run / "tokenizer.json")
+    tokenizer = open_tokenizer(run / "tokenizer.json")
+    assert isinstance(tokenizer, Tokenizer)
+    return tokenizer
 
 
 def windows(trainer: Trainer) -> Windows:

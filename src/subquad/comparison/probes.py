@@ -8,7 +8,7 @@ from typing import Any
 
 from subquad import api
 from subquad.comparison.grid import Cell
-from subquad.data.tokenizer import span_text
+from subquad.data.utf8 import span_text
 from subquad.data.windows import Span
 from subquad.inference import conditional_bits
 from subquad.models.base import CausalModel

@@ -15,7 +15,7 @@ from subquad.data.documents import Bytes
 from subquad.data.masking import Mask, MaskedIds
 from subquad.data.shuffle import Integers
 from subquad.data.synthetic import ANSWER, LEARNED
-from subquad.data.tokenizer import Codec, count_bytes, tokenized
+from subquad.data.tokenizer import AnyTokenizer, count_bytes, tokenized
 from subquad.data.windows import Ids, Span, Windows
 
 Numbers = npt.NDArray[np.float64]
@@ -101,7 +101,7 @@ class Batch:
             return int((self.lengths.clip(*span) - span[0]).sum())
         return int(counted[:, slice(*span)].sum())
 
-    def bytes(self, span: tuple[int, int], tokenizer: Codec | None = None) -> int:
+    def bytes(self, span: tuple[int, int], tokenizer: AnyTokenizer | None = None) -> int:
         """Bytes that the ids of a span stand for."""
         return count_bytes(self.ids, self.lengths, span, tokenizer)
 
@@ -110,7 +110,7 @@ class Batches:
     """Windows over spans, or over their tokens, as batches; arguments as of ``Windows``."""
 
     def __init__(
-        self, spans: Sequence[Span], length: int, seed: int, pack: bool = False, shift: bool = True, tokenizer: Codec | None = None
+        self, spans: Sequence[Span], length: int, seed: int, pack: bool = False, shift: bool = True, tokenizer: AnyTokenizer | None = None
     ) -> None:
         self.windows = Windows(tokenized(spans, tokenizer), length, seed, pack, shift)
         marked = all(span.document.marks is not None for span in spans)

@@ -25,23 +25,28 @@ _DNA = ("[CLS]", "[SEP]", "[BOS]", "[MASK]", "[PAD]", "[RESERVED]", "[UNK]", "A"
 
 
 class Characters:
-    """A vocabulary of characters, read from the content of its tokenizer.json; ``pieces[id]`` is what an id writes.
+    """A vocabulary of characters, read from the content of its tokenizer.json, with the interface of ``Tokenizer``.
 
-    Raises ``ValueError`` for other content.
+    ``pieces[id]`` is what an id writes. Ids are ``reversible`` as far as bytes can be counted: each stands for one. Raises ``ValueError``
+    for other content.
     """
+
+    reversible = True
+    special_tokens: tuple[list[int], list[int]] = ([], [])  # none stand around a text
 
     def __init__(self, content: bytes, name: str = "tokenizer.json") -> None:
         self._content, self.name = content, name
         try:
             values: dict[str, Any] = json.loads(content)
-            tokens = [str(token).encode() for token in values["tokens"]]
-            unknown, written = tokens.index(str(values["unknown"]).encode()), str(values["unknown_as"]).encode()
+            tokens = [str(token) for token in values["tokens"]]
+            unknown, written = tokens.index(str(values["unknown"])), str(values["unknown_as"]).encode()
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{name} holds no vocabulary of characters ({error or type(error).__name__}): restore it from a copy"
             ) from None
         self.vocab = len(tokens)
-        self.pieces = [token if len(token) == 1 else b"" for token in tokens]
+        self.mask_id = tokens.index("[MASK]") if "[MASK]" in tokens else None
+        self.pieces = [token.encode() if len(token) == 1 else b"" for token in tokens]
         self.table: npt.NDArray[np.uint8] = np.full(256, unknown, dtype=np.uint8)
         for number, piece in enumerate(self.pieces):
             if piece:
@@ -63,18 +68,22 @@ class Characters:
         """How many bytes each id stands for, (vocab,): one for a character, none for the special tokens."""
         return np.array([len(piece) for piece in self.pieces], dtype=np.int64)
 
-    def encode(self, data: bytes) -> npt.NDArray[np.uint8]:
-        """The ids of a text, (n,), one for each byte."""
-        return self.table[np.frombuffer(data, dtype=np.uint8)]
+    def encode(self, data: bytes, max_len: int | None = None) -> npt.NDArray[np.uint8]:
+        """The ids of a text, (n,), one for each byte; at most ``max_len``, of its beginning."""
+        return self.table[np.frombuffer(data[:max_len], dtype=np.uint8)]
 
     def decode(self, ids: Sequence[int] | Ids) -> bytes:
         """What ids write, (n,)."""
         return b"".join(map(self.pieces.__getitem__, ids if isinstance(ids, Sequence) else ids.tolist()))
 
+    def stretch(self, span: Span) -> CharacterSpan:
+        """The ids of a span, looked up when they are read."""
+        return CharacterSpan(span, self.table)
+
 
 @dataclass(frozen=True, eq=False)
 class CharacterSpan:
-    """The ids of a span of bytes, looked up when they are read."""
+    """A span of bytes as the ids of its characters."""
 
     span: Span
     table: npt.NDArray[np.uint8]

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from subquad.models.base import CausalModel, TokenCodec, causal_model, unwrap
+from subquad.models.base import CausalModel, TextTokenizer, causal_model, unwrap
 from subquad.models.encoder import Encoder
 
 BYTES = 256
@@ -25,7 +25,7 @@ def byte_model(model: nn.Module) -> CausalModel:
     return causal
 
 
-def text_model(model: nn.Module) -> tuple[CausalModel, TokenCodec | None]:
+def text_model(model: nn.Module) -> tuple[CausalModel, TextTokenizer | None]:
     """The causal model inside of any wrappers, and its tokenizer, None where its ids are bytes.
 
     States are made by it; a forward pass goes through the wrapper, so that what was compiled runs.

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from subquad.inference.utf8 import Utf8State, advance, allowed
-from subquad.models.base import TokenCodec
+from subquad.models.base import TextTokenizer
 
 Mask = npt.NDArray[np.bool_]
 
@@ -14,7 +14,7 @@ Mask = npt.NDArray[np.bool_]
 class Vocab:
     """The ids of a model with V = ``size`` ids; without a tokenizer they are bytes. ``pieces[id]`` is what an id writes."""
 
-    def __init__(self, size: int, tokenizer: TokenCodec | None) -> None:
+    def __init__(self, size: int, tokenizer: TextTokenizer | None) -> None:
         self.size = size
         self._tokenizer = tokenizer
         self.pieces = [bytes([byte]) for byte in range(size)] if tokenizer is None else tokenizer.pieces

@@ -14,7 +14,6 @@ import torch
 import yaml
 
 from subquad import run_folder
-from subquad.data.subwords import read_subwords
 from subquad.data.tokenizer import open_tokenizer
 from subquad.errors import RunError
 from subquad.interop.m2_bert import encoder_in, set_padding
@@ -54,7 +53,7 @@ def convert(
         set_padding(model, padding)
     tokenizer = official.tokenizer if tokenizer is None else tokenizer
     if tokenizer is not None:
-        model.tokenizer = open_tokenizer(str(tokenizer), []) if model.reversible else read_subwords(tokenizer)
+        model.tokenizer = open_tokenizer(tokenizer, reversible=model.reversible)
         if model.tokenizer.vocab > model.vocab:
             raise ValueError(f"{tokenizer} has {model.tokenizer.vocab} tokens, but the model {model.vocab} ids: give the model's own")
     run_folder.check_out(out)

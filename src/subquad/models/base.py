@@ -75,23 +75,19 @@ class ModelState(State):
             raise ValueError(f"{most} ids do not fit a context of {self.max_len}: prefill at most what is left, or start a new state")
 
 
-class TextCodec(Protocol):
-    """How a token model reads text."""
+class TextTokenizer(Protocol):
+    """What a token model reads text with. Where its ids give the text back, ``pieces[id]`` holds the bytes of a token and ``byte_lengths``
+    (vocab,) their numbers."""
 
     vocab: int
-
-    def encode(self, data: bytes) -> npt.NDArray[np.integer[Any]]: ...
-
-    def to_bytes(self) -> bytes: ...
-
-
-class TokenCodec(TextCodec, Protocol):
-    """One whose ids are text again; ``pieces[id]`` holds the bytes of a token, ``byte_lengths`` (vocab,) their numbers."""
-
     pieces: list[bytes]
 
     @property
     def byte_lengths(self) -> npt.NDArray[np.int64]: ...
+
+    def encode(self, data: bytes, max_len: int | None = None) -> npt.NDArray[np.integer[Any]]: ...
+
+    def to_bytes(self) -> bytes: ...
 
 
 class Model(nn.Module, ABC):
@@ -101,7 +97,7 @@ class Model(nn.Module, ABC):
     """
 
     config: BaseModelConfig
-    tokenizer: TextCodec | None = None
+    tokenizer: TextTokenizer | None = None
     reversible: bool = True
 
     @property
@@ -130,7 +126,6 @@ class CausalModel(Model, ABC):
     """
 
     config: ModelConfig
-    tokenizer: TokenCodec | None = None
     patch_size: int = 1
     patch_bytes: int = 1
 

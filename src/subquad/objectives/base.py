@@ -20,8 +20,7 @@ from torch import Tensor, nn
 from subquad.config import Config
 from subquad.data.config import DataConfig
 from subquad.data.labelled import LabelColumns
-from subquad.data.subwords import Reader, open_reader
-from subquad.data.tokenizer import open_tokenizer
+from subquad.data.tokenizer import AnyTokenizer, open_tokenizer
 from subquad.data.windows import Span
 from subquad.models.base import BaseModelConfig, Model
 from subquad.objectives.sections import Section
@@ -163,7 +162,7 @@ class Objective(ABC, Generic[B]):
     """
 
     model_config: BaseModelConfig
-    tokenizer: Reader | None = None
+    tokenizer: AnyTokenizer | None = None
 
     @property
     @abstractmethod
@@ -229,13 +228,12 @@ class Objective(ABC, Generic[B]):
         return []
 
 
-def settle_tokenizer(model: Model, data: DataConfig, file: Path | None, spans: Sequence[Span]) -> Reader | None:
+def settle_tokenizer(model: Model, data: DataConfig, file: Path | None, spans: Sequence[Span]) -> AnyTokenizer | None:
     """The tokenizer of a run: that of the file of a resumed run, or what ``data.tokenizer`` asks for; the model takes it along.
 
     Raises ``ValueError`` where the model's weights go with another one, and where its vocabulary is too small.
     """
-    open_ = open_tokenizer if model.reversible else open_reader
-    tokenizer = None if data.tokenizer is None else open_(data.tokenizer if file is None else str(file), spans)
+    tokenizer = None if data.tokenizer is None else open_tokenizer(file or data.tokenizer, spans, model.reversible)
     before = model.tokenizer
     if before is not None and (tokenizer is None or tokenizer.to_bytes() != before.to_bytes()):
         raise ValueError("the weights to start from go with another tokenizer: give that run's, as data.tokenizer=RUN/tokenizer.json")

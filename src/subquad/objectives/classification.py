@@ -18,9 +18,9 @@ from torch import Tensor
 
 from subquad.config import with_changes
 from subquad.data.batches import Numbers
+from subquad.data.batching import order_by_length, pad
 from subquad.data.labelled import Example, LabelColumns, Labelled, read_labelled
 from subquad.data.shuffle import Integers
-from subquad.data.subwords import Subwords
 from subquad.data.tokenizer import count_bytes
 from subquad.data.windows import Ids
 from subquad.errors import RunError
@@ -29,7 +29,7 @@ from subquad.models.base import BaseModelConfig, Model
 from subquad.models.classifier import ClassifierConfig
 from subquad.objectives.base import Metric, ModelRunner, ObjectiveConfig, Setup, TestOptions, TestResult
 from subquad.objectives.sections import Section, Table
-from subquad.objectives.texts import TextObjective, encode_text, pad_rows
+from subquad.objectives.texts import TextObjective, encode_text
 
 CROSS_ENTROPY = Metric("cross_entropy", "nats per label")
 SQUARED_ERROR = Metric("squared_error", "squared error, in units of the variance")
@@ -102,12 +102,12 @@ class Texts:
 
     def by_length(self, lines: Integers) -> Integers:
         """Lines (B,) in the order of their texts' lengths, shortest first, and as given where these are equal."""
-        return lines[np.argsort(self.lengths[lines], kind="stable")]
+        return lines[order_by_length(self.lengths[lines])]
 
     def batch(self, lines: Integers) -> TextBatch:
         """The texts of these lines (B,) by length."""
         lines = self.by_length(lines)
-        return TextBatch(*pad_rows([self.ids[line] for line in lines.tolist()]), self.labels[lines])
+        return TextBatch(*pad([self.ids[line] for line in lines.tolist()]), self.labels[lines])
 
 
 class LabelObjective(TextObjective[TextBatch]):
@@ -163,7 +163,7 @@ class LabelObjective(TextObjective[TextBatch]):
         return len(batch.ids)
 
     def num_bytes(self, batch: TextBatch) -> int:
-        if isinstance(self.tokenizer, Subwords):  # which does not say what bytes an id stands for: the mean of the training part
+        if self.tokenizer is not None and not self.tokenizer.reversible:  # by the mean of the training part
             return round(int(batch.lengths.sum()) * self._bytes_per_id)
         return count_bytes(batch.ids, batch.lengths, (0, batch.ids.shape[1]), self.tokenizer)
 

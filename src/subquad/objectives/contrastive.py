@@ -21,17 +21,17 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
+from subquad.data.batching import pad
 from subquad.data.masking import Mask
 from subquad.data.pairs import Pair, PairColumns, Pairs, read_pairs
 from subquad.data.shuffle import Integers
-from subquad.data.subwords import Subwords
 from subquad.data.tokenizer import count_bytes
 from subquad.data.windows import Ids
 from subquad.errors import RunError
 from subquad.models.base import BaseModelConfig, Model
 from subquad.models.encoder import EncoderConfig
 from subquad.objectives.base import Metric, ModelRunner, ObjectiveConfig, Setup, TestOptions, TestResult
-from subquad.objectives.texts import TextObjective, encode_text, pad_rows
+from subquad.objectives.texts import TextObjective, encode_text
 
 LOSS = Metric("pair_loss", "loss per query")
 ACCURACY = Metric("in_batch_accuracy", "in-batch accuracy", higher_is_better=True)
@@ -97,8 +97,8 @@ class EncodedPairs:
         row = {text: number for number, text in enumerate(passages)}
         target = np.array([row[pair.passage] for pair in pairs], dtype=np.int64)
         relevant = np.array([[(pair.query, text) in self._relevant for text in passages] for pair in pairs], dtype=bool)
-        queries = pad_rows([self.ids[pair.query] for pair in pairs])
-        return PairBatch(*queries, *pad_rows([self.ids[text] for text in passages]), target, relevant)
+        queries = pad([self.ids[pair.query] for pair in pairs])
+        return PairBatch(*queries, *pad([self.ids[text] for text in passages]), target, relevant)
 
 
 class Contrastive(TextObjective[PairBatch]):
@@ -147,7 +147,7 @@ class Contrastive(TextObjective[PairBatch]):
     def num_bytes(self, batch: PairBatch) -> int:
         """Of a tokenizer whose ids do not give the text back, by the mean of the training texts."""
         texts = [(batch.queries, batch.query_lengths), (batch.passages, batch.passage_lengths)]
-        if isinstance(self.tokenizer, Subwords):
+        if self.tokenizer is not None and not self.tokenizer.reversible:
             return round(sum(int(lengths.sum()) for _, lengths in texts) * self._bytes_per_id)
         return sum(count_bytes(ids, lengths, (0, ids.shape[1]), self.tokenizer) for ids, lengths in texts)
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from subquad.data.corpus import Corpus
 from subquad.data.masking import MaskConfig, MaskedIds, add_special_tokens, mask_ids
 from subquad.data.shuffle import Integers
-from subquad.data.subwords import Subwords, stretches
+from subquad.data.tokenizer import tokenized
 from subquad.data.windows import Ids, Span, Windows
 from subquad.errors import RunError
 from subquad.models.base import BaseModelConfig, Model
@@ -116,11 +116,11 @@ class MaskedLM(Objective[MaskedBatch]):
         self.split = self.corpus.split(data.fractions, data.split, seed if data.split_seed is None else data.split_seed)
         self.tokenizer = settle_tokenizer(model, data, tokenizer, self.split.train)
         self._check_mask_token()
-        self._special_tokens = self.tokenizer.frame if isinstance(self.tokenizer, Subwords) else ([], [])
+        self._special_tokens = self.tokenizer.special_tokens if self.tokenizer is not None else ([], [])
         self._text_len = window - sum(map(len, self._special_tokens))  # ids of text in a window
         if self._text_len < 1:
             raise ValueError(f"a window of {window} ids is all special tokens: raise data.window")
-        self._train = Windows(stretches(self.split.train, self.tokenizer), self._text_len, seed, data.pack, data.shift)
+        self._train = Windows(tokenized(self.split.train, self.tokenizer), self._text_len, seed, data.pack, data.shift)
         self._bytes_per_id = sum(span.size for span in self.split.train) / self._train.bytes
         samples = self.setup.eval_samples
         self._valid = self._held_out(self.split.valid, samples, data.pack) if self.split.valid and samples else None
@@ -128,7 +128,7 @@ class MaskedLM(Objective[MaskedBatch]):
     def _check_mask_token(self) -> None:
         """Raises ``ValueError`` where the mask token's id is one that text may have."""
         token, tokenizer = self.mask_token, self.tokenizer
-        mask_id = tokenizer.blank if isinstance(tokenizer, Subwords) else None
+        mask_id = None if tokenizer is None else tokenizer.mask_id
         if not isinstance(token, int) or token == mask_id or token >= (256 if tokenizer is None else tokenizer.vocab):
             return
         if mask_id is not None:
@@ -145,7 +145,7 @@ class MaskedLM(Objective[MaskedBatch]):
 
     def _held_out(self, spans: list[Span], samples: int, pack: bool) -> MaskedBatch:
         """That many windows of held-out text, with always the same positions masked."""
-        windows = Windows(stretches(spans, self.tokenizer), self._text_len, _VALID_SEED, pack, False)
+        windows = Windows(tokenized(spans, self.tokenizer), self._text_len, _VALID_SEED, pack, False)
         ids, lengths = windows.in_order(samples)
         return self._masked(ids, lengths, np.arange(len(ids)), self.config.eval_mlm_probability, _VALID_SEED)
 

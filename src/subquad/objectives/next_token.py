@@ -21,8 +21,7 @@ from torch import Tensor
 
 from subquad.data.batches import Batch, Batches
 from subquad.data.corpus import Corpus
-from subquad.data.subwords import Subwords
-from subquad.data.tokenizer import Codec, span_text
+from subquad.data.utf8 import span_text
 from subquad.data.windows import Span
 from subquad.errors import RunError
 from subquad.inference.answers import answer_spans
@@ -81,8 +80,6 @@ class NextTokenConfig(ObjectiveConfig):
 class NextToken(Objective[Batch]):
     """See the module's docstring. ``split`` is there after ``prepare``."""
 
-    tokenizer: Codec | None
-
     def __init__(self, setup: Setup, corpus: Corpus) -> None:
         self.setup, self.corpus, self.model_config = setup, corpus, setup.model
 
@@ -110,13 +107,11 @@ class NextToken(Objective[Batch]):
         data, window, seed = self.setup.data, self.window, self.setup.seed
         self.model = causal_model(model, "next-token prediction")
         self.split = self.corpus.split(data.fractions, data.split, seed if data.split_seed is None else data.split_seed)
-        settled = settle_tokenizer(model, data, tokenizer, self.split.train)
-        assert not isinstance(settled, Subwords)  # the ids of a causal model give the text back
-        self.tokenizer = settled
-        self._train = Batches(self.split.train, window, seed, data.pack, data.shift, settled)
+        self.tokenizer = settle_tokenizer(model, data, tokenizer, self.split.train)
+        self._train = Batches(self.split.train, window, seed, data.pack, data.shift, self.tokenizer)
         self._valid: Batch | None = None
         if self.split.valid and self.setup.eval_samples:
-            held_out = Batches(self.split.valid, window, seed, data.pack, False, settled)
+            held_out = Batches(self.split.valid, window, seed, data.pack, False, self.tokenizer)
             self._valid = held_out.in_order(self.setup.eval_samples)
         self._spans = self.model.training_spans(window)
 

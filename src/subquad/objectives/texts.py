@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
+from subquad.data.batching import text_ids
 from subquad.data.labelled import Labelled
 from subquad.data.pairs import Pairs
 from subquad.data.shuffle import Integers, Order
-from subquad.data.subwords import Reader, text_ids
+from subquad.data.tokenizer import AnyTokenizer
 from subquad.data.windows import Ids, whole_span
 from subquad.models.base import Model
 from subquad.objectives.base import Batch, Objective, Setup, settle_tokenizer
@@ -62,21 +63,10 @@ class TextObjective(Objective[B]):
         """The lines (B,) of the training part as a batch."""
 
 
-def encode_text(text: bytes, tokenizer: Reader | None, max_len: int, window: int | None, key: str) -> Ids:
+def encode_text(text: bytes, tokenizer: AnyTokenizer | None, max_len: int, window: int | None, key: str) -> Ids:
     """The ids of a text, (n,), truncated to ``window`` where there is one.
 
     Raises ``ValueError`` for a text of more than ``max_len`` ids without a window; ``key`` is the setting that makes the context longer.
     """
-    ids = text_ids(text, tokenizer, window)
-    if len(ids) > max_len:
-        raise ValueError(f"a text has {len(ids)} ids and the context is {max_len}: raise {key}, or truncate with data.window={max_len}")
-    return ids
-
-
-def pad_rows(rows: Sequence[Ids]) -> tuple[Ids, Integers]:
-    """The rows as one array (B, T), padded with 0 on the right to the longest, and their lengths (B,)."""
-    lengths = np.array([len(row) for row in rows], dtype=np.int64)
-    ids: Ids = np.zeros((len(rows), int(lengths.max(initial=0))), dtype=np.int32)
-    for padded, row in zip(ids, rows, strict=True):
-        padded[: len(row)] = row
-    return ids, lengths
+    remedy = f"raise {key}, or truncate with data.window={max_len}"
+    return text_ids(text, tokenizer, window or max_len, truncate=window is not None, remedy=remedy)
