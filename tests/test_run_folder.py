@@ -76,7 +76,7 @@ def test_a_token_model_has_its_tokenizer_with_it(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").rename(tmp_path / "elsewhere")
     assert cast(Any, run_folder.load(tmp_path)).tokenizer is None
     (tmp_path / "tokenizer.json").write_bytes(b"{}")
-    for verify, message in [(True, "tokenizer.json is damaged"), (False, "is no tokenizer.json")]:
+    for verify, message in [(True, "tokenizer.json is damaged"), (False, "is not a tokenizer.json")]:
         with pytest.raises(RunError, match=message):
             run_folder.load(tmp_path, verify=verify)
     (tmp_path / "tokenizer.json").write_bytes(tokens_of(b"quite another text here, and here").to_bytes())

@@ -1,4 +1,4 @@
-"""FASTA: a record is its letters whatever the width of the lines, wherever pieces are cut; what is no FASTA is refused in words."""
+"""FASTA: a record is its letters whatever the width of the lines, wherever pieces are cut; what is not FASTA is refused in words."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ def test_windows_are_of_single_letters(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"ACGT\n>x\nACGT\n", "g.fa is no FASTA: expected it to begin with '>', got b'ACGT"),
-        (b">x\nAC1T\n", "g.fa is no FASTA: expected letters, .* got b'1'"),
+        (b"ACGT\n>x\nACGT\n", "g.fa is not FASTA: expected it to begin with '>', got b'ACGT"),
+        (b">x\nAC1T\n", "g.fa is not FASTA: expected letters, .* got b'1'"),
         (b">x\nAC\xff\n", r"got b'\\xff'"),
         (b">x only a header", "g.fa has no sequence"),
         (b"\n\n", "g.fa has no sequence"),

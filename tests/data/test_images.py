@@ -76,7 +76,7 @@ def test_wrong_sizes_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"raw images of 4 x 6 x 3 = 72 bytes each in raw, got 100 bytes"):
         Corpus.open([tmp_path / "raw"], SHAPE)
     (tmp_path / "raw.npy").write_bytes(b"\x93NUMPY\x01\x00\x05\x00nonsense")
-    with pytest.raises(ValueError, match=r"raw.npy is no readable .npy"):
+    with pytest.raises(ValueError, match=r"raw.npy is not a readable .npy"):
         Corpus.open([tmp_path / "raw.npy"], SHAPE)
     for wrong in (IMAGES[:, :2], IMAGES.astype(np.float32), np.asfortranarray(IMAGES), IMAGES[0]):
         np.save(tmp_path / "x.npy", wrong)

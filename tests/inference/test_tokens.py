@@ -88,7 +88,7 @@ def test_edges_of_scoring(model: Any, tmp_path: Path) -> None:
     for wrong, message in options:
         with pytest.raises(ValueError, match=message):
             score(model, TEXT, **wrong)
-    with pytest.raises(ValueError, match=f"byte {len(TEXT)} is no UTF-8.*use a byte model"):
+    with pytest.raises(ValueError, match=f"byte {len(TEXT)} is not UTF-8.*use a byte model"):
         score(model, TEXT + b"\xe6")
 
 
@@ -165,7 +165,7 @@ def test_the_tokens_that_keep_a_text_valid(tokenizer: Tokenizer) -> None:
 
 def test_wrong_prompts_are_refused_at_the_call(model: Any) -> None:
     for call in (generate, stream):
-        with pytest.raises(ValueError, match="byte 1 is no UTF-8"):
+        with pytest.raises(ValueError, match="byte 1 is not UTF-8"):
             call(model, b"a\xff")
         with pytest.raises(ValueError, match="need .* tokens and the context is 24"):
             call(model, b"It was", max_bytes=30, on_full="error")

@@ -202,7 +202,7 @@ def test_what_cannot_be_embedded_is_refused(wordpiece: Path, tmp_path: Path) -> 
         subquad.embed(model, ["cat " * 30])
     cut = subquad.embed(model, ["cat " * 30], truncate=True)
     torch.testing.assert_close(cut, subquad.embed(model, ["cat " * 22]))  # [SEP] still stands at the end
-    with pytest.raises(ValueError, match="byte 1 is no UTF-8"):
+    with pytest.raises(ValueError, match="byte 1 is not UTF-8"):
         subquad.embed(model, [b"a\xff"])
     with pytest.raises(ValueError, match="an encoder is needed to embed texts, got LanguageModel"):
         subquad.embed(subquad.build("transformer-tiny"), ["a"])

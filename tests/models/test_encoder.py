@@ -225,5 +225,5 @@ def test_wrong_inputs(ids: Tensor) -> None:
     with pytest.raises(ValueError, match="texts must be a list of bytes or str, got one str"):
         subquad.embed(model, "hello")
     for use in (subquad.generate, subquad.score):
-        with pytest.raises(ValueError, match="an encoder guesses what is hidden and says nothing of what comes next"):
+        with pytest.raises(ValueError, match="an encoder predicts masked positions, not what comes next"):
             use(model, b"text")

@@ -54,7 +54,7 @@ def test_it_learns(tmp_path: Path) -> None:
     with torch.no_grad():
         assert model(ids, masked=blanks)[0, 13].argmax() == ord("b")
     for use in (api.generate, api.score):
-        with pytest.raises(ValueError, match="an encoder guesses what is hidden"):
+        with pytest.raises(ValueError, match="an encoder predicts masked positions"):
             use(model, b"abcd")
 
 

@@ -156,7 +156,7 @@ def test_images_have_no_tokens() -> None:
 
 def test_data_that_is_no_text_is_refused(tmp_path: Path, make_trainer: MakeTrainer) -> None:
     (tmp_path / "noise.bin").write_bytes(np.random.default_rng(0).bytes(3000))
-    with pytest.raises(ValueError, match="noise.bin: byte .* is no UTF-8"):
+    with pytest.raises(ValueError, match="noise.bin: byte .* is not UTF-8"):
         make_trainer(tmp_path / "run", TOKENS | {"data.paths": [str(tmp_path / "noise.bin")]}).run()
 
 

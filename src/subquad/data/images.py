@@ -90,7 +90,7 @@ def _array_start(document: Document, shape: ImageShape) -> int:
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         found, fortran, dtype = read(head)
     except ValueError as error:
-        raise ValueError(f"{document.name} is no readable .npy ({error}): save it again with numpy.save") from None
+        raise ValueError(f"{document.name} is not a readable .npy ({error}): save it again with numpy.save") from None
     wanted = (shape.height, shape.width, shape.channels)
     if dtype != np.uint8 or fortran or found[1:] != wanted or document.size - head.tell() != int(np.prod(found)):
         order = "Fortran order, " if fortran else ""
