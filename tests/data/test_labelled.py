@@ -108,7 +108,11 @@ def test_files_may_be_the_parts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [
-        ("a.tsv", "sentence\tlabel\nx\ty\n", r"a\.tsv, line 2: expected a column 'text', got 'sentence', 'label': .*data\.columns\.text"),
+        (
+            "a.tsv",
+            "sentence\tlabel\nx\ty\n",
+            r"a\.tsv, line 2: expected a column 'text', got 'sentence', 'label': .*objective\.columns\.text",
+        ),
         ("a.tsv", "text\tlabel\nx\n", r"a\.tsv, line 2: expected 2 columns as in its first line, got 1"),
         ("a.tsv", "text\tlabel\ttext\nx\ty\tz\n", r"a\.tsv, line 1: two columns are called 'text'"),
         ("a.tsv", "text\tlabel\n", r"a\.tsv has no line of data"),

@@ -46,12 +46,12 @@ def test_a_split_is_of_queries(tmp_path: Path) -> None:
         (
             "a.tsv",
             "question\tpassage\nx\ty\n",
-            r"line 2: expected a column 'query', got 'question', .*data\.pairs\.query=question",
+            r"line 2: expected a column 'query', got 'question', .*objective\.columns\.query=question",
         ),
         ("a.tsv", "query\tpassage\nx\t\n", r"a\.tsv, line 2: 'passage' is empty, and an empty text has no vector"),
         ("a.tsv", "query\tpassage\n", r"a\.tsv has no line of data below its first: give one with queries and passages"),
         ("a.jsonl", "[1]\n", r"a\.jsonl, line 1: expected a JSON object"),
-        ("a.txt", "query\tpassage\nx\ty\n", r"a\.txt is not a table by its name: .*data\.pairs\.table"),
+        ("a.txt", "query\tpassage\nx\ty\n", r"a\.txt is not a table by its name: .*objective\.columns\.table"),
     ],
 )
 def test_errors_name_the_place(tmp_path: Path, name: str, content: str, sentence: str) -> None:
