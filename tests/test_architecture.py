@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -135,29 +136,43 @@ def modules() -> Iterator[tuple[str, Path]]:
         yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
 
 
-MODULES = [pytest.param(name, path, id=name) for name, path in modules()]
+def long_or_silent(source: str, module: str = "subquad.x") -> list[str]:
+    """A file of too many lines, and one whose docstring is missing."""
+    lines = len(source.splitlines())
+    long = [f"{module} has {lines} lines"] if lines > MAX_LINES else []
+    return long + ([] if ast.get_docstring(ast.parse(source)) else [f"{module} has no docstring"])
 
 
-@pytest.mark.parametrize(("name", "path"), MODULES)
-def test_imports_point_down(name: str, path: Path) -> None:
-    assert upward_imports(path.read_text(encoding="utf-8"), name, path.name == "__init__.py") == []
+SOURCES = [(name, path.read_text(encoding="utf-8"), path.name == "__init__.py") for name, path in modules()]
 
 
-@pytest.mark.parametrize(("name", "path"), MODULES)
-def test_optional_packages_are_imported_inside_functions(name: str, path: Path) -> None:
-    assert eager_optional_imports(path.read_text(encoding="utf-8"), name) == []
+def test_imports_point_down() -> None:
+    assert len(SOURCES) > 50
+    assert [wrong for name, source, is_package in SOURCES for wrong in upward_imports(source, name, is_package)] == []
 
 
-@pytest.mark.parametrize(("name", "path"), MODULES)
-def test_signatures_have_no_catchall(name: str, path: Path) -> None:
-    assert keyword_catchalls(path.read_text(encoding="utf-8"), name) == []
+def test_optional_packages_are_imported_inside_functions() -> None:
+    assert [wrong for name, source, _ in SOURCES for wrong in eager_optional_imports(source, name)] == []
 
 
-@pytest.mark.parametrize(("name", "path"), MODULES)
-def test_files_are_short_and_say_what_they_are_for(name: str, path: Path) -> None:
-    source = path.read_text(encoding="utf-8")
-    assert len(source.splitlines()) <= MAX_LINES
-    assert ast.get_docstring(ast.parse(source)), f"{name} has no docstring"
+def test_signatures_have_no_catchall() -> None:
+    assert [wrong for name, source, _ in SOURCES for wrong in keyword_catchalls(source, name)] == []
+
+
+def test_files_are_short_and_say_what_they_are_for() -> None:
+    assert [wrong for name, source, _ in SOURCES for wrong in long_or_silent(source, name)] == []
+
+
+def test_contributing_shows_the_rows_that_are_enforced() -> None:
+    section = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## The shape of the code")[2].partition("\n## ")[0]
+    cells = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    rows = [re.findall(r"`(\w+)/?`", cell) for cell in cells]
+    assert existing(rows) == existing(ROWS[:-2])  # the last two are the package's own two files
+
+
+def existing(rows: Iterable[Iterable[str]]) -> list[list[str]]:
+    there = [[member for member in row if (PACKAGE / member).is_dir() or (PACKAGE / f"{member}.py").exists()] for row in rows]
+    return [row for row in there if row]
 
 
 def test_no_file_has_a_vague_name() -> None:
@@ -257,3 +272,9 @@ def test_an_eager_optional_import_is_seen(source: str) -> None:
 def test_a_catchall_is_seen(source: str) -> None:
     assert len(keyword_catchalls(source)) == 1
     assert keyword_catchalls("def f(a, *rest, b=1): g(**b)") == []
+
+
+def test_a_long_or_silent_file_is_seen() -> None:
+    assert long_or_silent("x = 1\n") == ["subquad.x has no docstring"]
+    assert long_or_silent('"""What it is."""\n' + "x = 1\n" * MAX_LINES) == [f"subquad.x has {MAX_LINES + 1} lines"]
+    assert long_or_silent('"""What it is."""\n' + "x = 1\n" * (MAX_LINES - 1)) == []

@@ -9,7 +9,6 @@ from torch import nn
 
 from subquad.config import with_changes
 from subquad.layers.attention import AttentionConfig
-from subquad.layers.feedforward import FeedForwardConfig
 from subquad.layers.hyena import HyenaConfig
 from subquad.layers.linear_attention import LinearAttentionConfig
 from subquad.layers.long_filter import ExplicitFilterConfig, FilterConfig, ImplicitFilterConfig
@@ -56,69 +55,57 @@ def perceiver_ar(latents: int, rotary_fraction: float = 0.5, **options: Any) -> 
     return PerceiverARConfig(max_len=40, latents=latents, stack=stack(16, rotary_fraction=rotary_fraction), **options)
 
 
-MEGABYTE_OPTIONS: dict[str, dict[str, Any]] = {
-    "plain": {"cross_patch": 0},
-    "cross-patch": {},
-    "cross-patch-1": {"cross_patch": 1},
-    "conv": {"conv_kernels": (3, 5, 7)},
-    "without-local": {"without": "local"},
-    "without-global": {"without": "global"},
-    "without-both-links": {"without": "global", "cross_patch": 0},
-}
-
 THREE = (stack(12), stack(8), stack(8))
 
+# Each option of a model and a mixer in one case at least, and what meets them in different ones; test_any_config.py mixes them at random.
 CASES: dict[str, ModelConfig] = {
     "transformer": LanguageModelConfig(max_len=40, stack=stack(16)),
     "transformer-learned": LanguageModelConfig(max_len=40, stack=stack(16, rotary=False), positions="learned", tied=False),
     "transformer-window": LanguageModelConfig(max_len=40, stack=stack(16, window=5)),
-    "transformer-window-1": LanguageModelConfig(max_len=40, stack=stack(16, window=1)),
-    **{f"megabyte-{size}-{name}": megabyte(size, **options) for size in (1, 2, 4, 5) for name, options in MEGABYTE_OPTIONS.items()},
-    "megabyte-window": MegabyteConfig(max_len=40, patch_size=4, stages=(stack(12, window=3), stack(8))),
-    "megabyte-three": MegabyteConfig(max_len=42, patch_size=(3, 2), stages=THREE),
+    "megabyte-1-cross-patch": megabyte(1),
+    "megabyte-1-without-global": megabyte(1, ablation="global"),
+    "megabyte-2-conv": megabyte(2, conv_kernels=(3, 5, 7)),
+    "megabyte-4-cross-patch-1": megabyte(4, cross_patch=1),
+    "megabyte-4-without-local": megabyte(4, ablation="local"),
+    "megabyte-5-cross-patch": megabyte(5),
+    "megabyte-5-without-both-links": megabyte(5, ablation="global", cross_patch=0),
     "megabyte-three-conv": MegabyteConfig(max_len=42, patch_size=(3, 2), stages=THREE, conv_kernels=(3, 5, 7), cross_patch=1),
     "megabyte-three-without-local": MegabyteConfig(max_len=42, patch_size=(3, 2), stages=THREE, ablation="local"),
     "megabyte-three-without-global": MegabyteConfig(max_len=42, patch_size=(3, 2), stages=THREE, ablation="global"),
-    "megabyte-four": MegabyteConfig(max_len=40, patch_size=(2, 2, 2), stages=(stack(8), stack(8), stack(8), stack(8))),
-    "linear-transformer": LanguageModelConfig(max_len=40, stack=linear_stack(16)),
+    "megabyte-four": MegabyteConfig(max_len=40, patch_size=(2, 2, 2), stages=(stack(8, window=3), stack(8), stack(8), stack(8))),
     "linear-transformer-rotary": LanguageModelConfig(max_len=40, stack=linear_stack(16, rotary=True)),
     "linear-transformer-learned": LanguageModelConfig(max_len=40, stack=linear_stack(16), positions="learned"),
     "megabyte-linear-global": MegabyteConfig(max_len=40, patch_size=4, stages=(linear_stack(16, chunk=3), stack(8))),
     "megabyte-linear-both": MegabyteConfig(
         max_len=40, patch_size=4, stages=(linear_stack(16, rotary=True), linear_stack(8, rotary=True, chunk=3)), cross_patch=0
     ),
-    "hyena": LanguageModelConfig(max_len=40, stack=hyena_stack(16)),
-    "hyena-3": LanguageModelConfig(max_len=40, stack=hyena_stack(16, order=3), positions="learned", tied=False, start="none"),
     "hyena-equation-4": LanguageModelConfig(max_len=40, stack=hyena_stack(16, short_first=False)),
+    "hyena-3": LanguageModelConfig(max_len=40, stack=hyena_stack(16, order=3), positions="learned", tied=False, start="none"),
     "hyena-learned-features": LanguageModelConfig(
         max_len=40, stack=hyena_stack(16, filter=ImplicitFilterConfig(features=3, width=8, learned_features=True)), scale_residual=True
     ),
-    "hyena-conv1d": LanguageModelConfig(max_len=40, stack=hyena_stack(16, filter=ExplicitFilterConfig(taps=9))),
-    "monarch-mixer": LanguageModelConfig(max_len=40, stack=monarch_stack(16)),
+    "hyena-conv1d-monarch": LanguageModelConfig(
+        max_len=40, stack=with_changes(hyena_stack(16, filter=ExplicitFilterConfig(taps=9)), {"feedforward": {"order": 2, "gated": True}})
+    ),
+    "hyena-hybrid": LanguageModelConfig(
+        max_len=40, stack=with_changes(hyena_stack(16, depth=3), {"overrides": {1: AttentionConfig(heads=2)}}), start="none"
+    ),
+    "megabyte-hyena-both": MegabyteConfig(max_len=40, patch_size=4, stages=(hyena_stack(16), hyena_stack(8, order=3)), cross_patch=0),
     "monarch-mixer-alone": LanguageModelConfig(
         max_len=40, stack=with_changes(monarch_stack(16, residual=False), {"feedforward": None}), scale_residual=True
     ),
-    "monarch-mixer-order-2": LanguageModelConfig(
-        max_len=40, stack=with_changes(monarch_stack(16), {"feedforward": {"order": 2, "gated": True}})
-    ),
     "monarch-mixer-post-norm": LanguageModelConfig(
         max_len=40,
-        stack=monarch_stack(16).model_copy(
-            update={"norm": "after", "mixer_residual": False, "feedforward": FeedForwardConfig(activation="gelu", gated=True, blocks=4)}
+        stack=with_changes(
+            monarch_stack(16),
+            {"norm": "after", "mixer_residual": False, "feedforward": {"activation": "gelu", "gated": True, "blocks": 4}},
         ),
     ),
-    "m2-gpt": LanguageModelConfig(max_len=40, stack=m2_gpt_stack(16), scale_residual=True),
     "m2-gpt-3": LanguageModelConfig(max_len=40, stack=m2_gpt_stack(16, heads=4, order=3), start="none"),
-    "m2-gpt-learned": LanguageModelConfig(max_len=40, stack=m2_gpt_stack(16, basis="learned")),
+    "m2-gpt-learned": LanguageModelConfig(max_len=40, stack=m2_gpt_stack(16, basis="learned"), scale_residual=True),
     "megabyte-m2-gpt-both": MegabyteConfig(
         max_len=40, patch_size=4, stages=(m2_gpt_stack(16), m2_gpt_stack(8, basis="learned", block=3)), cross_patch=0
     ),
-    "hyena-hybrid": LanguageModelConfig(
-        max_len=40, stack=hyena_stack(16, depth=3).model_copy(update={"overrides": {1: AttentionConfig(heads=2)}}), start="none"
-    ),
-    "megabyte-hyena-global": MegabyteConfig(max_len=40, patch_size=4, stages=(hyena_stack(16), stack(8))),
-    "megabyte-hyena-both": MegabyteConfig(max_len=40, patch_size=4, stages=(hyena_stack(16), hyena_stack(8, order=3)), cross_patch=0),
-    "perceiver-ar": perceiver_ar(8),
     "perceiver-ar-2": perceiver_ar(2, cross_heads=1, tied=True),
     "perceiver-ar-6": perceiver_ar(6, 1.0, cross_heads=4),
     "perceiver-ar-one-window": perceiver_ar(64),

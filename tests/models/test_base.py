@@ -50,11 +50,11 @@ def test_a_model_of_another_kind_is_refused_by_its_name() -> None:
 
 
 @torch.no_grad()
-def test_compiled_models_pass_the_doors_and_foreign_ones_do_not() -> None:
+def test_wrapped_models_pass_the_doors_and_foreign_ones_do_not() -> None:
     causal, encoder, classifier = (build_model(config).eval() for config in ("transformer-tiny", "bert-tiny", CLASSIFIER))
-    assert subquad.score(compiled(causal), b"text").bits_per_byte == subquad.score(causal, b"text").bits_per_byte
-    assert torch.equal(subquad.embed(compiled(encoder), ["text"]), subquad.embed(encoder, ["text"]))
-    assert subquad.classify(compiled(classifier), ["text"]) == subquad.classify(classifier, ["text"])
+    assert subquad.score(nn.DataParallel(causal), b"text").bits_per_byte == subquad.score(causal, b"text").bits_per_byte
+    assert torch.equal(subquad.embed(nn.DataParallel(encoder), ["text"]), subquad.embed(encoder, ["text"]))
+    assert subquad.classify(nn.DataParallel(classifier), ["text"]) == subquad.classify(classifier, ["text"])
     with pytest.raises(ValueError, match="needs a model that predicts what comes next, and Foreign does not"):
         subquad.score(Foreign(), b"text")
     with pytest.raises(ValueError, match="an encoder is needed to embed texts, got Foreign"):

@@ -1,0 +1,19 @@
+"""Where tests run: ``pytest --device cuda`` puts the contract of the models on a GPU."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", default="cpu", help="where the tests of the models' contract run (default: cpu)")
+
+
+@pytest.fixture(scope="session")
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """The device that ``--device`` names; a test that takes it is skipped where there is none of that kind."""
+    device = torch.device(request.config.getoption("--device"))
+    if device.type == "cuda" and not torch.cuda.is_available():
+        pytest.skip("this machine has no GPU that PyTorch can use")
+    return device
