@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from subquad.evaluation.flops import count_flops, count_parameters
+from subquad.evaluation.flops import count_flops, count_parameters, skeleton
 from subquad.layers.attention import AttentionConfig
 from subquad.layers.feedforward import FeedForwardConfig
 from subquad.layers.hyena import HyenaConfig
@@ -126,3 +126,14 @@ def test_feed_forwards_of_blocks_and_factors_are_counted(feedforward: dict[str, 
     stack = StackConfig(dim=64, depth=2, mixer=AttentionConfig(heads=2), feedforward=FeedForwardConfig.model_validate(feedforward))
     flops = count_flops(LanguageModelConfig(max_len=64, stack=stack))
     assert flops.linear == 2 * 2 * (4 * 64**2 + weights)
+
+
+def test_counting_leaves_the_shared_skeleton_whole() -> None:
+    model = skeleton("megabyte-tiny")
+    before = count_parameters(model)
+    assert count_flops("megabyte-tiny", 128, backward=True) == count_flops("megabyte-tiny", 128, backward=True)
+    with pytest.raises(ValueError, match="exceed the context"):
+        count_flops("megabyte-tiny", 1 << 20)
+    assert skeleton("megabyte-tiny") is model and count_parameters(model) == before
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert not any(module._forward_hooks for module in model.modules())

@@ -1,36 +1,35 @@
 """Counted FLOPs per byte, on the meta device: nothing is allocated and any length can be counted.
 
-Matrix products come from PyTorch's counter (a multiply-add is 2 FLOPs); solving for a vector with a triangular matrix counts half of the
-product with a full one. Causal attention is computed over whole rectangles there; of
-them ``causal="half"`` counts half, which is what is visible of the whole past (MEGABYTE's Table 7; of a patch and the one before it is
-three quarters; where only the last n of T positions ask, 1 - n / 2T of the rectangle), and ``"full"`` all (Hyena's Table 4.4). A Fourier
-transform of n real numbers counts 2.5 n log2 n, of n complex ones twice that; PyTorch's counter says nothing of them. Embedding
-look-ups, norms, gates, short convolutions and activations count nothing, as in the papers.
+Matrix products come from PyTorch's counter (a multiply-add is 2 FLOPs), by module; solving for a vector with a triangular matrix counts
+half of the product with a full one. Causal attention is computed over whole rectangles there; ``causal="half"`` counts half of them, which
+is what is visible of the whole past (MEGABYTE's Table 7; of a patch and the one before it, three quarters; where only the last n of T
+positions have queries, 1 - n / 2T), and ``"full"`` all (Hyena's Table 4.4). Linear attention needs all that it multiplies, so none of it
+is halved (``Mixer.attention_flops``). A Fourier transform of n real numbers counts 2.5 n log2 n, of n complex ones twice that; PyTorch's
+counter leaves them out. Embedding look-ups, norms, gates, short convolutions and activations count nothing, as in the papers.
 
-With the backward pass it is a training step that is counted: of a model
-that learns a part of each window (PerceiverAR), the mean over the parts that it draws. Linear attention needs all that it
-multiplies, so none of it is halved (``Mixer.attention_flops``).
+With the backward pass it is a training step that is counted: of a model that learns a part of each window (PerceiverAR), the mean over the
+parts that it draws.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Literal, NamedTuple, cast
+from functools import lru_cache, partial
+from typing import Any, Literal, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from subquad.layers.base import Mixer
 from subquad.layers.long_filter import LongFilter
-from subquad.layers.monarch_linear import MonarchLinear
-from subquad.layers.stack import Block, Stack
+from subquad.layers.stack import Stack
 from subquad.models import build_model, parse_model
 from subquad.models.base import BaseModelConfig, CausalModel, Model, ModelConfig
 from subquad.models.encoder import Encoder
@@ -62,7 +61,7 @@ class Flops:
 
 
 class _Counts(NamedTuple):
-    """FLOPs of a pass: all, those of attention, the visible part of these, of transforms, of filters."""
+    """FLOPs of a forward pass: all, those of attention, the visible part of these, of transforms, of filters."""
 
     everything: float
     attention: float
@@ -71,7 +70,7 @@ class _Counts(NamedTuple):
     filters: float
 
     def plus(self, other: _Counts, times: float = 1) -> _Counts:
-        return _Counts(*(one + times * more for one, more in zip(self, other, strict=True)))
+        return _Counts(*(count + times * more for count, more in zip(self, other, strict=True)))
 
 
 def count_flops(
@@ -92,27 +91,34 @@ def count_flops(
     return _count(config.model_dump_json(), length, causal, backward)
 
 
-@lru_cache(maxsize=256)  # a comparison asks for the same model in every cell, and counting takes a second
+@lru_cache(maxsize=256)  # a comparison asks for the same model in every cell
 def _count(config: str, length: int, causal: Causal, backward: bool) -> Flops:
-    model = skeleton(json.loads(config))
+    model = _skeleton(config)
     spans = model.training_spans(length) if backward and isinstance(model, CausalModel) else [(0, length)]
     positions = sum(end - first for first, end in spans)
-    forward, attention, visible, transforms, filters = _summed(_counts(model, length, span, backward=False) for span in spans)
-    counted = sum(_counts(model, length, span, backward=True).everything for span in spans) if backward else forward
+    counts = _Counts(0, 0, 0, 0, 0)
+    for span in spans:
+        counts = counts.plus(_forward_counts(model, length, span))
+    everything = sum(_training_flops(model, length, span) for span in spans) if backward else counts.everything
     # Backward work is not credited to modules reliably; attention and logits keep their share of the forward pass, since every matrix
     # product has two of its own size in the backward pass.
-    scale = counted / max(forward, 1)
+    scale = everything / max(counts.everything, 1)
     logits = 2.0 * model.vocab * _output_width(model) * positions
-    linear = counted - scale * (attention + transforms + filters + logits)
+    linear = everything - scale * (counts.attention + counts.transforms + counts.filters + logits)
     embedding = 2.0 * sum(table.weight.numel() for table in _id_tables(model)) * positions
-    parts = (visible if causal == "half" else attention, transforms, filters, logits, embedding)
+    parts = (counts.visible if causal == "half" else counts.attention, counts.transforms, counts.filters, logits, embedding)
     return Flops(linear / positions, *(scale * part / positions for part in parts))
 
 
-def skeleton(config: BaseModelConfig | Mapping[str, Any] | str) -> Model:
-    """A model of shapes without numbers, on the meta device. Drawing numbers that nobody keeps would take most of the time."""
-    with torch.device("meta"), _Undrawn():
-        return build_model(config)
+def skeleton(config: ModelConfig | Mapping[str, Any] | str) -> Model:
+    """A model of shapes without numbers, on the meta device. The last ones are kept and shared: it is for looking at only."""
+    return _skeleton((config if isinstance(config, BaseModelConfig) else parse_model(config)).model_dump_json())
+
+
+@lru_cache(maxsize=4)
+def _skeleton(config: str) -> Model:
+    with torch.device("meta"), _Undrawn():  # drawing numbers that nobody keeps would take most of the time
+        return build_model(json.loads(config))
 
 
 class _Undrawn(TorchFunctionMode):
@@ -125,38 +131,6 @@ class _Undrawn(TorchFunctionMode):
 def count_parameters(model: nn.Module) -> int:
     """Numbers that training changes; a tied table counts once."""
     return sum(parameter.numel() for parameter in model.parameters())
-
-
-def embedding_parameters(model: nn.Module) -> int:
-    """Those of tables, positions and pad or start vectors: all that is no linear map, convolution or norm."""
-    inner = (nn.Linear, MonarchLinear, nn.Conv1d, nn.LayerNorm)
-    return count_parameters(model) - sum(count_parameters(module) for module in model.modules() if isinstance(module, inner))
-
-
-def _summed(counts: Iterable[_Counts]) -> _Counts:
-    total = _Counts(0, 0, 0, 0, 0)
-    for one in counts:
-        total = total.plus(one)
-    return total
-
-
-def _counts(model: Model, length: int, span: tuple[int, int], backward: bool) -> _Counts:
-    """Measured at one and two blocks a stack and continued to all where blocks are alike; a hybrid's are all measured."""
-    stacks = [module for module in model.modules() if isinstance(module, Stack) and len(module.blocks) and module.alike]
-    blocks = [list(stack.blocks) for stack in stacks]
-
-    def measured(deep: Stack | None) -> _Counts:
-        for stack, own in zip(stacks, blocks, strict=True):
-            stack.blocks = cast("Sequence[Block]", nn.ModuleList(own[:1] * (2 if stack is deep else 1)))
-        return _measured(model, length, span, backward)
-
-    total = base = measured(None)
-    for stack, own in zip(stacks, blocks, strict=True):
-        if len(own) > 1:
-            total = total.plus(measured(stack).plus(base, -1), len(own) - 1)
-    for stack, own in zip(stacks, blocks, strict=True):
-        stack.blocks = cast("Sequence[Block]", nn.ModuleList(own))
-    return total
 
 
 def _transform(points: tuple[int, ...], dims: Sequence[int], share: float) -> float:
@@ -179,65 +153,89 @@ _SOLVES = {
 }
 
 
-def _measured(model: Model, length: int, span: tuple[int, int], backward: bool) -> _Counts:
+def _forward_counts(model: Model, length: int, span: tuple[int, int]) -> _Counts:
+    """Of a stack whose blocks are alike two are run, and the second stands for the others; a hybrid's are all run."""
+    with _visible_shares(model) as shares, _shallow(model, 2) as depths:
+        flops = _run(model, length, span, backward=False)
+        filters = [name for name, module in model.named_modules() if isinstance(module, LongFilter)]
+
+    def counts(root: str) -> _Counts:
+        """Those of the modules whose names begin so."""
+        of_root = flops[root.removesuffix(".")]
+        attention = {name: flops[name].get(torch.ops.aten.bmm, 0) for name in shares if name.startswith(root)}
+        return _Counts(
+            everything=sum(of_root.values()),
+            attention=sum(attention.values()),
+            visible=sum(count * shares[name] for name, count in attention.items()),
+            transforms=sum(of_root.get(transform, 0) for transform in _TRANSFORMS),
+            filters=sum(sum(flops[name].values()) for name in filters if name.startswith(root)),
+        )
+
+    total = counts("")
+    for name, depth in depths.items():
+        if depth > 2:
+            total = total.plus(counts(f"{name}.blocks.1."), depth - 2)
+    return total
+
+
+def _training_flops(model: Model, length: int, span: tuple[int, int]) -> float:
+    """Forward and backward, run at one and two blocks a stack and continued to all where blocks are alike."""
+
+    def run(two: str | None) -> float:
+        with _shallow(model, 1, two):
+            return sum(_run(model, length, span, backward=True)[""].values())
+
+    base = run(None)
+    with _shallow(model, 1) as depths:
+        pass
+    return base + sum((depth - 1) * (run(name) - base) for name, depth in depths.items() if depth > 1)
+
+
+def _run(model: Model, length: int, span: tuple[int, int], backward: bool) -> Mapping[str, Mapping[Any, float]]:
+    """FLOPs by operator of a pass, and of the forward pass of each module, by its name."""
     counter = FlopCounterMode(display=False, custom_mapping=_TRANSFORMS | _SOLVES)
-    noting = _noting_attention(model, counter), _noting_filters(model, counter)
     model.requires_grad_(backward)  # a slice of a parameter asks for gradients even where there are none, which the counter cannot follow
-    with counter, torch.device("meta"), torch.set_grad_enabled(backward), noting[0] as noted, noting[1] as filters:
-        ids = torch.empty(1, length, dtype=torch.long)
-        y = model(ids, span) if isinstance(model, CausalModel) and span != (0, length) else model(ids)
-        if backward:
-            y.sum().backward()
-    counts: Mapping[Any, float] = counter.get_flop_counts()["Global"]
-    transforms = sum(counts.get(operator, 0) for operator in _TRANSFORMS)
-    attention, visible = sum(count for count, _ in noted), sum(count * share for count, share in noted)
-    return _Counts(sum(counts.values()), attention, visible, transforms, sum(filters))
-
-
-@contextmanager
-def _noting_attention(model: Model, counter: FlopCounterMode) -> Iterator[list[tuple[int, float]]]:
-    """For each call of an attention in a forward pass: FLOPs of its scores and values, and the share of them that is visible."""
-    noted: list[tuple[int, float]] = []
-    before: list[int] = []
-
-    def products() -> int:
-        return int(counter.get_flop_counts().get("Global", {}).get(torch.ops.aten.bmm, 0))
-
-    def begins(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        before.append(products())
-
-    def ends(module: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-        unseen = output.shape[1] / (2 * inputs[0].shape[1]) if module.attention_flops == "half" else 0.0
-        noted.append((products() - before.pop(), 1 - unseen))
-
-    found = [module for module in model.modules() if isinstance(module, Mixer) and module.attention_flops]
-    hooks = [hook for module in found for hook in (module.register_forward_pre_hook(begins), module.register_forward_hook(ends))]
     try:
-        yield noted
+        with counter, torch.device("meta"), torch.set_grad_enabled(backward):
+            ids = torch.empty(1, length, dtype=torch.long)
+            y = model(ids, span) if isinstance(model, CausalModel) and span != (0, length) else model(ids)
+            if backward:
+                y.sum().backward()
     finally:
-        for hook in hooks:
-            hook.remove()
+        model.requires_grad_(True)
+    counts = counter.get_flop_counts()
+    prefix = type(model).__name__ + "."  # by which the counter calls the modules inside
+    named = {name.removeprefix(prefix): of_module for name, of_module in counts.items() if name.startswith(prefix)}
+    return defaultdict(dict, named | {"": counts["Global"]})
 
 
 @contextmanager
-def _noting_filters(model: Model, counter: FlopCounterMode) -> Iterator[list[float]]:
-    """For each call of a long filter in a forward pass its FLOPs."""
-    noted: list[float] = []
-    before: list[float] = []
-
-    def all_of_them() -> float:
-        return float(sum(counter.get_flop_counts().get("Global", {}).values()))
-
-    def begins(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        before.append(all_of_them())
-
-    def ends(module: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-        noted.append(all_of_them() - before.pop())
-
-    found = [module for module in model.modules() if isinstance(module, LongFilter)]
-    hooks = [hook for module in found for hook in (module.register_forward_pre_hook(begins), module.register_forward_hook(ends))]
+def _shallow(model: Model, depth: int, two: str | None = None) -> Iterator[dict[str, int]]:
+    """Leaves ``depth`` blocks, at most, of each stack whose blocks are alike, two of the one of that name; gives their depths."""
+    stacks = {name: module for name, module in model.named_modules() if isinstance(module, Stack) and module.alike}
+    blocks = {name: stack.blocks for name, stack in stacks.items()}
     try:
-        yield noted
+        for name, stack in stacks.items():
+            stack.blocks = blocks[name][: 2 if name == two else depth]
+        yield {name: len(of_stack) for name, of_stack in blocks.items()}
+    finally:
+        for name, stack in stacks.items():
+            stack.blocks = blocks[name]
+
+
+@contextmanager
+def _visible_shares(model: Model) -> Iterator[dict[str, float]]:
+    """Of each attention that runs, by its name, the share of its products that is visible."""
+    shares: dict[str, float] = {}
+
+    def note(name: str, mixer: Mixer, inputs: tuple[Any, ...], output: Tensor) -> None:
+        hidden = output.shape[1] / (2 * inputs[0].shape[1]) if mixer.attention_flops == "half" else 0.0
+        shares[name] = 1 - hidden
+
+    mixers = {name: module for name, module in model.named_modules() if isinstance(module, Mixer) and module.attention_flops}
+    hooks = [mixer.register_forward_hook(partial(note, name)) for name, mixer in mixers.items()]
+    try:
+        yield shares
     finally:
         for hook in hooks:
             hook.remove()

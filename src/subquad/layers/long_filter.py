@@ -139,6 +139,8 @@ class ImplicitFilter(LongFilter):
 
     @torch.no_grad()
     def init_weights(self, std: float) -> None:
+        if self.frequency.is_meta:
+            return  # there are no numbers to set, and PyTorch takes long over it
         for linear in (module for module in self.modules() if isinstance(module, nn.Linear)):
             if self.config.init_std is None:
                 linear.reset_parameters()
