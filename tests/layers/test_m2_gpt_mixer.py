@@ -139,7 +139,7 @@ def test_wrong_configs(sentence: str) -> None:
 
 
 def test_what_a_mixer_refuses() -> None:
-    with pytest.raises(ValueError, match="dim 8 is no multiple of 3 heads: change one of them"):
+    with pytest.raises(ValueError, match="dim 8 is not a multiple of 3 heads: change one of them"):
         mixer_of(heads=3)
     with pytest.raises(ValueError, match="15 positions exceed the 13 of the filter"):
         mixer_of()(torch.randn(1, LENGTH + 2, 8, dtype=torch.float64))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from subquad.layers.attention import AttentionConfig
+from subquad.layers.attention import AttentionConfig, KeyValues
 from subquad.layers.base import Mixer, MixerConfig, Segmented
 from subquad.layers.hyena import HyenaConfig
 from subquad.layers.hyena_2d import Hyena2dConfig
@@ -96,6 +96,15 @@ def test_prefill_and_step_equal_forward(mixer: Mixer) -> None:
         parts = [mixer.prefill(x[:, :split], state)] if split else []
         parts += [mixer.step(x[:, t], state).unsqueeze(1) for t in range(split, 23)]
         torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("mixer", _mixers(), ids=lambda mixer: type(mixer).__name__)
+@torch.no_grad()
+def test_an_empty_batch_decodes_to_nothing_and_another_width_is_refused(mixer: Mixer) -> None:
+    for n in (1, 3, 7):
+        assert mixer.prefill(torch.randn(0, n, 8, dtype=torch.float64), mixer.init_state(0, 23)).shape == (0, n, 8)
+    with pytest.raises(ValueError, match="the width of the mixer, got \\(2, 3, 7\\): give it inputs of that width"):
+        mixer.prefill(torch.randn(2, 3, 7, dtype=torch.float64), mixer.init_state(2, 23))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -191,6 +200,7 @@ def test_a_full_state_is_an_error() -> None:
     mixer.prefill(torch.randn(1, 3, 8), state)
     with pytest.raises(ValueError, match="holds 3 positions and is full"):
         mixer.step(torch.randn(1, 8), state)
+    assert isinstance(state, KeyValues) and state.lengths == [3]
 
 
 @torch.no_grad()
@@ -203,7 +213,7 @@ def test_the_state_of_linear_attention_has_one_size_in_float32() -> None:
 
 
 def test_wrong_heads_of_linear_attention() -> None:
-    with pytest.raises(ValueError, match="dim 8 is no multiple of 3 heads"):
+    with pytest.raises(ValueError, match="dim 8 is not a multiple of 3 heads"):
         LinearAttentionConfig(heads=3).build(8, 23)
     with pytest.raises(ValueError, match="head_dim is 5: make it even"):
         LinearAttentionConfig(heads=2, head_dim=5, rotary=True).build(8, 23)

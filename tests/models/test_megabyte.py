@@ -186,7 +186,7 @@ def test_wrong_configs_say_what_is_wrong(sentence: str) -> None:
 
 
 def test_wrong_widths_of_attention() -> None:
-    with pytest.raises(ValueError, match="dim 10 is no multiple of 3 heads"):
+    with pytest.raises(ValueError, match="dim 10 is not a multiple of 3 heads"):
         transformer(10, 1, 3).build()
     with pytest.raises(ValueError, match="head_dim is 5"):
         transformer(10, 1, 2).build()

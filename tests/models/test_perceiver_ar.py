@@ -205,5 +205,5 @@ def test_no_latent_layers_leave_the_reader() -> None:
 
 
 def test_heads_of_the_reader_divide_the_width() -> None:
-    with pytest.raises(ValueError, match="dim 16 is no multiple of 3 heads"):
+    with pytest.raises(ValueError, match="dim 16 is not a multiple of 3 heads"):
         perceiver_ar(8, cross_heads=3).build()

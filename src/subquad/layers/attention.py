@@ -17,14 +17,14 @@ from torch import Tensor, nn
 from subquad.layers.base import AttentionFlops, Mixer, MixerConfig, check_mask, check_width
 from subquad.ops.attention import attend, causal_attention, sees, two_sided_attention
 from subquad.ops.autocast import at_least_float32
-from subquad.ops.ragged import put_rows, take_rows
+from subquad.ops.ragged import put_rows, stand_together, take_rows
 from subquad.ops.rotary import RotarySteps, next_rotation, rotate
 from subquad.state import State
 
 
 class AttentionConfig(MixerConfig):
     """``head_dim`` defaults to dim / heads; ``window`` counts the position itself; ``rotary_fraction`` is the share of a head's channels
-    that turn, the first ones."""
+    that rotary positions rotate, the first ones."""
 
     kind: Literal["attention"] = "attention"
     heads: int = Field(gt=0)
@@ -76,23 +76,25 @@ class KeyValues(State):
 
         Returns a buffer (B, m, 2, H, d) and its first position in each row: all that the new positions may see.
         """
-        starts, n = self.lengths, new.shape[1]
-        self.lengths = [start + count for start, count in zip(starts, counts, strict=True)]
+        starts, slots, n = self.lengths, self.cache.shape[1], new.shape[1]
+        ends = [start + count for start, count in zip(starts, counts, strict=True)]
+        if self.block is None and max(ends) > slots:
+            raise ValueError(f"the decoding state holds {slots} positions and is full: give init_state a larger max_len")
+        self.lengths = ends
         if self.block is None:
-            if max(self.lengths) > self.cache.shape[1]:
-                raise ValueError(f"the decoding state holds {self.cache.shape[1]} positions and is full: give init_state a larger max_len")
             put_rows(self.cache, starts, new)
             return self.cache[:, : max(starts) + n], [0] * len(starts)
-        if n == 1 and min(counts) == 1 and len(set(starts)) == 1:
+        if n == 1 and min(counts) == 1 and stand_together(starts):
             return self._append_one(new, starts[0], self.block)
         bases = [self.base(start - 1) for start in starts]
-        buffer = F.pad(self.cache, (0, 0, 0, 0, 0, 0, 0, n + self.block))
+        buffer = F.pad(self.cache, (0, 0, 0, 0, 0, 0, 0, n + self.block))  # (B, slots + n + block, 2, H, d)
         put_rows(buffer, [start - base for start, base in zip(starts, bases, strict=True)], new)
-        moved = [self.base(end - 1) - base for end, base in zip(self.lengths, bases, strict=True)]
-        self.cache = take_rows(buffer, moved, self.cache.shape[1]).clone()
-        return buffer[:, : self.cache.shape[1] + n], bases
+        shifts = [self.base(end - 1) - base for end, base in zip(ends, bases, strict=True)]  # slots that no later position sees
+        self.cache = take_rows(buffer, shifts, slots).clone()
+        return buffer[:, : slots + n], bases
 
     def _append_one(self, new: Tensor, position: int, block: int) -> tuple[Tensor, list[int]]:
+        """The same of one position, (B, 1, 2, H, d), at the same place in all rows: written into its slot, and nothing is copied."""
         if position and position % block == 0 and self.back:
             self.cache[:, : self.back] = self.cache[:, block : block + self.back].clone()
         base = self.base(position)
@@ -108,7 +110,7 @@ class Attention(Mixer):
     def __init__(self, config: AttentionConfig, dim: int, segment: int | None = None, lookback: int = 0) -> None:
         super().__init__()
         if config.head_dim is None and dim % config.heads:
-            raise ValueError(f"dim {dim} is no multiple of {config.heads} heads: change one of them, or set head_dim")
+            raise ValueError(f"dim {dim} is not a multiple of {config.heads} heads: change one of them, or set head_dim")
         self.head_dim = config.head_dim or dim // config.heads
         self.rotary_dim = _rotary_dim(config, self.head_dim)
         if segment is not None and config.window is not None:
@@ -150,15 +152,18 @@ class Attention(Mixer):
 
     def prefill(self, x: Tensor, state: State, lengths: Sequence[int] | None = None) -> Tensor:
         assert isinstance(state, KeyValues)
+        check_width(x, self.qkv.in_features)
         n, starts = x.shape[1], state.lengths
+        if not starts:
+            return torch.zeros_like(x)
         counts = [n] * x.shape[0] if lengths is None else list(lengths)
-        together = len(set(starts)) == 1
+        together = stand_together(starts)
         piece = 4 * state.cache.shape[1]
         if not together and state.block is not None and n > piece:  # keeps the masked form linear in n
             head = self.prefill(x[:, :piece], state, [min(count, piece) for count in counts])
             return torch.cat((head, self.prefill(x[:, piece:], state, [max(count - piece, 0) for count in counts])), 1)
         q, k, v = self._project(x, starts, state)
-        buffer, bases = state.append(torch.stack((k, v), 2).to(state.cache.dtype), counts)
+        buffer, bases = state.append(torch.stack((k, v), 2).to(state.cache.dtype), counts)  # (B, m, 2, H, d)
         if together and n == 1:
             newest = starts[0]
             oldest = max(newest - self.config.window + 1 if self.config.window else state.base(newest), 0)
@@ -193,11 +198,11 @@ class Attention(Mixer):
         """Attention of the queries from position ``first`` on, (B, T - first, H, d); the other queries are not even projected."""
         inner, heads = self.out.in_features, (self.config.heads, self.head_dim)
         weight, bias = self.qkv.weight, self.qkv.bias
-        q = F.linear(x[:, first:], weight[:inner], bias[:inner]).unflatten(-1, (1, *heads))
-        kv = F.linear(x, weight[inner:], bias[inner:]).unflatten(-1, (2, *heads))
+        q = F.linear(x[:, first:], weight[:inner], bias[:inner]).unflatten(-1, (1, *heads))  # (B, T - first, 1, H, d)
+        kv = F.linear(x, weight[inner:], bias[inner:]).unflatten(-1, (2, *heads))  # (B, T, 2, H, d)
         q, k = self._rotate(q, [first]).squeeze(2), self._rotate(kv[:, :, :1], [0]).squeeze(2)
         time = torch.arange(x.shape[1], device=x.device)
-        seen = sees(time[first:].unsqueeze(1), time, self.config.window, self.segment, self.lookback)
+        seen = sees(time[first:].unsqueeze(1), time, self.config.window, self.segment, self.lookback)  # (T - first, T)
         return attend(q, k, kv[:, :, 1], seen, dropout)
 
     def _causal(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
@@ -207,27 +212,27 @@ class Attention(Mixer):
     def _aligned(self, q: Tensor, buffer: Tensor, start: int, base: int, block: int | None) -> Tensor:
         """Many positions, all rows at one offset: the parallel form from the start of the block before, whose queries are dummies."""
         origin = 0 if block is None else max(start // block - 1, 0) * block
-        lead = start - origin
+        lead = start - origin  # dummies
         buffer = F.pad(buffer, (0, 0, 0, 0, 0, 0, max(base - origin, 0), 0))[:, max(origin - base, 0) :][:, : lead + q.shape[1]]
-        keys, values = buffer.unbind(2)
+        keys, values = buffer.unbind(2)  # each (B, lead + n, H, d), from position ``origin`` on
         return self._causal(F.pad(q, (0, 0, 0, 0, lead, 0)), keys, values, None, 0.0)[:, lead:]
 
     def _masked(self, q: Tensor, buffer: Tensor, starts: Sequence[int], bases: Sequence[int]) -> Tensor:
         """Rows at offsets of their own: one mask for each."""
         keys, values = buffer.unbind(2)
-        query = torch.tensor(starts, device=q.device)[:, None] + torch.arange(q.shape[1], device=q.device)
-        key = torch.tensor(bases, device=q.device)[:, None] + torch.arange(keys.shape[1], device=q.device)
-        seen = sees(query.unsqueeze(2), key.unsqueeze(1), self.config.window, self.segment, self.lookback)
+        query = torch.tensor(starts, device=q.device)[:, None] + torch.arange(q.shape[1], device=q.device)  # (B, n), positions
+        key = torch.tensor(bases, device=q.device)[:, None] + torch.arange(keys.shape[1], device=q.device)  # (B, m)
+        seen = sees(query.unsqueeze(2), key.unsqueeze(1), self.config.window, self.segment, self.lookback)  # (B, n, m)
         return attend(q, keys, values, seen.unsqueeze(1))
 
 
 def _rotary_dim(config: AttentionConfig, head_dim: int) -> int:
-    """How many channels of a head rotary positions turn. Raises ``ValueError`` when these are no pairs."""
+    """How many channels of a head rotary positions rotate. Raises ``ValueError`` when these are not pairs."""
     share = config.rotary_fraction * head_dim if config.rotary else 0.0
-    turned = round(share)
-    if abs(turned - share) > 1e-6 or turned % 2 or (config.rotary and not turned):
+    count = round(share)
+    if abs(count - share) > 1e-6 or count % 2 or (config.rotary and not count):
         raise ValueError(
-            f"rotary positions turn pairs of channels, but head_dim is {head_dim} and rotary_fraction {config.rotary_fraction:g} of it "
+            f"rotary positions rotate pairs of channels, but head_dim is {head_dim} and rotary_fraction {config.rotary_fraction:g} of it "
             f"are {share:g}: make that an even number or set rotary=false"
         )
-    return turned
+    return count

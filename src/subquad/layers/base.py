@@ -87,7 +87,7 @@ class MixerConfig(Config, ABC):
     def build_segmented(self, dim: int, segment: int, lookback: int) -> Mixer:
         """One whose positions see only their own segment of ``segment`` positions and the last ``lookback`` of the segment before.
 
-        Any mixer can start anew in each segment; to look back is for those that say how. Raises ``ValueError`` where this one does not.
+        Any mixer can be reset at each segment; a lookback is for those that say how. Raises ``ValueError`` where this one does not.
         """
         if lookback:
             raise ValueError(f"a mixer of kind {self.kind!r} cannot look back over a patch's edge: set cross_patch=0")
@@ -112,12 +112,12 @@ def check_width(x: Tensor, dim: int) -> None:
 def check_mask(x: Tensor, mask: Tensor | None) -> None:
     """A mask of x (B, T, D), or none. Raises ``ValueError`` for another shape or type than (B, T) of bool."""
     if mask is not None and (mask.shape != x.shape[:2] or mask.dtype != torch.bool):
-        found = f"{tuple(mask.shape)} of {mask.dtype}"
-        raise ValueError(f"a mask has one entry a position, {tuple(x.shape[:2])}, True where it is real, got {found}: give (B, T)")
+        shape = f"{tuple(mask.shape)} of {mask.dtype}"
+        raise ValueError(f"a mask has one entry a position, {tuple(x.shape[:2])}, True where it is real, got {shape}: give (B, T)")
 
 
 class Segmented(Mixer):
-    """Any mixer, started anew in each segment of P positions. Cost in T: T / P times that of P positions."""
+    """Any mixer, reset at the start of each segment of P positions. Cost in T: T / P times that of P positions."""
 
     def __init__(self, mixer: Mixer, segment: int) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ class Segmented(Mixer):
         check_mask(x, mask)
         batch, length, dim = x.shape
         fill = -length % self.segment
-        parts = F.pad(x, (0, 0, 0, fill)).reshape(-1, self.segment, dim)
+        parts = F.pad(x, (0, 0, 0, fill)).reshape(-1, self.segment, dim)  # (B segments, P, D)
         masks = None if mask is None else F.pad(mask, (0, fill)).reshape(-1, self.segment)
         return self.mixer(parts, masks).reshape(batch, length + fill, dim)[:, :length]
 
@@ -137,21 +137,21 @@ class Segmented(Mixer):
 
     def prefill(self, x: Tensor, state: State, lengths: Sequence[int] | None = None) -> Tensor:
         assert isinstance(state, SegmentedState)
-        left = [x.shape[1]] * x.shape[0] if lengths is None else list(lengths)
-        done, y = [0] * len(left), torch.zeros_like(x)
-        while max(left):
-            begins = [length > 0 and length % self.segment == 0 and rest > 0 for length, rest in zip(state.lengths, left, strict=True)]
+        remaining = [x.shape[1]] * x.shape[0] if lengths is None else list(lengths)
+        done, y = [0] * len(remaining), torch.zeros_like(x)
+        while max(remaining, default=0):
+            begins = [length > 0 and length % self.segment == 0 and rest > 0 for length, rest in zip(state.lengths, remaining, strict=True)]
             if any(begins):
                 state.inner.reset(begins, state.fresh.clone())
-            whole = left[0] // self.segment * self.segment
-            if whole and len(set(left)) == 1 and len(set(done)) == 1 and not any(length % self.segment for length in state.lengths):
-                counts = [whole] * len(left)  # whole segments of all rows at once; the state is still that of a segment's start
+            whole = remaining[0] // self.segment * self.segment
+            if whole and len(set(remaining)) == 1 and len(set(done)) == 1 and not any(length % self.segment for length in state.lengths):
+                counts = [whole] * len(remaining)  # whole segments of all rows at once; the state is still that of a segment's start
                 put_rows(y, done, self.forward(x[:, done[0] : done[0] + whole]))
             else:
-                counts = [min(self.segment - length % self.segment, rest) for length, rest in zip(state.lengths, left, strict=True)]
+                counts = [min(self.segment - length % self.segment, rest) for length, rest in zip(state.lengths, remaining, strict=True)]
                 part = self.mixer.prefill(take_rows(x, done, max(counts)), state.inner, counts)
                 put_rows(y, done, part)  # past a row's count this is overwritten by its next segment
             state.lengths = [length + count for length, count in zip(state.lengths, counts, strict=True)]
             done = [before + count for before, count in zip(done, counts, strict=True)]
-            left = [rest - count for rest, count in zip(left, counts, strict=True)]
+            remaining = [rest - count for rest, count in zip(remaining, counts, strict=True)]
         return y

@@ -16,7 +16,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from subquad.layers.base import FilterSpectra, MixerConfig
+from subquad.layers.base import FilterSpectra, MixerConfig, check_width
 from subquad.layers.gated_conv import GatedConv, GatedConvState, ShortFilter, Skip, Taps
 from subquad.layers.long_filter import AnyFilterConfig, ImplicitFilterConfig
 from subquad.state import State
@@ -74,6 +74,7 @@ class Hyena(GatedConv):
 
     def prefill(self, x: Tensor, state: State, lengths: Sequence[int] | None = None) -> Tensor:
         assert isinstance(state, GatedConvState)
+        check_width(x, self.dim)
         self._check_causal()
         p = self._short_prefill(self.project(x), state, lengths)  # (B, n, (N + 1) D)
         *gates, z = p.unflatten(-1, (-1, self.dim)).unbind(-2)  # x_0 .. x_{N-1}, v, each (B, n, D)

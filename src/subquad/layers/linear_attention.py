@@ -54,10 +54,12 @@ class LinearAttention(Mixer):
     def __init__(self, config: LinearAttentionConfig, dim: int) -> None:
         super().__init__()
         if config.head_dim is None and dim % config.heads:
-            raise ValueError(f"dim {dim} is no multiple of {config.heads} heads: change one of them, or set head_dim")
+            raise ValueError(f"dim {dim} is not a multiple of {config.heads} heads: change one of them, or set head_dim")
         self.head_dim = config.head_dim or dim // config.heads
         if config.rotary and self.head_dim % 2:
-            raise ValueError(f"rotary positions turn pairs of channels, but head_dim is {self.head_dim}: make it even or set rotary=false")
+            raise ValueError(
+                f"rotary positions rotate pairs of channels, but head_dim is {self.head_dim}: make it even or set rotary=false"
+            )
         self.config = config
         inner = config.heads * self.head_dim
         self.qkv = nn.Linear(dim, 3 * inner)
@@ -80,6 +82,7 @@ class LinearAttention(Mixer):
 
     def prefill(self, x: Tensor, state: State, lengths: Sequence[int] | None = None) -> Tensor:
         assert isinstance(state, RunningSums)
+        check_width(x, self.qkv.in_features)
         n, starts = x.shape[1], state.lengths
         counts = [n] * x.shape[0] if lengths is None else list(lengths)
         mask = None

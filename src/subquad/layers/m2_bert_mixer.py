@@ -75,6 +75,7 @@ class M2BertMixer(GatedConv):
 
     def prefill(self, x: Tensor, state: State, lengths: Sequence[int] | None = None) -> Tensor:
         assert isinstance(state, GatedConvState)
+        check_width(x, self.dim)
         self._check_causal()
         u = x if self.norm is None else self.norm(x)
         p = self._short_prefill(self.project(u), state, lengths)  # (B, n, 3 D)

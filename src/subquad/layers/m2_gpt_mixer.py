@@ -26,7 +26,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from subquad.layers.base import FilterSpectra, MixerConfig, OptimizerHint
+from subquad.layers.base import FilterSpectra, MixerConfig, OptimizerHint, check_width
 from subquad.layers.gated_conv import GatedConv, GatedConvState, ShortFilter, Skip, Taps
 from subquad.layers.long_filter import AnyFilterConfig, ImplicitFilterConfig
 from subquad.ops.causal_monarch import causal_monarch_conv, prepare_taps
@@ -71,7 +71,7 @@ class M2GptMixer(GatedConv):
     def __init__(self, config: M2GptMixerConfig, dim: int, max_len: int) -> None:
         super().__init__()
         if dim % config.heads:
-            raise ValueError(f"dim {dim} is no multiple of {config.heads} heads: change one of them")
+            raise ValueError(f"dim {dim} is not a multiple of {config.heads} heads: change one of them")
         self.config, self.heads, self.dim, self.max_len = config, config.heads, dim // config.heads, max_len
         self.two_sided, self.filters = False, config.order - 1
         width = (config.order + 1) * dim
@@ -114,6 +114,7 @@ class M2GptMixer(GatedConv):
 
     def prefill(self, x: Tensor, state: State, lengths: Sequence[int] | None = None) -> Tensor:
         assert isinstance(state, GatedConvState)
+        check_width(x, self.project.in_features)
         p = self._short_prefill(self.project(x), state, lengths).unflatten(-1, (self.heads, -1, self.dim))  # (B, n, H, N + 1, D / H)
         *gates, z = p.permute(3, 0, 2, 1, 4).flatten(1, 2).unbind(0)  # x_0 .. x_{N-1}, v, each (B H, n, D / H)
         z = gates.pop() * z

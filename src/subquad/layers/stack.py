@@ -157,9 +157,9 @@ def init_weights(module: nn.Module, std: float) -> None:
 
     A module with a method ``init_weights(std)`` draws its weights itself.
     """
-    own = getattr(module, "init_weights", None)
-    if own is not None:
-        own(std)
+    method = getattr(module, "init_weights", None)
+    if method is not None:
+        method(std)
         return
     for name, parameter in module.named_parameters(recurse=False):
         if isinstance(module, nn.LayerNorm):
@@ -175,8 +175,8 @@ def init_weights(module: nn.Module, std: float) -> None:
 @torch.no_grad()
 def scale_output(linear: nn.Module, by: float) -> None:
     """Makes what a linear map gives, its bias apart, ``by`` times as large. One without a ``weight`` has a method ``scale(by)``."""
-    own = getattr(linear, "scale", None)
-    if own is not None:
-        own(by)
+    method = getattr(linear, "scale", None)
+    if method is not None:
+        method(by)
     else:
         linear.get_parameter("weight").mul_(by)

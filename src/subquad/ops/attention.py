@@ -2,7 +2,7 @@
 
 q, k, v are (B, T, H, d). Position t sees positions s <= t that also satisfy
   * window w:    s > t - w,
-  * segment P:   s >= P * floor(t / P) - r, the own segment and the last r (``lookback``) positions of the one before
+  * segment P:   s >= P * floor(t / P) - r, its own segment and the last r (``lookback``) positions of the one before
     (cross-patch attention, MEGABYTE section 2.3.2).
 Cost in T: T^2, T * w, or T * (P + r).
 """
@@ -38,7 +38,7 @@ def causal_attention(
     """
     length = q.shape[1]
     if mask is not None:
-        seen = visible(length, window, segment, lookback, q.device) & mask[:, None, None, :]
+        seen = visible(length, window, segment, lookback, q.device) & mask[:, None, None, :]  # (B, 1, T, T)
         blind = ~seen.any(-1, keepdim=True)  # softmax over nothing would be NaN, so these see everything, and then count for nothing
         return attend(q, k, v, seen | blind, dropout).masked_fill(blind.transpose(1, 2), 0.0)
     if segment is not None and (segment < length or lookback):
@@ -64,17 +64,18 @@ def attend(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None, dropout: float 
     """Attention under an explicit mask: q (B, T, H, d), k and v (B, S, H, d), seen broadcast to (B, H, T, S), True where visible."""
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
     if q.shape[2] > 1 and _short(q.shape[2], q):
-        return _multiplied_out(q, k, v, seen, dropout).transpose(1, 2)
+        return _as_two_products(q, k, v, seen, dropout).transpose(1, 2)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=seen, dropout_p=dropout).transpose(1, 2)
 
 
 def _short(block: int, q: Tensor) -> bool:
+    """Whether blocks of so many queries are multiplied out: short ones on a CPU."""
     return block <= SHORT_BLOCK and q.device.type == "cpu"
 
 
-def _multiplied_out(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None, dropout: float) -> Tensor:
+def _as_two_products(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None, dropout: float) -> Tensor:
     """Attention as two matrix products: q (..., T, d), k and v (..., S, d), seen broadcast to (..., T, S)."""
-    scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-1, -2)
+    scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-1, -2)  # (..., T, S)
     if seen is not None:
         scores = scores.masked_fill(~seen, -math.inf)
     weights = torch.softmax(scores, -1, dtype=at_least_float32(scores.dtype))
@@ -107,19 +108,21 @@ def _blocks(q: Tensor, k: Tensor, v: Tensor, block: int, back: int, window: int 
     count = -(-length // block)
     if count * block != length:
         q, k, v = (F.pad(x, (0, 0, 0, 0, 0, count * block - length)) for x in (q, k, v))
-    q, k, v = (x.reshape(batch, count, block, heads, dim) for x in (q, k, v))
+    q, k, v = (x.reshape(batch, count, block, heads, dim) for x in (q, k, v))  # each (B, blocks, block, H, d)
     if back == 0:
         out = causal_attention(*(x.reshape(batch * count, block, heads, dim) for x in (q, k, v)), dropout=dropout)
         return out.reshape(batch, count * block, heads, dim)[:, :length]
     if _short(block, q):
         out = _short_blocks(q, k, v, back, window, dropout)
         return out.reshape(batch, count * block, heads, dim)[:, :length]
-    first = causal_attention(q[:, 0], k[:, 0], v[:, 0], dropout=dropout)
+    first = causal_attention(q[:, 0], k[:, 0], v[:, 0], dropout=dropout)  # (B, block, H, d)
     if count == 1:
         return first[:, :length]
     time = torch.arange(-back, block, device=q.device)
-    seen = sees(time[back:].unsqueeze(1) + block, time + block, window, block if window is None else None, back)
-    keys, values = (torch.cat((x[:, :-1, block - back :], x[:, 1:]), 2).flatten(0, 1) for x in (k, v))
+    seen = sees(time[back:].unsqueeze(1) + block, time + block, window, block if window is None else None, back)  # (block, back + block)
+    keys, values = (
+        torch.cat((x[:, :-1, block - back :], x[:, 1:]), 2).flatten(0, 1) for x in (k, v)
+    )  # (B (blocks - 1), back + block, H, d)
     rest = attend(q[:, 1:].flatten(0, 1), keys, values, seen, dropout)
     out = torch.cat((first.unsqueeze(1), rest.unflatten(0, (batch, count - 1))), 1)
     return out.reshape(batch, count * block, heads, dim)[:, :length]
@@ -128,11 +131,13 @@ def _blocks(q: Tensor, k: Tensor, v: Tensor, block: int, back: int, window: int 
 def _short_blocks(q: Tensor, k: Tensor, v: Tensor, back: int, window: int | None, dropout: float) -> Tensor:
     """All blocks at once, (B, blocks, block, H, d), with a mask for each."""
     count, block = q.shape[1:3]
-    keys, values = (torch.cat((F.pad(x[:, :-1, block - back :], (0, 0, 0, 0, 0, 0, 1, 0)), x), 2) for x in (k, v))
+    keys, values = (
+        torch.cat((F.pad(x[:, :-1, block - back :], (0, 0, 0, 0, 0, 0, 1, 0)), x), 2) for x in (k, v)
+    )  # (B, blocks, back + block, H, d)
     first = torch.arange(count, device=q.device)[:, None, None, None] * block
     time = torch.arange(-back, block, device=q.device)
-    seen = sees(first + time[back:].unsqueeze(1), first + time, window, block if window is None else None, back)
-    return _multiplied_out(q.transpose(2, 3), keys.transpose(2, 3), values.transpose(2, 3), seen, dropout).transpose(2, 3)
+    seen = sees(first + time[back:].unsqueeze(1), first + time, window, block if window is None else None, back)  # (blocks, 1, block, ...)
+    return _as_two_products(q.transpose(2, 3), keys.transpose(2, 3), values.transpose(2, 3), seen, dropout).transpose(2, 3)
 
 
 def causal_attention_direct(

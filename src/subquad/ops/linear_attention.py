@@ -3,8 +3,8 @@
     o[t] = phi(q[t])^T S[t] / phi(q[t])^T z[t],   S[t] = sum of phi(k[s]) v[s]^T,   z[t] = sum of phi(k[s]),  both over s <= t,
 
 with phi(x) = elu(x) + 1. q and k are (B, T, H, d), v is (B, T, H, e): B batch, T positions, H heads. S is (B, H, d, e), z (B, H, d):
-all that the past comes down to. With rotary positions (RoFormer, arXiv 2104.09864, section 3.3) the numerator turns phi(q) and
-phi(k) by their positions and the denominator does not, so S holds turned keys and z plain ones.
+all that the past comes down to. With rotary positions (RoFormer, arXiv 2104.09864, section 3.3) the numerator rotates phi(q) and
+phi(k) by their positions and the denominator does not, so S holds rotated keys and z plain ones.
 Cost in T: T * (C + d) in chunks of C positions. All sums run in float32 or better, whatever the autocast.
 """
 
@@ -59,8 +59,8 @@ class _FeatureMap(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        held = x.clamp(LOWEST, HIGHEST)
-        phi = held.clamp(max=0).exp_().add_(held.clamp_(min=0))
+        bounded = x.clamp(LOWEST, HIGHEST)
+        phi = bounded.clamp(max=0).exp_().add_(bounded.clamp_(min=0))
         ctx.save_for_backward(phi)
         return phi
 
@@ -78,23 +78,23 @@ def _chunked(
     count = -(-length // chunk)
     size = -(-length // count)
     with full_precision(q.device):
-        queries, keys, values = (_chunks(x.to(dtype), count, size) for x in (q, k, v))
+        queries, keys, values = (_chunks(x.to(dtype), count, size) for x in (q, k, v))  # (B, chunks, H, C, d)
         queries, keys = feature_map(queries), feature_map(keys)
         if mask is not None or count * size > length:
             real = q.new_ones(1, length, dtype=dtype) if mask is None else mask.to(dtype)
             keys = keys * _chunks(real[..., None, None], count, size)
-        turned_queries, turned_keys = queries, keys
+        rotated_queries, rotated_keys = queries, keys
         if rotation is not None:
             tables = [_chunks(table.to(dtype).unsqueeze(-2), count, size) for table in rotation]
-            turned_queries, turned_keys = (rotate(x, *tables) for x in (queries, keys))
+            rotated_queries, rotated_keys = (rotate(x, *tables) for x in (queries, keys))
         past = torch.ones(size, size, dtype=dtype, device=q.device).tril()
-        top = (turned_queries @ turned_keys.mT).mul_(past) @ values
+        top = (rotated_queries @ rotated_keys.mT).mul_(past) @ values  # (B, chunks, H, C, e)
         below = past.expand(*keys.shape[:3], size, size) @ keys  # a product with ones is faster here than a running sum
         after: Sums | None = None
         if count > 1 or before is not None:
-            products = _running(turned_keys.mT @ values, None if before is None else before[0])
+            products = _running(rotated_keys.mT @ values, None if before is None else before[0])
             plain = _running(keys.sum(-2), None if before is None else before[1])
-            top, below = top + turned_queries @ products[:, :-1], below + plain[:, :-1].unsqueeze(-2)
+            top, below = top + rotated_queries @ products[:, :-1], below + plain[:, :-1].unsqueeze(-2)
             after = None if before is None else (products[:, -1], plain[:, -1])
         out = top * (queries * below).sum(-1, keepdim=True).clamp(min=SMALLEST).reciprocal()
     out = out.transpose(2, 3).flatten(1, 2)[:, :length].to(v.dtype)
@@ -122,17 +122,17 @@ def linear_attention_recurrent(
     queries, keys, values = feature_map(q.to(dtype)), feature_map(k.to(dtype)), v.to(dtype)
     if mask is not None:
         keys = keys * mask[..., None, None]
-    turned_queries, turned_keys = queries, keys
+    rotated_queries, rotated_keys = queries, keys
     if rotation is not None:
         tables = [table.unsqueeze(-2) for table in rotation]
-        turned_queries, turned_keys = (rotate(x, *tables) for x in (queries, keys))
+        rotated_queries, rotated_keys = (rotate(x, *tables) for x in (queries, keys))
     products, plain = sums or (values.new_zeros(*k.shape[:1], *k.shape[2:], v.shape[-1]), values.new_zeros(*k.shape[:1], *k.shape[2:]))
     rows = []
     with full_precision(q.device):
         for t in range(q.shape[1]):
-            products = products + turned_keys[:, t].unsqueeze(-1) * values[:, t].unsqueeze(-2)
+            products = products + rotated_keys[:, t].unsqueeze(-1) * values[:, t].unsqueeze(-2)
             plain = plain + keys[:, t]
-            top = (turned_queries[:, t].unsqueeze(-2) @ products).squeeze(-2)
+            top = (rotated_queries[:, t].unsqueeze(-2) @ products).squeeze(-2)
             rows.append(top / (queries[:, t] * plain).sum(-1, keepdim=True).clamp(min=SMALLEST))
     out = torch.stack(rows, 1).to(v.dtype) if rows else torch.zeros_like(v)
     return (out if mask is None else out * mask[..., None, None]), (products, plain)
@@ -147,6 +147,6 @@ def linear_attention_direct(q: Tensor, k: Tensor, v: Tensor, *, rotation: Rotati
     weights = torch.einsum("bthd,bshd->bhts", queries, keys).where(seen, 0)
     total = weights.sum(-1, keepdim=True)
     if rotation is not None:
-        turned_queries, turned_keys = (rotate(x, rotation[0].unsqueeze(-2), rotation[1].unsqueeze(-2)) for x in (queries, keys))
-        weights = torch.einsum("bthd,bshd->bhts", turned_queries, turned_keys).where(seen, 0)
+        rotated_queries, rotated_keys = (rotate(x, rotation[0].unsqueeze(-2), rotation[1].unsqueeze(-2)) for x in (queries, keys))
+        weights = torch.einsum("bthd,bshd->bhts", rotated_queries, rotated_keys).where(seen, 0)
     return torch.einsum("bhts,bshe->bthe", weights / total.where(total > 0, 1), v)

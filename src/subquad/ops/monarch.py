@@ -157,8 +157,8 @@ def monarch_dft_factors(
     permutation = torch.arange(n).reshape(radices).permute(*reversed(range(order))).flatten()
     factors, done = [], 1
     for radix in radices:
-        known = torch.arange(done).repeat_interleave(n // (done * radix))  # the frequency's digits so far, block by block
-        frequency = known[:, None, None] + done * torch.arange(radix)[:, None]
+        digits = torch.arange(done).repeat_interleave(n // (done * radix))  # those of the frequency so far, block by block
+        frequency = digits[:, None, None] + done * torch.arange(radix)[:, None]
         factors.append(roots_of_unity(frequency * torch.arange(radix), done * radix, inverse).to(dtype) * _scale(radix, inverse, norm))
         done *= radix
     return permutation, factors
@@ -222,7 +222,7 @@ def _check_factors(length: int, factors: Sequence[Tensor]) -> None:
         raise ValueError("a Monarch product needs at least one factor (blocks, outputs, inputs)")
     for index, factor in enumerate(factors):
         if factor.ndim != 3 or factor.shape[0] * factor.shape[2] != length:
-            shapes = ", ".join(str(tuple(one.shape)) for one in factors)
+            shapes = ", ".join(str(tuple(factor.shape)) for factor in factors)
             raise ValueError(
                 f"factor {index + 1} of {shapes} must be (blocks, outputs, inputs) with blocks x inputs = {length}, "
                 f"the numbers that reach it: pad the input or change the blocks"

@@ -62,7 +62,7 @@ class OnlineFilter:
 
 @dataclass
 class OnlineConvState(State):
-    """Inputs taken and sums due, L = max_len rounded up to whole base tiles. A position inside the open base tile touches only that
+    """Inputs taken and sums pending, L = max_len rounded up to whole base tiles. A position inside the open base tile touches only that
     tile's two small buffers, contiguous in channels; the long ones are contiguous in time."""
 
     inputs: Tensor  # (B, D, L), up to the open base tile
@@ -115,30 +115,30 @@ def online_conv_direct(u: Tensor, k: Tensor) -> Tensor:
 
 def _view(state: OnlineConvState, rows: slice) -> OnlineConvState:
     """Some rows of a state, in the same memory."""
-    inputs, pending, recent, due = (x[rows] for x in (state.inputs, state.pending, state.recent, state.open))
-    return OnlineConvState(inputs, pending, recent, due, state.lengths[rows], state.filter)
+    inputs, pending, recent, open_sums = (x[rows] for x in (state.inputs, state.pending, state.recent, state.open))
+    return OnlineConvState(inputs, pending, recent, open_sums, state.lengths[rows], state.filter)
 
 
 def _advance(u: Tensor, state: OnlineConvState, start: int) -> Tensor:
     """All rows of a state by n > 0 positions from ``start`` on, (B, n, D) -> (B, n, D)."""
     tile, n = state.filter.tile, u.shape[1]
-    parts, at = [], 0
-    while at < n:
-        t = start + at
-        place, left = t % tile, n - at
-        if place or left < tile:
-            size = min(tile - place, left)
-            steps = u[:, at : at + size].unbind(1)
+    parts, done = [], 0
+    while done < n:
+        t = start + done
+        place, remaining = t % tile, n - done
+        if place or remaining < tile:
+            size = min(tile - place, remaining)
+            steps = u[:, done : done + size].unbind(1)
             parts.append(torch.stack([_push(x, state, place + i) for i, x in enumerate(steps)], 1))
             if place + size == tile:
                 state.inputs[..., t - place : t + size] = state.recent.mT
         else:
-            size = 1 << (left.bit_length() - 1)
+            size = 1 << (remaining.bit_length() - 1)
             size = min(size, t & -t) if t else size
-            parts.append(_block(u[:, at : at + size].mT, state, t).mT)
-        at += size
-        if place + size >= tile and start + at < state.filter.max_len:
-            _finish(state, start + at)
+            parts.append(_block(u[:, done : done + size].mT, state, t).mT)
+        done += size
+        if place + size >= tile and start + done < state.filter.max_len:
+            _finish(state, start + done)
     return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
 
@@ -164,6 +164,6 @@ def _finish(state: OnlineConvState, end: int) -> None:
         level = min((end & -end).bit_length() - tile.bit_length(), len(spectra) - 1)
         size = tile << level
         sums = torch.fft.rfft(state.inputs[..., end - size : end], n=2 * size).mul_(spectra[level])
-        due = state.pending[..., end : end + size]
-        due += torch.fft.irfft(sums, n=2 * size)[..., size : size + due.shape[2]]
+        pending = state.pending[..., end : end + size]  # (B, D, up to U)
+        pending += torch.fft.irfft(sums, n=2 * size)[..., size : size + pending.shape[2]]
     state.open.copy_(state.pending[..., end : end + tile].mT)

@@ -73,13 +73,13 @@ def prefill_online_basis(x: Tensor, state: OnlineBasisState, lengths: Sequence[i
         raise ValueError(f"the decoding state holds {state.basis.max_len} positions and is full: give init_state a larger max_len")
     x, y = x.to(state.past.dtype), torch.zeros_like(x, dtype=state.past.dtype)
     for rows, start, count in together(starts, counts):
-        at = 0
-        while at < count:
-            m1, m0 = divmod(start + at, b)
-            size = min(b - m0, count - at)
-            part = slice(at, at + size)
+        done = 0
+        while done < count:
+            m1, m0 = divmod(start + done, b)
+            size = min(b - m0, count - done)
+            part = slice(done, done + size)
             y[rows, part] = _within_row(x[rows, part], state.past[rows], state.row[rows], state.basis, m1, m0, inverse)
-            at += size
+            done += size
     state.lengths = ends
     return y
 

@@ -13,11 +13,16 @@ import torch
 from torch import Tensor
 
 
+def stand_together(starts: Sequence[int]) -> bool:
+    """Whether all rows start at one place, as those of an empty batch do."""
+    return len(set(starts)) <= 1
+
+
 def run_index(starts: Sequence[int], count: int, device: torch.device) -> Tensor:
     """``starts[b] + 0 .. count - 1``: (count,) when all rows start together, else (B, count)."""
     run = torch.arange(count, device=device)
-    if len(set(starts)) == 1:
-        return run + starts[0]
+    if stand_together(starts):
+        return run + (starts[0] if starts else 0)
     return torch.tensor(starts, device=device).unsqueeze(1) + run
 
 
@@ -31,8 +36,8 @@ def take_rows(x: Tensor, starts: Sequence[int], count: int) -> Tensor:
 
     Where rows differ, what lies beyond N repeats the last entry; the caller ignores it.
     """
-    if len(set(starts)) == 1:
-        return x.narrow(1, starts[0], count)
+    if stand_together(starts):
+        return x.narrow(1, starts[0] if starts else 0, count)
     index = run_index(starts, count, x.device).clamp(max=x.shape[1] - 1)
     return x[torch.arange(x.shape[0], device=x.device).unsqueeze(1), index]
 
@@ -40,8 +45,8 @@ def take_rows(x: Tensor, starts: Sequence[int], count: int) -> Tensor:
 def put_rows(x: Tensor, starts: Sequence[int], new: Tensor) -> None:
     """Writes ``new`` (B, n, ...) in place at ``x[b, starts[b] : starts[b] + n]``; what lies beyond N is dropped."""
     size, count = x.shape[1], new.shape[1]
-    if len(set(starts)) == 1:
-        fits = min(count, size - starts[0])
+    if stand_together(starts):
+        fits = min(count, size - starts[0]) if starts else 0
         if fits > 0:
             x.narrow(1, starts[0], fits).copy_(new[:, :fits])
         return

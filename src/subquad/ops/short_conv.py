@@ -49,11 +49,11 @@ def short_conv_gradients(gradient: Tensor, u: Tensor, k: Tensor, du: Tensor | No
     """The gradients of ``short_conv``, into those that are given; ``du`` may be of another type."""
     if du is not None:
         taps = k.unsqueeze(-1)
-        found = torch.mul(gradient, taps[..., 0, :], out=du if du.dtype == gradient.dtype else None)
+        total = torch.mul(gradient, taps[..., 0, :], out=du if du.dtype == gradient.dtype else None)
         for j in range(1, min(k.shape[-1], u.shape[-1])):
-            found[..., :-j].addcmul_(gradient[..., j:], taps[..., j, :])
-        if found is not du:
-            du.copy_(found)
+            total[..., :-j].addcmul_(gradient[..., j:], taps[..., j, :])
+        if total is not du:
+            du.copy_(total)
     if dk is not None:
         dk.zero_()
         for j in range(min(k.shape[-1], u.shape[-1])):
