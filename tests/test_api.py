@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,27 @@ def test_an_interrupted_run_ends_bit_for_bit_like_another(data: str, tmp_path: P
     one, other = weights(whole), weights(parts)
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert (whole / "report.html").is_file() and (parts / "report.html").is_file()
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lock is held from the first look at the folder until the report is written; resuming a run that is trained is refused too."""
+    refused = []
+
+    def meanwhile(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            for resume in (False, True):
+                with pytest.raises(ValueError, match=f"is being written by process {os.getpid()}|is not empty") as error:
+                    api.train(MODEL, data, tmp_path / "run", OPTIONS, resume=resume, quiet=True)
+                refused.append("written by" in str(error.value))
+            return function(*arguments)
+
+        return call
+
+    for name in ("_sample", "_report"):
+        monkeypatch.setattr(api, name, meanwhile(getattr(api, name)))
+    run = api.train(MODEL, data, tmp_path / "run", OPTIONS, quiet=True)
+    assert refused == [False, True] * 2
+    assert not list(run.rglob(".*"))
 
 
 def test_starting_from_another_run(data: str, tmp_path: Path) -> None:

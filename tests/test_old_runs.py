@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import subquad
-from subquad import api, run_folder
+from subquad import api, manifest
 from subquad.training.config import read
 
 RUNS = Path(__file__).parent / "runs_0_1_0"
@@ -24,7 +24,7 @@ TEXTS = [b"good fine film 1", b"a", b"bad poor film 222"]
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_a_run_gives_what_it_gave(name: str) -> None:
-    run_folder.check(RUNS / name)
+    manifest.check(RUNS / name)
     model, expected = subquad.load(RUNS / name), EXPECTED[name]
     outputs: Any
     if "bits" in expected:

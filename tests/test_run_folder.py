@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
+import itertools
 import json
+import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -19,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from subquad import run_folder
+from subquad import manifest, run_folder
 from subquad.data.tokenizer import Tokenizer
 from subquad.errors import RunError
 from subquad.models import build_model
@@ -70,7 +73,7 @@ def test_a_token_model_has_its_tokenizer_with_it(tmp_path: Path) -> None:
     model: Any = build_model({**OTHER, "vocab": 260})
     model.tokenizer = tokens_of(b"some words and some more words")
     run_folder.save(model, tmp_path)
-    run_folder.check(tmp_path)
+    manifest.check(tmp_path)
     loaded: Any = run_folder.load(tmp_path)
     assert loaded.tokenizer.to_bytes() == model.tokenizer.to_bytes() == (tmp_path / "tokenizer.json").read_bytes()
     (tmp_path / "tokenizer.json").rename(tmp_path / "elsewhere")
@@ -90,7 +93,7 @@ def test_a_byte_model_in_the_place_of_a_token_model_has_no_tokenizer(tmp_path: P
     run_folder.save(model, tmp_path)
     run_folder.save(build_model(OTHER), tmp_path)
     assert cast(Any, run_folder.load(tmp_path)).tokenizer is None
-    run_folder.check(tmp_path)
+    manifest.check(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "manifest.json", "model.safetensors"]
 
 
@@ -218,7 +221,7 @@ def test_a_config_of_another_size_is_refused_before_memory_is_taken(run: Path) -
 
 
 def test_train_yaml_is_checked_when_the_manifest_covers_it(run: Path) -> None:
-    run_folder.replace(run, {"train.yaml": b"steps: 1\n"})
+    manifest.replace(run, {"train.yaml": b"steps: 1\n"})
     run_folder.load(run)
     (run / "train.yaml").write_text("steps: 2\n")
     with pytest.raises(RunError, match=r"train\.yaml is damaged"):
@@ -230,32 +233,210 @@ def test_sealing_covers_every_file_and_does_not_bless_damage(run: Path) -> None:
     (run / "state" / "inner.json").write_text("1")
     (run / "model.safetensors").write_bytes(b"damaged")
     run_folder.seal(run)
-    assert set(run_folder.read_manifest(run).files) == {"config.json", "model.safetensors", "state/inner.json"}
+    assert set(manifest.read_manifest(run).files) == {"config.json", "model.safetensors", "state/inner.json"}
     with pytest.raises(RunError, match=r"model\.safetensors is damaged"):
-        run_folder.check(run)
+        manifest.check(run)
 
 
-@pytest.mark.parametrize("failing", range(8))
-def test_a_save_that_dies_anywhere_leaves_a_model(failing: int, run: Path, model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a kill would, every rename from the n-th on never happens; the next save mends the folder."""
-    calls = 0
-    rename = Path.replace
+def token_model(text: bytes) -> nn.Module:
+    model = build_model({**OTHER, "vocab": 260})
+    model.tokenizer = tokens_of(text)
+    return model
 
-    def dying(path: Path, target: Path) -> Path:
-        nonlocal calls
-        calls += 1
-        if calls > failing:
-            raise KeyboardInterrupt
-        return rename(path, target)
 
-    monkeypatch.setattr(Path, "replace", dying)
+def parts(model: Any) -> tuple[Any, ...]:
+    """What a model is made of, to compare."""
+    tokenizer = None if model.tokenizer is None else model.tokenizer.to_bytes()
+    return model.config, tokenizer, next(model.parameters()).flatten().tolist()
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (lambda: build_model(SMALL), lambda: build_model(OTHER)),
+        (lambda: token_model(b"some words and more words"), lambda: token_model(b"quite another text here, and here")),
+        (lambda: token_model(b"some words and more words"), lambda: build_model(OTHER)),
+        (lambda: build_model(OTHER), lambda: token_model(b"some words and more words")),
+    ],
+    ids=["config", "tokenizer", "no tokenizer", "first tokenizer"],
+)
+def test_a_save_that_is_killed_anywhere_leaves_the_old_model_or_the_new(
+    before: Callable[[], nn.Module], after: Callable[[], nn.Module], tmp_path: Path
+) -> None:
+    """As after a kill, nothing happens to the disk from the n-th step on, no cleaning up either; the next save mends the folder."""
+    old, new = before(), after()
+    seen = []
+    for steps in itertools.count():
+        run = tmp_path / str(steps)
+        run_folder.save(old, run)
+        with pytest.MonkeyPatch.context() as patch:
+            die_after(steps, patch)
+            try:
+                run_folder.save(new, run)
+                killed = False
+            except Killed:
+                killed = True
+        loaded = parts(run_folder.load(run))
+        assert loaded in (parts(old), parts(new))
+        seen.append(loaded == parts(new))
+        run_folder.save(old, run)
+        assert parts(run_folder.load(run)) == parts(old)
+        manifest.check(run)
+        assert not list(run.glob(".*"))
+        if not killed:
+            break
+    assert seen == sorted(seen) and seen[-1] and steps > 10
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+def die_after(steps: int, patch: pytest.MonkeyPatch) -> None:
+    """Lets so many changes of the disk happen, and no more."""
+    left = steps
+
+    def mortal(change: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            nonlocal left
+            if left == 0:
+                raise Killed
+            left -= 1
+            return change(*arguments, **named)
+
+        return call
+
+    for name in ("replace", "unlink", "mkdir", "write_bytes", "chmod"):
+        patch.setattr(Path, name, mortal(getattr(Path, name)))
+    patch.setattr(shutil, "rmtree", mortal(shutil.rmtree))
+    patch.setattr(run_folder, "save_file", mortal(save_file))
+
+
+@pytest.mark.parametrize("renamed", [0, 1, 2])
+def test_a_save_of_0_1_0_that_was_killed_loads(renamed: int, run: Path, model: nn.Module, tmp_path: Path) -> None:
     other = build_model(OTHER)
-    with contextlib.suppress(KeyboardInterrupt):
-        run_folder.save(other, run)
-    monkeypatch.undo()
-    assert run_folder.load(run).config in (model.config, other.config)
+    run_folder.save(other, tmp_path / "other")
+    files = json.loads((run / "manifest.json").read_text())["files"]
+    names = ["model.safetensors", "config.json"]  # in the order of its renames
+    replacing = {name: manifest.digest_of(tmp_path / "other" / name) for name in names}
+    for number, name in enumerate(names):
+        (tmp_path / "other" / name).rename(run / (name if number < renamed else f".{name}.tmp"))
+    (run / "manifest.json").write_text(json.dumps({"files": files, "replacing": replacing}))
+    assert cast(Any, run_folder.load(run)).config == other.config
+    manifest.settle(run)
+    manifest.check(run)
+    assert sorted(path.name for path in run.iterdir()) == ["config.json", "manifest.json", "model.safetensors"]
     run_folder.save(model, run)
     assert run_folder.load(run).config == model.config
+
+
+def test_a_replacement_that_was_given_up_is_none(run: Path, model: nn.Module) -> None:
+    files = json.loads((run / "manifest.json").read_text())["files"]
+    (run / "manifest.json").write_text(json.dumps({"files": files, "replacing": {"config.json": "0" * 64}}))
+    assert run_folder.load(run).config == model.config
+    assert manifest.settle(run) == files
+
+
+@pytest.mark.parametrize("name", ["../precious", "state/precious", "..", "/precious"])
+def test_no_manifest_reaches_out_of_its_folder(name: str, run: Path, model: nn.Module) -> None:
+    (run.parent / "precious").write_text("mine")
+    files = json.loads((run / "manifest.json").read_text())["files"]
+    (run / "manifest.json").write_text(json.dumps({"files": files, "replacing": {name: "missing"}}))
+    for use in (lambda: run_folder.save(model, run), lambda: run_folder.seal(run), lambda: run_folder.load(run)):
+        with pytest.raises(RunError, match=r"manifest\.json is damaged"):
+            use()
+    assert (run.parent / "precious").read_text() == "mine"
+
+
+def test_a_reader_meets_a_writer(run: Path, model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that is saved between the check and the reading of another is read whole."""
+    other, read_config = build_model(OTHER), run_folder.read_config
+
+    def meanwhile(folder: Path) -> dict[str, Any]:
+        config = read_config(folder)
+        monkeypatch.undo()
+        run_folder.save(other, run)
+        return config
+
+    monkeypatch.setattr(run_folder, "read_config", meanwhile)
+    assert run_folder.load(run).config == other.config
+
+
+@pytest.mark.parametrize("wrap", ["compile", "data parallel", "both", "parts"])
+def test_what_is_saved_of_a_wrapped_model_is_the_model(wrap: str, tmp_path: Path, model: nn.Module) -> None:
+    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    run_folder.save(wrapped(model, wrap), tmp_path)
+    for state in (load_file(tmp_path / "model.safetensors"), run_folder.load(tmp_path).state_dict()):
+        assert state.keys() == weights.keys() and all(torch.equal(state[name], weights[name]) for name in weights)
+    other = wrapped(build_model(SMALL), wrap)
+    run_folder.load_weights(other, tmp_path)
+    assert all(torch.equal(*pair) for pair in zip(other.state_dict().values(), weights.values(), strict=True))
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "module._orig_mod."])
+def test_a_file_of_a_wrapped_model_loads(prefix: str, run: Path, model: nn.Module) -> None:
+    save_file({prefix + name: tensor for name, tensor in load_file(run / "model.safetensors").items()}, run / "model.safetensors")
+    loaded = run_folder.load(run, verify=False)
+    assert all(torch.equal(tensor, loaded.state_dict()[name]) for name, tensor in model.state_dict().items())
+
+
+def wrapped(model: nn.Module, wrap: str) -> nn.Module:
+    """The model as what wraps models leaves it; nothing is compiled before it runs."""
+    if wrap == "parts":
+        for stage in model.get_submodule("stages"):  # type: ignore[attr-defined]
+            stage.stack = torch.compile(stage.stack, backend="eager")
+    if wrap in ("data parallel", "both"):
+        model = nn.DataParallel(model)
+    return cast(nn.Module, torch.compile(model, backend="eager")) if wrap in ("compile", "both") else model
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o027])
+def test_files_are_for_whom_the_umask_says(umask: int, tmp_path: Path, model: nn.Module) -> None:
+    before = os.umask(umask)
+    try:
+        run_folder.save(model, tmp_path / "run")
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "run").iterdir()} == {0o666 & ~umask}
+
+
+def test_a_revision_of_a_repo_is_fetched(run: Path, model: nn.Module, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    fetched = []
+
+    def snapshot_download(repo: str, revision: str | None, allow_patterns: list[str]) -> str:
+        fetched.append((repo, revision))
+        return str(run)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(snapshot_download=snapshot_download))
+    for name in ("someone/a-model", "someone/a-model@v1.0", "someone/a-model@refs/pr/1"):
+        assert run_folder.load(name).config == model.config
+    assert fetched == [("someone/a-model", None), ("someone/a-model", "v1.0"), ("someone/a-model", "refs/pr/1")]
+
+
+def test_a_run_has_one_writer(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with run_folder.locked(out):
+        with pytest.raises(ValueError, match=f"run is being written by process {os.getpid()}: wait"), run_folder.locked(out):
+            pass
+        (out / "train.yaml").write_text("steps: 1")
+        with pytest.raises(ValueError, match="being written by process"), run_folder.locked(out, resume=True):
+            pass
+    assert [path.name for path in out.iterdir()] == ["train.yaml"]
+    with pytest.raises(ValueError, match="is not empty"), run_folder.locked(out):
+        pass
+    with run_folder.locked(out, resume=True):
+        pass
+
+
+def test_a_run_that_comes_to_nothing_leaves_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), run_folder.locked(tmp_path / "run"):
+        raise ZeroDivisionError
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_failed_run_is_not_a_wrong_input() -> None:
+    assert not issubclass(RunError, ValueError)
 
 
 def test_a_full_disk_leaves_the_old_model(run: Path, model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,16 +445,16 @@ def test_a_full_disk_leaves_the_old_model(run: Path, model: nn.Module, monkeypat
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
     monkeypatch.setattr(run_folder, "save_file", full)
-    with pytest.raises(OSError) as error:
+    with pytest.raises(OSError, match="No space left on device") as error:
         run_folder.save(build_model(OTHER), run)
-    assert error.value.errno == errno.ENOSPC
+    assert str(error.value.filename).endswith("model.safetensors")
     assert run_folder.load(run).config == model.config
     assert len(list(run.iterdir())) == 3
 
 
 SAVER = """
 import itertools, json, sys, torch
-from subquad import run_folder
+from subquad import manifest, run_folder
 from subquad.models import build_model
 models = [build_model(values) for values in json.loads(sys.argv[2])]
 for count in itertools.count(1):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,7 +42,7 @@ from subquad.models import MODELS, parse_model, presets
 from subquad.models.base import BaseModelConfig, Model, ModelConfig
 from subquad.models.extend_context import extend_context
 from subquad.objectives.base import Objective
-from subquad.run_folder import TOKENIZER, TRAIN, check_out, load, load_weights, save, seal
+from subquad.run_folder import TOKENIZER, TRAIN, load, load_weights, locked, save, seal
 from subquad.run_log import read_run_log
 from subquad.training.config import TrainConfig, build_config, read
 from subquad.training.trainer import Hooks, Trainer, build_run
@@ -107,28 +106,22 @@ def train(
     that the model may be None. ``report=False`` leaves out report.html. Raises ``ValueError`` for wrong input, ``RunError`` when the run
     fails.
     """
-    if resume:
-        check_out(out, resume)
-    source = Path(out, TRAIN) if resume else preset_or_config
-    if source is None:
-        raise ValueError("there is no model to train: name a preset, such as 'megabyte-tiny', or a config")
-    config = _train_config(source, data, options or {}, init)
-    if resume and preset_or_config is not None:
-        _check_same_model(preset_or_config, config, out)
-    if not config.data.paths:
-        raise ValueError("there is no data to train on: name files or folders, as in --data books/")
-    model, objective = build_run(config)
-    trainer = Trainer(model, objective, config, out, _hooks(config, model.config, quiet))
-    try:
+    with locked(out, resume):
+        source = Path(out, TRAIN) if resume else preset_or_config
+        if source is None:
+            raise ValueError("there is no model to train: name a preset, such as 'megabyte-tiny', or a config")
+        config = _train_config(source, data, options or {}, init)
+        if resume and preset_or_config is not None:
+            _check_same_model(preset_or_config, config, out)
+        if not config.data.paths:
+            raise ValueError("there is no data to train on: name files or folders, as in --data books/")
+        model, objective = build_run(config)
+        trainer = Trainer(model, objective, config, out, _hooks(config, model.config, quiet))
         result = trainer.run(resume)
-    except ValueError:
-        with suppress(OSError):  # what was refused before it began leaves no empty folder
-            Path(out).rmdir()
-        raise
-    del trainer  # and with it the optimizer's state: the report needs the memory of a model alone
-    if result.reason != "interrupted" and report:
-        _report(model, objective, result.out)
-    return result.out
+        del trainer  # and with it the optimizer's state: the report needs the memory of a model alone
+        if result.reason != "interrupted" and report:
+            _report(model, objective, result.out)
+        return result.out
 
 
 def read_texts(paths: Sequence[str], run: str | Path | None = None, columns: Mapping[str, Any] | None = None) -> list[tuple[str, Example]]:

@@ -1,48 +1,39 @@
-"""What is asked of the operating system: files that are whole or absent after a crash."""
+"""What is asked of the operating system: files that are whole or absent after a crash, one writer a folder, children that end with their
+parent.
+
+What only POSIX has is here and nowhere else. On Windows a folder cannot be locked, which a sentence says; that names in a folder are on
+disk is not waited for; and Ctrl-C in a terminal reaches child processes too.
+"""
 
 from __future__ import annotations
 
+import json
+import multiprocessing
 import os
 import shutil
-from collections.abc import Callable
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
+
+if sys.platform != "win32":
+    import fcntl
+
+LOCK = ".lock"
 
 Content = bytes | Callable[[Path], None]
 
 
-def write_atomic(path: Path, content: Content) -> None:
-    """Writes a file under a temporary name in the same folder and renames it; after a crash the old or the new one is there, whole."""
-    temporary = temporary_path(path)
-    try:
-        write(temporary, content)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync(path.parent)
-
-
-def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
-    """Fills a folder under a temporary name and renames it, in place of one that was there; an error leaves nothing behind."""
-    temporary, old = temporary_path(path), path.with_name(f".{path.name}.old")
-    for leftover in (temporary, old):  # of a process that was killed here
-        shutil.rmtree(leftover, ignore_errors=True)
-    try:
-        temporary.mkdir(parents=True)
-        fill(temporary)
-        sync(temporary)
-        if path.exists():
-            path.replace(old)
-        temporary.replace(path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    sync(path.parent)
-    shutil.rmtree(old, ignore_errors=True)
+def as_json(value: object) -> bytes:
+    """A JSON file, indented, with a final newline."""
+    return (json.dumps(value, indent=2) + "\n").encode("utf-8")
 
 
 def write(path: Path, content: Content) -> None:
-    """Writes a file and waits until it is on disk."""
+    """Writes a file, by a function where there is one, and waits until it is on disk."""
     if isinstance(content, bytes):
         path.write_bytes(content)
     else:
@@ -50,16 +41,124 @@ def write(path: Path, content: Content) -> None:
     sync(path)
 
 
+def write_atomic(path: Path, content: Content) -> None:
+    """Writes a file in a temporary folder beside it and renames it; after a crash the old or the new one is there, whole."""
+    with temporary_folder(path.with_name(f".{path.name}.tmp")) as temporary:
+        write(temporary / path.name, content)
+        (temporary / path.name).replace(path)
+    sync(path.parent)
+
+
+def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
+    """Fills a folder under a temporary name and renames it, in place of one that was there; an error leaves nothing behind."""
+    old = path.with_name(f".{path.name}.old")
+    with temporary_folder(path.with_name(f".{path.name}.tmp")) as temporary:
+        fill(temporary)
+        sync(temporary)
+        if path.exists():
+            remove(old)  # of a process that was killed here
+            path.replace(old)
+        temporary.replace(path)
+    sync(path.parent)
+    remove(old)
+
+
+@contextmanager
+def temporary_folder(folder: Path) -> Iterator[Path]:
+    """A new folder of that name, removed in the end with all that is still in it.
+
+    One name for each purpose: what a killed process left under it is removed, not piled up. A folder has one writer (``lock``). As the
+    folder is new, nothing that is written into it goes through a link that somebody else has put there.
+    """
+    remove(folder)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        remove(folder)
+
+
+def remove(path: Path) -> None:
+    """Removes a file, a link or a folder with all that is in it, if there is one."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def sync(path: Path) -> None:
     """Waits until a file, or the names in a folder, are on disk."""
-    handle = os.open(path, os.O_RDONLY)
+    if sys.platform == "win32" and path.is_dir():
+        return
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
 
 
-def temporary_path(path: Path) -> Path:
-    """Where a file or folder is written before it takes its place."""
-    # One name for each file: what a killed process left is overwritten, not piled up. A run has one writer.
-    return path.with_name(f".{path.name}.tmp")
+@contextmanager
+def lock(folder: str | Path, wait: bool = False) -> Iterator[None]:
+    """Makes this process the only writer of a folder that exists; readers need no lock. ``wait`` waits for another writer to end.
+
+    The folder holds a file ``.lock`` with the id of the process meanwhile. The lock ends with the process, however that ends.
+    Raises ``ValueError`` that names the other writer, and where there are no locks.
+    """
+    path = Path(folder, LOCK)
+    while True:
+        with _open_lock(path) as file:
+            _acquire(file, Path(folder), wait)
+            if not _is_same(file, path):  # removed by the process that had it before
+                continue
+            file.truncate()
+            file.write(str(os.getpid()))
+            file.flush()
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
+
+
+def _open_lock(path: Path) -> IO[str]:
+    def open_it(name: str, flags: int) -> int:
+        # Neither emptied, as another process may have its id in it, nor through a link.
+        return os.open(name, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+    return open(path, "r+", encoding="ascii", opener=open_it)
+
+
+def _acquire(file: IO[str], folder: Path, wait: bool) -> None:
+    if sys.platform == "win32":
+        raise ValueError(f"{folder} cannot be locked, because locks need a POSIX system: use Linux, macOS or WSL to write there")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = file.read() or "of an unknown id"
+        raise ValueError(f"{folder} is being written by process {holder}: wait for it, or give another --out") from None
+    except OSError as error:
+        raise ValueError(f"{folder} cannot be locked ({error.strerror}): give an --out on a file system that has locks") from error
+
+
+def _is_same(file: IO[str], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def end_with_parent() -> None:
+    """Asks this process, a child by ``multiprocessing``, to end (SIGTERM) when its parent has gone.
+
+    A session of its own keeps the terminal's Ctrl-C from it: the parent hears that, and asks its children to save and end.
+    """
+    if sys.platform != "win32":
+        os.setsid()
+    threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _wait_for_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "not a child process"
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)

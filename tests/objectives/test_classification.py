@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from subquad import api, run_folder
+from subquad import api, manifest, run_folder
 from subquad.data.characters import Characters
 from subquad.models.classifier import Classifier
 from subquad.models.language_model import LanguageModel
@@ -69,7 +69,7 @@ def test_the_log_has_its_figures(table: str, tmp_path: Path) -> None:
     assert {"cross_entropy", "accuracy", "f1", "matthews"} <= valid.keys()
     parts = json.loads((run / "data.json").read_text())["parts"]
     assert {name: part["texts"] for name, part in parts.items()} == {"train": 72, "valid": 24, "test": 24}
-    run_folder.check(run)
+    manifest.check(run)
     # The figures are those of the kept weights, one text at a time.
     objective = build_run(read(run))[1]
     assert isinstance(objective, Classification)

@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from subquad import api, run_folder
+from subquad import api, manifest
 from subquad.cli.train import main
 from subquad.data.config import DataConfig
 from subquad.data.pairs import Pair, Pairs
@@ -101,7 +101,7 @@ def test_it_learns(tmp_path: Path, loss: str) -> None:
     assert near[0] @ near[1] > near[0] @ near[2]
     again = api.train(None, None, run, {"steps": 81}, resume=True, quiet=True)
     assert read_log(again)[-1]["step"] == 81
-    run_folder.check(again)
+    manifest.check(again)
 
 
 def test_from_the_command_line(tmp_path: Path) -> None:

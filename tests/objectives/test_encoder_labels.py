@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from subquad import api, run_folder
+from subquad import api, manifest
 from subquad.models.classifier import Classifier
 from subquad.models.encoder import Encoder
 from tests.objectives.test_masked_lm import MODEL, STACK
@@ -80,7 +80,7 @@ def test_numbers(start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     # What is resumed is the same run.
     again = api.train(None, None, tmp_path / "run", {"steps": 61}, resume=True, quiet=True)
     assert read_log(again)[-1]["step"] == 61
-    run_folder.check(again)
+    manifest.check(again)
 
 
 @pytest.mark.parametrize(("base", "way"), [(32, "continued"), (96, "stretched")])

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from subquad import api, run_folder
+from subquad import api, manifest, run_folder
 from subquad.cli import main
 from subquad.comparison.runner import compare
 from subquad.data.corpus import Corpus
@@ -177,7 +177,7 @@ def test_a_new_objective_trains_resumes_and_is_shown(
     parts = api.train(None, None, tmp_path / "parts", resume=True, quiet=True)
     weights, others = (run_folder.load(one / "state" / "step-00000008").state_dict() for one in (run, parts))
     assert all(torch.equal(weights[name], others[name]) for name in weights)
-    run_folder.check(parts)
+    manifest.check(parts)
 
 
 def test_it_learns(objective: None, text: str, tmp_path: Path) -> None:

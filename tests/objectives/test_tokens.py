@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from subquad import run_folder
+from subquad import manifest, run_folder
 from subquad.data.config import DataConfig
 from subquad.data.corpus import Corpus
 from subquad.data.tokenizer import Tokenizer, open_tokenizer
@@ -46,8 +46,8 @@ def test_a_run_of_tokens_keeps_its_tokenizer(tmp_path: Path, make_trainer: MakeT
     trainer.run()
     split = corpus.split(seed=0)
     assert trained(out).to_bytes() == Tokenizer.train(split.train, 280).to_bytes() != Tokenizer.train(split.valid, 280).to_bytes()
-    run_folder.check(out)
-    assert {"tokenizer.json", "state/step-00000012/tokenizer.json"} <= run_folder.read_manifest(out).files.keys()
+    manifest.check(out)
+    assert {"tokenizer.json", "state/step-00000012/tokenizer.json"} <= manifest.read_manifest(out).files.keys()
     assert read(out).data.tokenizer == 280 and read(out).data.window == 32
     for folder in (out, out / "state" / "step-00000012"):
         model = run_folder.load(folder)
@@ -106,7 +106,7 @@ def test_a_resumed_run_of_tokens_equals_the_uninterrupted_one(
     assert make_trainer(parts, config=read(parts)).run(resume=True).reason == "finished"
     assert_same(whole, parts)
     assert (whole / "tokenizer.json").read_bytes() == (parts / "tokenizer.json").read_bytes()
-    run_folder.check(parts)
+    manifest.check(parts)
 
 
 def test_a_tokenizer_from_a_file(tmp_path: Path, make_trainer: MakeTrainer) -> None:

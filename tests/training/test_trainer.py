@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from subquad import run_folder, system
+from subquad import manifest, run_folder, system
 from subquad.errors import RunError
 from subquad.objectives.base import ModelRunner
 from subquad.training.checkpoints import newest_state
@@ -62,8 +62,8 @@ def test_a_run_folder_is_whole(tmp_path: Path, make_trainer: MakeTrainer) -> Non
         *("config.json", "data.json", "log.jsonl", "manifest.json", "model.safetensors", "state", "train.yaml")
     }
     assert [path.name for path in sorted((out / "state").iterdir())] == ["step-00000008", "step-00000012"]
-    run_folder.check(out)
-    files = run_folder.read_manifest(out).files
+    manifest.check(out)
+    files = manifest.read_manifest(out).files
     assert {name for name in files if "/" not in name} == {"config.json", "data.json", "log.jsonl", "model.safetensors", "train.yaml"}
     assert "state/step-00000012/optimizer.safetensors" in files
     config = read(out)
@@ -113,7 +113,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one(changes: dict[str, Any], tmp
     make_trainer(whole, changes, Hooks(sample=lambda model, step: str(torch.rand(1)), quiet=True)).run()
     assert make_trainer(parts, changes, stopping_at(4)).run().reason == "interrupted"
     assert len(losses(parts)) == 5
-    run_folder.check(parts)
+    manifest.check(parts)
     torch.rand(7)
     assert make_trainer(parts, config=read(parts)).run(resume=True).reason == "finished"
     assert_same(whole, parts)
@@ -156,12 +156,12 @@ def test_a_finished_run_says_so_and_can_be_extended(
     before = (out / "log.jsonl").read_bytes()
     assert make_trainer(out, hooks=Hooks()).run(resume=True).reason == "finished"
     assert "has finished its 12 steps already" in capsys.readouterr().err and (out / "log.jsonl").read_bytes() == before
-    run_folder.check(out, ["model.safetensors", "train.yaml"])
+    manifest.check(out, ["model.safetensors", "train.yaml"])
     result = make_trainer(out, {"steps": 16}, Hooks()).run(resume=True)
     assert result.step == 16 and read(out).steps == 16
     assert "the schedule is now that of 16 steps" in capsys.readouterr().err
     assert {"kind": "resume", "step": 12, "steps": 16} in read_log(out)
-    run_folder.check(out)
+    manifest.check(out)
     with pytest.raises(ValueError, match="has done 16 steps, more than steps=5"):
         make_trainer(out, {"steps": 5}).run(resume=True)
 
@@ -239,7 +239,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(
     if failing == "log":
         monkeypatch.setattr(Log, "write", full_log)
     else:
-        monkeypatch.setattr(run_folder, "write", full)
+        monkeypatch.setattr(manifest, "write", full)
         monkeypatch.setattr(system, "write", full)
     with pytest.raises(RunError, match=r"No space left.*last good checkpoint is .*step-00000004; .*subquad train --resume --out"):
         make_trainer(out).run()
@@ -288,7 +288,7 @@ def test_a_run_of_an_earlier_order_of_samples_is_not_resumed(tmp_path: Path, mak
     make_trainer(tmp_path / "run", hooks=stopping_at(4)).run()
     data = json.loads((tmp_path / "run" / "data.json").read_text())
     del data["order"]
-    run_folder.replace(tmp_path / "run", {"data.json": run_folder.as_json(data)})
+    manifest.replace(tmp_path / "run", {"data.json": system.as_json(data)})
     with pytest.raises(ValueError, match="was started by an earlier version.*--init"):
         make_trainer(tmp_path / "run", config=read(tmp_path / "run")).run(resume=True)
 
@@ -322,7 +322,7 @@ def test_sigterm_saves_and_says_how_to_go_on(tmp_path: Path, make_config: MakeCo
     assert f"subquad train --resume --out {out}" in stderr.decode()
     state = newest_state(out)
     assert state is not None and json.loads((state / "progress.json").read_text())["step"] == read_log(out)[-1]["step"]
-    run_folder.check(out)
+    manifest.check(out)
 
 
 def test_killed_while_training_and_saving_it_ends_where_it_would_have(

@@ -28,9 +28,9 @@ from subquad.evaluation.memory import peak_memory
 from subquad.evaluation.throughput import seconds
 from subquad.models.base import CausalModel, Model
 from subquad.objectives.base import ModelRunner, Objective, TestOptions, Windowing
-from subquad.run_folder import TOKENIZER, as_json, resolve_device
+from subquad.run_folder import TOKENIZER, resolve_device
 from subquad.run_log import RunLog, read_run_log
-from subquad.system import write_atomic
+from subquad.system import as_json, write_atomic
 from subquad.training.config import TrainConfig, build_config, read
 from subquad.training.optim import build_optimizer
 from subquad.training.trainer import build_run

@@ -5,13 +5,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import math
 import multiprocessing
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -35,11 +33,10 @@ from subquad.config import parse
 from subquad.data.files import check_paths
 from subquad.evaluation.throughput import machine
 from subquad.objectives.base import Windowing
-from subquad.run_folder import as_json
-from subquad.system import write_atomic
+from subquad.run_folder import holds_files
+from subquad.system import as_json, end_with_parent, lock, write_atomic
 
 EXPERIMENT = "experiment.yaml"
-LOCK = ".lock"
 LOOK = 1.0  # seconds between looks at the running cells
 
 
@@ -94,11 +91,7 @@ def compare(
 def _claimed(out: Path, experiment: Experiment, resume: bool) -> Iterator[None]:
     """The folder, for this process alone."""
     _claim(out, experiment, resume)
-    with (out / LOCK).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ValueError(f"another comparison is at work in {out}: wait for it, or give another --out") from None
+    with lock(out):
         yield
 
 
@@ -107,7 +100,7 @@ def _claim(out: Path, experiment: Experiment, resume: bool) -> None:
     text = yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False, allow_unicode=True).encode()
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file, expected a folder for the comparison: give another --out")
-    if out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir()):
+    if holds_files(out):
         if not (out / EXPERIMENT).is_file():
             raise ValueError(f"{out} is not empty and holds no comparison: give another --out")
         if not resume:
@@ -195,7 +188,7 @@ class _Grid:
 
     def _start(self, cell: Cell) -> _Running:
         threads = int(cell.options.get("threads") or self.threads)
-        arguments = (cell, self.folder(cell), self.experiment.score, self.experiment.probes, threads, os.getpid())
+        arguments = (cell, self.folder(cell), self.experiment.score, self.experiment.probes, threads)
         process = multiprocessing.get_context("spawn").Process(target=work, args=arguments, name=cell.name)
         process.start()
         return _Running(cell, process)
@@ -224,24 +217,13 @@ class _Grid:
         )
 
 
-def work(cell: Cell, folder: Path, windowings: Sequence[Windowing], probes: Sequence[str], threads: int, parent: int) -> None:
-    """What a cell's process does. It ends as an interrupted run does when its parent has gone, and never works where another still does.
-
-    A session of its own keeps the terminal's Ctrl-C from it: the parent hears that, and asks it to save and end.
-    """
-    os.setsid()
-    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+def work(cell: Cell, folder: Path, windowings: Sequence[Windowing], probes: Sequence[str], threads: int) -> None:
+    """What a cell's process does. It ends as an interrupted run does when its parent has gone, and never works where another still does."""
+    end_with_parent()
     torch.set_num_threads(threads)
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with lock(folder, wait=True):
         execute(cell, folder, windowings, probes)
-
-
-def _follow(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(LOOK)
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 @contextmanager

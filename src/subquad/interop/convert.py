@@ -42,7 +42,7 @@ def convert(
     if official.model is None:
         whole = ", ".join(name for name, one in KINDS.items() if one.model is not None)
         raise ValueError(f"{kind} is a layer and no whole model, so it makes no run: use subquad.from_official in Python (models: {whole})")
-    if Path(out).is_dir() and any(Path(out).iterdir()):
+    if run_folder.holds_files(out):
         raise ValueError(f"{out} is not empty: give another --out")
     weights = _weights_file(Path(src))
     options = _config(config if config is not None else weights.parent / run_folder.CONFIG, config is None)

@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from subquad import run_folder
+from subquad import manifest, run_folder
 from subquad.errors import RunError
-from subquad.system import write_atomic, write_folder
+from subquad.system import as_json, write_atomic, write_folder
 from subquad.training.optim import optimizer_tensors, restore_optimizer
 
 OPTIMIZER, PROGRESS = "optimizer.safetensors", "progress.json"
@@ -51,7 +51,7 @@ def save_state(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer, co
         run_folder.save(model, folder)
         tensors = optimizer_tensors(model, optimizer) | _random_states()
         write_atomic(folder / OPTIMIZER, run_folder.tensor_file(tensors))
-        write_atomic(folder / PROGRESS, run_folder.as_json(asdict(counters)))
+        write_atomic(folder / PROGRESS, as_json(asdict(counters)))
         run_folder.seal(folder)
 
     path = out / "state" / f"step-{counters.step:08d}"
@@ -68,7 +68,7 @@ def newest_state(out: Path, tell: Callable[[str], None] = lambda text: None) -> 
     folders = _states(out)
     for folder in reversed(folders):
         try:
-            run_folder.check(folder)
+            manifest.check(folder)
         except RunError:
             tell(f"{folder} is damaged and left out")
         else:
@@ -79,8 +79,8 @@ def newest_state(out: Path, tell: Callable[[str], None] = lambda text: None) -> 
 
 
 def restore_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Counters:
-    """Puts weights, optimizer and random number generators back where that checkpoint had them."""
-    run_folder.load_weights(model, folder)
+    """Puts weights, optimizer and random number generators back where that checkpoint, which ``newest_state`` has checked, had them."""
+    run_folder.load_weights(model, folder, verify=False)
     tensors = run_folder.read_tensors(folder / OPTIMIZER)
     torch.set_rng_state(tensors.pop("rng/cpu"))
     for name in [name for name in tensors if name.startswith("rng/cuda:")]:

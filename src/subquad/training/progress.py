@@ -18,7 +18,10 @@ _SMOOTH = 0.9  # weight of the past in the loss and rate shown
 
 
 class Log:
-    """Appends records, one JSON object a line, each on disk before the next step begins."""
+    """Appends records, one JSON object a line, each handed to the operating system before the next step begins.
+
+    A process that is killed loses none of them; a machine that loses power may lose the last ones.
+    """
 
     def __init__(self, path: Path) -> None:
         _cut_partial_line(path)

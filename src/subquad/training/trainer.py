@@ -18,12 +18,12 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from subquad import run_folder
+from subquad import manifest, run_folder
 from subquad.config import with_changes
 from subquad.errors import RunError
 from subquad.models.base import Model
 from subquad.objectives.base import Batch, ModelRunner, Objective
-from subquad.system import Content
+from subquad.system import Content, as_json
 from subquad.training.checkpoints import Counters, last_good, newest_state, restore_state, resume_command, save_state
 from subquad.training.config import TrainConfig, as_yaml, differences, read
 from subquad.training.init_from import init_from
@@ -116,21 +116,21 @@ class Trainer:
         self._set_up_model()
         self._decide(self.config)
         contents: dict[str, Content] = {
-            run_folder.CONFIG: run_folder.as_json(self.model.config.model_dump(mode="json")),
+            run_folder.CONFIG: as_json(self.model.config.model_dump(mode="json")),
             run_folder.TRAIN: as_yaml(self.config),
-            DATA: run_folder.as_json({"order": ORDER, **self.objective.record()}),
+            DATA: as_json({"order": ORDER, **self.objective.record()}),
         }
         if self.objective.tokenizer is not None:
             contents[run_folder.TOKENIZER] = self.objective.tokenizer.to_bytes()
         with self._writing():
-            run_folder.replace(self.out, contents)
+            manifest.replace(self.out, contents)
         return Counters()
 
     def _resume(self) -> Counters:
-        run_folder.check(self.out, [run_folder.TRAIN, DATA])
+        manifest.check(self.out, [run_folder.TRAIN, DATA])
         saved = read(self.out)
         if saved.data.tokenizer is not None:
-            run_folder.check(self.out, [run_folder.TOKENIZER])
+            manifest.check(self.out, [run_folder.TOKENIZER])
         self._decide(saved)
         changed = differences(self.config, saved)
         if fixed := [key for key in changed if not key.startswith(_CHANGEABLE + _MOVABLE)]:
@@ -155,7 +155,7 @@ class Trainer:
         with self._writing():
             run_folder.seal(self.out, [run_folder.CONFIG, run_folder.WEIGHTS, run_folder.TOKENIZER, run_folder.TRAIN, DATA])
             if changed:
-                run_folder.replace(self.out, {run_folder.TRAIN: as_yaml(self.config)})
+                manifest.replace(self.out, {run_folder.TRAIN: as_yaml(self.config)})
         return counters
 
     def _restore(self, folder: Path | None) -> Counters:
