@@ -96,7 +96,7 @@ def test_functions_are_linear_within_the_rounding_of_their_bytes() -> None:
     fitted = [np.linalg.lstsq(x[row], y[row], rcond=None) for row in np.flatnonzero(inside)]
     errors = [x[row] @ weights - y[row] for row, (weights, *_) in zip(np.flatnonzero(inside), fitted, strict=True)]
     assert inside.sum() > 150 and np.abs(errors).max() < 6 / 63
-    assert (found.marks.reshape(300, 8, 4)[..., :-1] == 0).all() and task.slack == 2
+    assert (found.marks.reshape(300, 8, 4)[..., :-1] == 0).all() and task.tolerance == 2 and parse_task(SPECS["recall"]).tolerance == 0
 
 
 @settings(deadline=None)

@@ -1,4 +1,4 @@
-"""Batches: windows with what each of their positions is for, where the documents say so.
+"""Windows as batches, with what each of their positions is for where the documents say so.
 
 The marks of a document are cut by the same ``Windows`` as its bytes, so each lies where its byte does. B windows, T positions.
 """
@@ -9,31 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from subquad.data.documents import Bytes
-from subquad.data.masking import Mask, MaskedIds
+from subquad.data.masking import Mask
 from subquad.data.shuffle import Integers
 from subquad.data.synthetic import ANSWER, LEARNED
 from subquad.data.tokenizer import AnyTokenizer, count_bytes, tokenized
 from subquad.data.windows import Ids, Span, Windows
-
-Numbers = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Passages:
-    """``ids`` (P, n) of passages, of which row p has ``lengths[p]``; of B queries, the column ``own`` (B,) of each one's passage, and
-    ``known`` (B, P), which answer it."""
-
-    ids: Ids
-    lengths: Integers
-    own: Integers
-    known: Mask
-
-    def of(self, first: int, stop: int) -> Passages:
-        """The same passages for some of the queries."""
-        return replace(self, own=self.own[first:stop], known=self.known[first:stop])
 
 
 @dataclass(frozen=True)
@@ -58,27 +40,18 @@ class MarkSpan:
 class Batch:
     """``ids`` (B, T), of which row b has ``lengths[b]``, and ``marks`` (B, T) where documents have them.
 
-    ``labels`` (B,) are the classes of labelled texts, or numbers to estimate, ``span`` the positions that a training step learns, None for
-    all, and ``masked`` which ids are masked. Of pairs the rows are queries, and all of them are told from the same
-    ``passages``, which stay whole when rows are taken.
+    ``span`` are the positions that a training step learns, None for all.
     """
 
     ids: Ids
     lengths: Integers
     marks: Bytes | None = None
-    labels: Integers | Numbers | None = None
     span: tuple[int, int] | None = None
-    masked: MaskedIds | None = None
-    passages: Passages | None = None
 
     def rows(self, first: int, stop: int) -> Batch:
         """Some of its windows."""
         marks = None if self.marks is None else self.marks[first:stop]
-        labels = None if self.labels is None else self.labels[first:stop]
-        masked = None if self.masked is None else self.masked.rows(first, stop)
-        passages = None if self.passages is None else self.passages.of(first, stop)
-        rows = replace(self, ids=self.ids[first:stop], lengths=self.lengths[first:stop], marks=marks, labels=labels)
-        return replace(rows, masked=masked, passages=passages)
+        return replace(self, ids=self.ids[first:stop], lengths=self.lengths[first:stop], marks=marks)
 
     @property
     def whole(self) -> tuple[int, int]:
@@ -110,7 +83,13 @@ class Batches:
     """Windows over spans, or over their tokens, as batches; arguments as of ``Windows``."""
 
     def __init__(
-        self, spans: Sequence[Span], length: int, seed: int, pack: bool = False, shift: bool = True, tokenizer: AnyTokenizer | None = None
+        self,
+        spans: Sequence[Span],
+        length: int,
+        seed: int,
+        pack: bool = False,
+        shift: bool = True,
+        tokenizer: AnyTokenizer | None = None,
     ) -> None:
         self.windows = Windows(tokenized(spans, tokenizer), length, seed, pack, shift)
         marked = all(span.document.marks is not None for span in spans)

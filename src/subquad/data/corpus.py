@@ -175,21 +175,21 @@ def _whole(documents: list[Document]) -> list[Span]:
 
 
 def _take(documents: list[Document], target: float, keep: int) -> tuple[list[Document], list[Document]]:
-    """Takes each document that brings the bytes taken nearer to the target, or else the smallest; returns (taken, left).
+    """Takes each document that brings the bytes taken nearer to the target, or else the smallest; returns (taken, remaining).
 
-    At least ``keep`` documents are left for the other parts.
+    At least ``keep`` documents remain for the other parts.
     """
     if target == 0:
         return [], documents
     taken: list[Document] = []
-    left: list[Document] = []
+    remaining: list[Document] = []
     total = 0
     for document in documents:
         if document.size < 2 * (target - total) and len(taken) < len(documents) - keep:
             taken.append(document)
             total += document.size
         else:
-            left.append(document)
+            remaining.append(document)
     if not taken:
-        taken.append(left.pop(min(range(len(left)), key=lambda index: left[index].size)))
-    return taken, left
+        taken.append(remaining.pop(min(range(len(remaining)), key=lambda index: remaining[index].size)))
+    return taken, remaining

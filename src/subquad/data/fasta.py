@@ -37,10 +37,10 @@ def _records(document: Document, case: bytes, spool: Spool) -> list[Document]:
         spool.append(letters)
     ends = [*(start for _, start in starts[1:]), spool.size]
     places = [(name, start, end) for (name, start), end in zip(starts, ends, strict=True) if start < end] if starts else []
-    found = [Document(f"{document.name}/{name}", end - start, spool, start) for name, start, end in places]
-    if not found:
+    records = [Document(f"{document.name}/{name}", end - start, spool, start) for name, start, end in places]
+    if not records:
         raise ValueError(f"{document.name} has no sequence: expected FASTA, lines of letters below a line that begins with '>'")
-    return found
+    return records
 
 
 def _sequences(document: Document, case: bytes) -> Iterator[tuple[bytes | None, bytes]]:
@@ -50,21 +50,21 @@ def _sequences(document: Document, case: bytes) -> Iterator[tuple[bytes | None, 
     line_start = True
     for first in range(0, document.size, _PIECE):
         piece = document.read(first, min(first + _PIECE, document.size)).tobytes()
-        at = 0
-        while at < len(piece):
-            if header is None and line_start and piece[at : at + 1] == b">":
-                header, at = bytearray(), at + 1
+        position = 0
+        while position < len(piece):
+            if header is None and line_start and piece[position : position + 1] == b">":
+                header, position = bytearray(), position + 1
             if header is not None:
-                end = piece.find(b"\n", at)
-                header += piece[at : end if end >= 0 else len(piece)]
-                at, line_start = (end + 1 or len(piece)), end >= 0
+                end = piece.find(b"\n", position)
+                header += piece[position : end if end >= 0 else len(piece)]
+                position, line_start = (end + 1 or len(piece)), end >= 0
                 if line_start:
                     yield bytes(header), b""
                     header, begun = None, True
             else:
-                end = piece.find(b"\n>", at) + 1 or len(piece)
-                yield None, _letters(piece[at:end], document.name, begun, case)
-                at, line_start = end, piece[end - 1 : end] == b"\n"
+                end = piece.find(b"\n>", position) + 1 or len(piece)
+                yield None, _letters(piece[position:end], document.name, begun, case)
+                position, line_start = end, piece[end - 1 : end] == b"\n"
 
 
 def _letters(lines: bytes, name: str, begun: bool, case: bytes) -> bytes:

@@ -88,14 +88,14 @@ def _array_start(document: Document, shape: ImageShape) -> int:
     try:
         version = np.lib.format.read_magic(head)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        found, fortran, dtype = read(head)
+        array_shape, fortran, dtype = read(head)
     except ValueError as error:
         raise ValueError(f"{document.name} is not a readable .npy ({error}): save it again with numpy.save") from None
-    wanted = (shape.height, shape.width, shape.channels)
-    if dtype != np.uint8 or fortran or found[1:] != wanted or document.size - head.tell() != int(np.prod(found)):
+    image_shape = (shape.height, shape.width, shape.channels)
+    if dtype != np.uint8 or fortran or array_shape[1:] != image_shape or document.size - head.tell() != int(np.prod(array_shape)):
         order = "Fortran order, " if fortran else ""
         raise ValueError(
-            f"expected a whole uint8 array of shape (N, {', '.join(map(str, wanted))}) in C order in {document.name}, "
-            f"got {dtype}, {order}{found}, {document.size} bytes: reshape it or correct the shape"
+            f"expected a whole uint8 array of shape (N, {', '.join(map(str, image_shape))}) in C order in {document.name}, "
+            f"got {dtype}, {order}{array_shape}, {document.size} bytes: reshape it or correct the shape"
         )
     return head.tell()

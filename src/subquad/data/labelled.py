@@ -84,15 +84,15 @@ def read_labelled(
     read = partial(_examples, columns=columns or LabelColumns())
     draw = partial(_draw, stratified=not numbers)
     parts = read_parts(read, draw, paths, valid, test, fractions, seed)
-    known = () if numbers else tuple(classes) or tuple(sorted({str(example.label) for example in parts[0]}))
-    labelled = Labelled(*parts, [str(path) for path in (*paths, *valid, *test)], known)
+    names = () if numbers else tuple(classes) or tuple(sorted({str(example.label) for example in parts[0]}))
+    labelled = Labelled(*parts, [str(path) for path in (*paths, *valid, *test)], names)
     for name, part in labelled.parts.items():
-        _check_labels(name, part, known, numbers)
+        _check_labels(name, part, names, numbers)
     if not labelled.train:
         raise ValueError(f"no text of {sum(map(len, parts))} is left for training: give more data, or another split in data.fractions")
-    if len(known) == 1 and not classes:
+    if len(names) == 1 and not classes:
         raise ValueError(
-            f"all {len(labelled.train)} texts for training have the label {known[0]!r}, expected two classes or more: give texts of others "
+            f"all {len(labelled.train)} texts for training have the label {names[0]!r}, expected two classes or more: give texts of others "
             "too, or name all of them in model.classes"
         )
     return labelled

@@ -47,14 +47,14 @@ def learn_wordpiece(texts: Sequence[str], vocab: int) -> bytes:
     """
     if vocab < 64:
         raise ValueError(f"a WordPiece tokenizer needs at least 64 tokens for letters and special tokens, got {vocab}: raise it")
-    found = _train_wordpiece(texts, 0, _SPECIAL)
+    small = _train_wordpiece(texts, 0, _SPECIAL)
     counts = Counter[str]()
     for text in texts:
-        counts.update(found.normalizer.normalize_str(text))
+        counts.update(small.normalizer.normalize_str(text))
     most = min(max(32, vocab // 4), (vocab - len(_SPECIAL)) // 2)
-    frequent = sorted((letter for letter in counts if found.token_to_id(letter) is not None), key=lambda letter: (-counts[letter], letter))
+    frequent = sorted((letter for letter in counts if small.token_to_id(letter) is not None), key=lambda letter: (-counts[letter], letter))
     letters = sorted(frequent[:most])
-    inner = [f"##{letter}" for letter in letters if found.token_to_id(f"##{letter}") is not None]
+    inner = [f"##{letter}" for letter in letters if small.token_to_id(f"##{letter}") is not None]
     learnt = _train_wordpiece(texts, vocab, [*_SPECIAL, *letters, *inner], most)
     encoder = _wordpiece(learnt.get_vocab(with_added_tokens=False))
     encoder.add_special_tokens(_SPECIAL)

@@ -2,7 +2,7 @@
 
 The synthetic tasks of the Hyena paper (table 4.1, appendix A.1) and multi-query recall after Zoology (arXiv 2312.04927). A task makes
 ``examples`` byte strings of one size, a pure function of its fields; no two of them are equal, so none that is held out was trained on.
-Beside each byte lies a mark: whether it counts in the training loss, and whether it is an answer, by which the model is judged.
+Beside each byte lies a mark: whether it counts in the training loss, and whether it is an answer, on which the model is evaluated.
 ``synthetic:recall,vocab=10,length=256`` names a task wherever a path of data may stand.
 """
 
@@ -25,10 +25,10 @@ PREFIX = "synthetic:"
 LEARNED, ANSWER = 1, 2  # bits of a mark
 KEYS = np.frombuffer(b"abcdefghijklmnopqrstuvwxyz" + bytes(range(128, 192)), dtype=np.uint8)
 VALUES = np.frombuffer(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ" + bytes(range(192, 246)), dtype=np.uint8)
-ASK, NOTHING, END = b">.\n"
+QUESTION, NOTHING, END = b">.\n"
 MOST_SYMBOLS = 2 + 2 * len(KEYS)
 
-_TRIES = 20  # draws before there are held to be too few different examples
+_TRIES = 20  # draws before the different examples count as too few
 
 Random = np.random.Generator
 
@@ -46,20 +46,19 @@ class Examples(NamedTuple):
 
 
 class Task(Config, ABC):
-    """``examples`` in all, which are split into train, valid and test like any documents; ``seed`` draws them."""
+    """``examples`` in all, which are split into train, valid and test like any documents; ``seed`` draws them.
+
+    A byte is a right answer when it is at most ``tolerance`` from the true one.
+    """
 
     examples: int = Field(2500, gt=0)
     seed: int = Field(0, ge=0, lt=1 << 63)
+    tolerance: int = Field(0, ge=0)
 
     @property
     @abstractmethod
     def size(self) -> int:
         """Bytes of an example."""
-
-    @property
-    def slack(self) -> int:
-        """By how much a byte may miss an answer and still be right."""
-        return 0
 
     @abstractmethod
     def draw(self, count: int, random: Random) -> Examples:
@@ -68,14 +67,14 @@ class Task(Config, ABC):
     def make(self) -> Examples:
         """All examples, no two of them equal. Raises ``ValueError`` when the task does not have so many."""
         random = np.random.Generator(np.random.PCG64(self.seed))
-        found = self.draw(self.examples, random)
+        examples = self.draw(self.examples, random)
         for _ in range(_TRIES):
-            _, first = np.unique(found.ids, axis=0, return_index=True)
+            _, first = np.unique(examples.ids, axis=0, return_index=True)
             again = np.setdiff1d(np.arange(self.examples), first)
             if not again.size:
-                return found
+                return examples
             fresh = self.draw(again.size, random)
-            found.ids[again], found.marks[again] = fresh.ids, fresh.marks
+            examples.ids[again], examples.marks[again] = fresh.ids, fresh.marks
         raise ValueError(f"there are too few different examples to draw {self.examples}: lower examples, or make them longer")
 
 
@@ -105,29 +104,29 @@ class _Sized(Task):
 class Recall(_Sized):
     """Associative recall, ``a1b3a1c2>b3``: the value that a key had. Half of the symbols are keys, half values.
 
-    Each example has its own map from keys to values, drawn evenly, as are the keys of its pairs; the key asked for is one that occurred.
-    As in the official protocol, training counts every byte and the answer alone is judged.
+    Each example has its own map from keys to values, drawn evenly, as are the keys of its pairs; the queried key is one that occurred.
+    As in the official protocol, training counts every byte, and evaluation the answer alone.
     """
 
     def draw(self, count: int, random: Random) -> Examples:
         pairs, keys, row = (self.even_length - 4) // 2, self.symbols // 2, np.arange(count)
         value_of = random.integers(self.symbols - keys, size=(count, keys))
-        asked = random.integers(keys, size=(count, pairs))
+        key = random.integers(keys, size=(count, pairs))
         occurred = np.zeros((count, keys), dtype=bool)
-        np.put_along_axis(occurred, asked, True, 1)
+        np.put_along_axis(occurred, key, True, 1)
         query = np.where(occurred, random.random((count, keys)), -1).argmax(1)
-        found = Examples.blank(count, self.size, learned=True)
-        found.ids[:, : 2 * pairs : 2] = KEYS[asked]
-        found.ids[:, 1 : 2 * pairs : 2] = VALUES[np.take_along_axis(value_of, asked, 1)]
-        found.ids[:, -4:] = np.stack((np.full(count, ASK), KEYS[query], VALUES[value_of[row, query]], np.full(count, END)), 1)
-        found.marks[:, -2] |= ANSWER
-        return found
+        examples = Examples.blank(count, self.size, learned=True)
+        examples.ids[:, : 2 * pairs : 2] = KEYS[key]
+        examples.ids[:, 1 : 2 * pairs : 2] = VALUES[np.take_along_axis(value_of, key, 1)]
+        examples.ids[:, -4:] = np.stack((np.full(count, QUESTION), KEYS[query], VALUES[value_of[row, query]], np.full(count, END)), 1)
+        examples.marks[:, -2] |= ANSWER
+        return examples
 
 
 class MultiRecall(_Sized):
     """Multi-query recall, ``a1b3c2....b3..a1``: ``pairs`` different keys with their values, then ``queries`` of them at random places.
 
-    No key is asked for twice, so an answer is as far back as its pair. Only answers are learned and judged.
+    No key is queried twice, so an answer is as far back as its pair. Only answers are learned and evaluated.
     """
 
     vocab: int = Field(64, ge=6, le=MOST_SYMBOLS)
@@ -143,38 +142,38 @@ class MultiRecall(_Sized):
             )
         key = KEYS[_distinct(count, keys, self.pairs, random)]
         value = VALUES[random.integers(self.symbols - keys, size=(count, self.pairs))]
-        asked = _distinct(count, self.pairs, queries, random)
+        query = _distinct(count, self.pairs, queries, random)
         places = 2 * (self.pairs + _distinct(count, slots, queries, random))
-        found = Examples.blank(count, self.size, learned=False)
-        found.ids[:, : 2 * self.pairs : 2], found.ids[:, 1 : 2 * self.pairs : 2] = key, value
-        np.put_along_axis(found.ids, places, np.take_along_axis(key, asked, 1), 1)
-        np.put_along_axis(found.ids, places + 1, np.take_along_axis(value, asked, 1), 1)
-        np.put_along_axis(found.marks, places + 1, np.uint8(LEARNED | ANSWER), 1)
-        return found
+        examples = Examples.blank(count, self.size, learned=False)
+        examples.ids[:, : 2 * self.pairs : 2], examples.ids[:, 1 : 2 * self.pairs : 2] = key, value
+        np.put_along_axis(examples.ids, places, np.take_along_axis(key, query, 1), 1)
+        np.put_along_axis(examples.ids, places + 1, np.take_along_axis(value, query, 1), 1)
+        np.put_along_axis(examples.marks, places + 1, np.uint8(LEARNED | ANSWER), 1)
+        return examples
 
 
 class Majority(_Sized):
     """``aggcgfg>g``: the most frequent letter. How frequent each is, each example draws evenly from the simplex; there are no ties.
 
-    Only the answer is learned and judged.
+    Only the answer is learned and evaluated.
     """
 
     def draw(self, count: int, random: Random) -> Examples:
-        found = Examples.blank(count, self.size, learned=False)
+        examples = Examples.blank(count, self.size, learned=False)
         for row in range(count):
             first = second = 0
             while first == second:
                 letters = random.choice(self.symbols, self.size - 3, p=random.dirichlet(np.ones(self.symbols)))
                 often = np.bincount(letters, minlength=self.symbols)
                 second, first = np.sort(often)[-2:]
-            found.ids[row, :-3], found.ids[row, -2] = _letters(letters), _letters(often.argmax())
-        return _asked(found)
+            examples.ids[row, :-3], examples.ids[row, -2] = _letters(letters), _letters(often.argmax())
+        return _with_question(examples)
 
 
 class Counting(_Sized):
-    """``abbbacb>4``: how often the last letter occurs, evenly 1 to ``most`` times, at random places. Only the answer is learned and judged.
+    """``abbbacb>4``: how often the last letter occurs, evenly 1 to ``most`` times, at random places; the others are drawn evenly.
 
-    The other letters are drawn evenly from the rest.
+    Only the answer is learned and evaluated.
     """
 
     most: int = Field(9, gt=0, lt=len(VALUES))
@@ -184,18 +183,18 @@ class Counting(_Sized):
         times = random.integers(1, min(self.most, room) + 1, size=(count, 1))
         letter = random.integers(self.symbols, size=(count, 1))
         others = (letter + random.integers(1, self.symbols, size=(count, room))) % self.symbols
-        here = _distinct(count, room - 1, room - 1, random) < times - 1
-        found = Examples.blank(count, self.size, learned=False)
-        found.ids[:, :-3] = _letters(np.where(np.pad(here, ((0, 0), (0, 1)), constant_values=True), letter, others))
-        found.ids[:, -2] = VALUES[times[:, 0]]
-        return _asked(found)
+        same = _distinct(count, room - 1, room - 1, random) < times - 1
+        examples = Examples.blank(count, self.size, learned=False)
+        examples.ids[:, :-3] = _letters(np.where(np.pad(same, ((0, 0), (0, 1)), constant_values=True), letter, others))
+        examples.ids[:, -2] = VALUES[times[:, 0]]
+        return _with_question(examples)
 
 
 class Functions(Task):
     """Linear functions in context: x[0], f(x[0]), ..., x[n], f(x[n]) with f(x) = w·x / √dims; x and w are normal, w of each example.
 
     A number is one byte, of ``levels`` even levels from -3 to 3; f is of the x that the bytes say. Every f(x) is learned, the last one
-    judged: right within ``tolerance`` levels.
+    evaluated: right within ``tolerance`` levels.
     """
 
     dims: int = Field(1, gt=0)
@@ -209,20 +208,16 @@ class Functions(Task):
             raise ValueError(f"an example is made of points of dims + 1 = {self.dims + 1} bytes, which do not divide length {self.length}")
         return self.length
 
-    @property
-    def slack(self) -> int:
-        return self.tolerance
-
     def draw(self, count: int, random: Random) -> Examples:
         points = self.size // (self.dims + 1)
-        found = Examples.blank(count, self.size, learned=False)
-        at, marks = (part.reshape(count, points, self.dims + 1) for part in found)
+        examples = Examples.blank(count, self.size, learned=False)
+        at, marks = (part.reshape(count, points, self.dims + 1) for part in examples)
         at[..., :-1] = self.level(random.normal(size=(count, points, self.dims)))
         weights = random.normal(size=(count, self.dims, 1))
         at[..., -1] = self.level((self.number(at[..., :-1]) @ weights)[..., 0] / math.sqrt(self.dims))
         marks[..., -1] = LEARNED
         marks[:, -1, -1] |= ANSWER
-        return found
+        return examples
 
     def level(self, number: npt.NDArray[np.float64]) -> Bytes:
         """The byte nearest to a number."""
@@ -234,7 +229,7 @@ class Functions(Task):
 
 
 class Addition(Task):
-    """``1239541077``: two numbers of ``digits`` digits and their sum of one more, the digits of which are learned and judged."""
+    """``1239541077``: two numbers of ``digits`` digits and their sum of one more, the digits of which are learned and evaluated."""
 
     digits: int = Field(3, gt=0, le=18)
 
@@ -244,13 +239,13 @@ class Addition(Task):
 
     def draw(self, count: int, random: Random) -> Examples:
         terms = random.integers(10**self.digits, size=(2, count))
-        found = Examples.blank(count, self.size, learned=False)
+        examples = Examples.blank(count, self.size, learned=False)
         first = 0
         for number, digits in ((terms[0], self.digits), (terms[1], self.digits), (terms.sum(0), self.digits + 1)):
-            found.ids[:, first : first + digits] = VALUES[number[:, None] // 10 ** np.arange(digits)[::-1] % 10]
+            examples.ids[:, first : first + digits] = VALUES[number[:, None] // 10 ** np.arange(digits)[::-1] % 10]
             first += digits
-        found.marks[:, 2 * self.digits :] = LEARNED | ANSWER
-        return found
+        examples.marks[:, 2 * self.digits :] = LEARNED | ANSWER
+        return examples
 
 
 TASKS: dict[str, type[Task]] = {
@@ -290,18 +285,18 @@ def task_path(task: Task) -> str:
 
 def task_documents(task: Task) -> list[Document]:
     """Each example as a document with marks. Raises ``ValueError`` when the task's fields do not fit each other."""
-    found = task.make()
+    examples = task.make()
     name, size = task_path(task).removeprefix(PREFIX).split(",")[0], task.size
-    ids, marks = InMemory(found.ids.reshape(-1)), InMemory(found.marks.reshape(-1))
+    ids, marks = InMemory(examples.ids.reshape(-1)), InMemory(examples.marks.reshape(-1))
     digits = len(str(task.examples - 1))
     return [Document(f"{name}/{row:0{digits}d}", size, ids, row * size, marks=marks) for row in range(task.examples)]
 
 
-def _asked(found: Examples) -> Examples:
+def _with_question(examples: Examples) -> Examples:
     """The form of a single question about all that comes before: ``...>answer``, and the end of the line."""
-    found.ids[:, -3], found.ids[:, -1] = ASK, END
-    found.marks[:, -2] = LEARNED | ANSWER
-    return found
+    examples.ids[:, -3], examples.ids[:, -1] = QUESTION, END
+    examples.marks[:, -2] = LEARNED | ANSWER
+    return examples
 
 
 def _letters(index: Integers | np.intp) -> Bytes:

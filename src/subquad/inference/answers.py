@@ -52,6 +52,6 @@ def answer_spans(model: nn.Module, spans: Sequence[Span], task: Task) -> Answers
         assert batch.answers is not None
         ids, answers = torch.from_numpy(batch.ids).to(device).long(), torch.from_numpy(batch.answers).to(device)  # (B, T)
         with evaluating(modules):
-            batch_loss, batch_correct = score_answers(model(ids), ids, answers, task.slack)
+            batch_loss, batch_correct = score_answers(model(ids), ids, answers, task.tolerance)
         loss, correct, count = loss + batch_loss, correct + batch_correct, count + int(batch.answers.sum())
     return Answers(correct / count, loss / count / math.log(2), count)

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from subquad.config import with_changes
-from subquad.data.batches import Numbers
 from subquad.data.batching import order_by_length, pad
 from subquad.data.labelled import Example, LabelColumns, Labelled, read_labelled
 from subquad.data.shuffle import Integers
@@ -30,6 +30,8 @@ from subquad.models.classifier import ClassifierConfig
 from subquad.objectives.base import Metric, ModelRunner, ObjectiveConfig, Setup, TestOptions, TestResult
 from subquad.objectives.sections import Section, Table
 from subquad.objectives.texts import TextObjective, encode_text
+
+Numbers = npt.NDArray[np.float64]
 
 CROSS_ENTROPY = Metric("cross_entropy", "nats per label")
 SQUARED_ERROR = Metric("squared_error", "squared error, in units of the variance")

@@ -152,7 +152,7 @@ class NextToken(Objective[Batch]):
         parts = [valid.rows(first, first + batch_size) for first in range(0, len(valid.ids), batch_size)]
         if valid.answers is None:
             return {BITS_PER_BYTE.name: self.mean_loss(sum(self.loss(model, part).item() for part in parts), valid)}
-        tolerance = self.corpus.task.slack if self.corpus.task else 0
+        tolerance = self.corpus.task.tolerance if self.corpus.task else 0
         nats, correct, count = 0.0, 0, valid.count(valid.answers, valid.whole)
         for part in parts:
             assert part.answers is not None
