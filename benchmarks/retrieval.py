@@ -140,7 +140,7 @@ def qmsum() -> Search:
         labelled,
         own,
         (1, 10),
-        {"steps": 130, "batch": 64, "data.window": 100, "contrast.temperature": 0.1},
+        {"steps": 130, "batch": 64, "data.window": 100, "objective.temperature": 0.1},
     )
 
 
@@ -181,7 +181,7 @@ def fine_tuned(search: Search, start: Path, folder: Path, loss: str, changes: di
     known = api.load(start)
     assert isinstance(known, Encoder)
     model = {**known.config.model_dump(mode="json"), "head": "none"}
-    options = {**FINE_TUNING, **search.options, "contrast.loss": loss, **changes}
+    options = {**FINE_TUNING, **search.options, "objective.loss": loss, **changes}
     pairs = written(folder / "train.jsonl", search.own + search.labelled)
     return api.load(api.train(model, pairs, folder / loss, options, init=start, quiet=True, report=False))
 
