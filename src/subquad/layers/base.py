@@ -42,7 +42,7 @@ class Mixer(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(B, T, D) -> (B, T, D). ``mask`` (B, T) is True at real positions; the others neither give nor get anything.
+        """(B, T, D) -> (B, T, D). ``mask`` (B, T) is True at real positions; the others are not read, and their outputs are zeros.
 
         Raises ``ValueError`` as ``check_width`` and ``check_mask`` do.
         """

@@ -107,20 +107,14 @@ class ImageFilter(ImplicitFilter):
     """Filters of every offset between two pixels: ``forward()`` gives (C, 2 H - 1, 2 W - 1), offset (0, 0) in the middle."""
 
     def __init__(self, config: ImplicitFilterConfig, channels: int, shape: tuple[int, int]) -> None:
-        super().__init__(config.model_copy(update={"features": 2 * config.features}), channels, max(shape))
-        self.axis_features, self.shape = config.features, shape
+        super().__init__(config, channels, max(shape), axes=2)
+        self.shape = shape
 
     def forward(self, length: int = 0) -> Tensor:
         dtype = self._dtype()
         steps = [torch.arange(1 - side, side, device=self.last.weight.device).to(dtype) / max(side - 1, 1) for side in self.shape]
-        axes = [self._axis(step) for step in steps]
+        axes = [self._waves(step, step * math.pi) for step in steps]  # (2 H - 1, F), (2 W - 1, F)
         high, wide = (len(step) for step in steps)
         features = torch.cat((axes[0].unsqueeze(1).expand(-1, wide, -1), axes[1].expand(high, -1, -1)), -1)
         far = steps[0].abs().unsqueeze(1) + steps[1].abs()
         return self._taps(features.flatten(0, 1), far.flatten()).unflatten(-1, (high, wide))
-
-    def _axis(self, step: Tensor) -> Tensor:
-        """(N,) from -1 to 1 -> (N, 2 K + 1)."""
-        bands = (self.axis_features - 1) // 2
-        angle = torch.outer(step * math.pi, torch.linspace(1e-4, bands - 1, bands, dtype=step.dtype, device=step.device))
-        return torch.cat((step.unsqueeze(1), angle.cos(), -angle.sin()), 1)

@@ -120,18 +120,18 @@ class LongFilter(nn.Module, ABC):
 
     @abstractmethod
     def init_weights(self, std: float) -> None:
-        """Draws new weights; filters have starting values of their own, so ``std``, that of the model, may mean nothing to them."""
+        """Draws new weights. Filters have starting values of their own and may ignore ``std``, that of the model."""
 
 
 class ImplicitFilter(LongFilter):
-    """See the module's docstring."""
+    """See the module's docstring. Its network reads the features of ``axes`` coordinates."""
 
     rates: Tensor | None
 
-    def __init__(self, config: ImplicitFilterConfig, channels: int, max_len: int) -> None:
+    def __init__(self, config: ImplicitFilterConfig, channels: int, max_len: int, axes: int = 1) -> None:
         super().__init__()
         self.config, self.max_len = config, max_len
-        self.hidden, self.last = _linear_maps(config, channels)
+        self.hidden, self.last = _linear_maps(config, axes * config.features, channels)
         self.frequency = nn.Parameter(torch.empty(config.width))
         self.table = nn.Parameter(torch.empty(max_len, config.features)) if config.learned_features else None
         self.register_buffer("rates", None if config.window is None else torch.empty(channels))
@@ -163,10 +163,14 @@ class ImplicitFilter(LongFilter):
 
     def features(self, lags: Tensor, dtype: torch.dtype) -> Tensor:
         """The features of lags (L,) -> (L, 2 K + 1)."""
+        return self._waves(self._time(lags, dtype), lags.to(dtype) * (2 * math.pi / self._unit))
+
+    def _waves(self, time: Tensor, phase: Tensor) -> Tensor:
+        """A coordinate, and cosines and sines of K multiples of its phase, (L,) -> (L, 2 K + 1)."""
         bands = (self.config.features - 1) // 2
-        bands_at = torch.linspace(1e-4, bands - 1, bands, dtype=dtype, device=lags.device)
-        angle = torch.outer(lags.to(dtype) * (2 * math.pi / self._unit), bands_at)
-        return torch.cat((self._time(lags, dtype).unsqueeze(1), angle.cos(), -angle.sin()), 1)
+        frequencies = torch.linspace(1e-4, bands - 1, bands, dtype=phase.dtype, device=phase.device)
+        angle = torch.outer(phase, frequencies)  # (L, K)
+        return torch.cat((time.unsqueeze(1), angle.cos(), -angle.sin()), 1)
 
     @property
     def _unit(self) -> int:
@@ -182,18 +186,18 @@ class ImplicitFilter(LongFilter):
         return dtype
 
     def _taps(self, features: Tensor, time: Tensor) -> Tensor:
-        """Taps (C, L) of features (L, F), and of times (L,) from the middle on for the window."""
+        """Taps (C, L) of features (L, F), and of times (L,) for the window."""
         with full_precision(features.device):
-            taps = self._network(features.mT)
+            taps = self._network(features.mT)  # (C, L)
             if self.config.window is not None:
                 taps = taps.mul_(self._window(time))  # in its place: no derivative needs the product before
             return taps / taps.abs().sum(0, keepdim=True) if self.config.normalized else taps
 
     def _network(self, x: Tensor) -> Tensor:
         """(features, L) -> (C, L): lags last, as the convolution wants them."""
-        return self._through(self.hidden, self.last, x)
+        return self._run(self.hidden, self.last, x)
 
-    def _through(self, hidden: Sequence[nn.Linear], last: nn.Linear, x: Tensor) -> Tensor:
+    def _run(self, hidden: Sequence[nn.Linear], last: nn.Linear, x: Tensor) -> Tensor:
         scale = self.config.frequency_scale
         frequency = (self.frequency if scale == 1 else self.frequency * scale).unsqueeze(1)
         for linear in hidden:
@@ -213,11 +217,11 @@ class TwoSidedFilter(ImplicitFilter):
         if config.normalized:
             raise ValueError("a filter with a reverse network of its own is not normalized: leave filter.normalized out")
         super().__init__(config, channels, max_len)
-        self.reverse_hidden, self.reverse_last = _linear_maps(config, channels)
+        self.reverse_hidden, self.reverse_last = _linear_maps(config, config.features, channels)
         self.init_weights(0.0)
 
     def _network(self, x: Tensor) -> Tensor:
-        return torch.cat((super()._network(x), self._through(self.reverse_hidden, self.reverse_last, x)))
+        return torch.cat((super()._network(x), self._run(self.reverse_hidden, self.reverse_last, x)))
 
     def _window(self, time: Tensor) -> Tensor:
         return super()._window(time).repeat(2, 1)
@@ -242,8 +246,8 @@ class ExplicitFilter(LongFilter):
         return self.taps[:, : min(length, self.max_len)]
 
 
-def _linear_maps(config: ImplicitFilterConfig, channels: int) -> tuple[list[nn.Linear], nn.Linear]:
+def _linear_maps(config: ImplicitFilterConfig, inputs: int, channels: int) -> tuple[list[nn.Linear], nn.Linear]:
     """Those of a filter's network: the hidden ones and the last."""
-    sizes = [config.features, *[config.width] * (config.depth - 1)]
+    sizes = [inputs, *[config.width] * (config.depth - 1)]
     hidden = nn.ModuleList(nn.Linear(before, after) for before, after in zip(sizes, sizes[1:], strict=False))
     return cast("list[nn.Linear]", hidden), nn.Linear(config.width, channels, bias=False)
