@@ -128,8 +128,8 @@ class Stage(nn.Module):
         learned = index == 0 and config.positions == "learned"
         self.positions = nn.Embedding(config.max_len, stack.dim // self.unit) if learned else None
         self.conv = ConvEncoder(stack.dim // self.unit, config.conv_kernels) if index == 0 and config.conv_kernels else None
-        alone = index == 0 or (index == 1 and config.ablation == "global")
-        self.above = None if alone else nn.Linear(config.stages[index - 1].dim // patches[index - 1], stack.dim, bias=False)
+        first = index == 0 or (index == 1 and config.ablation == "global")
+        self.above = None if first else nn.Linear(config.stages[index - 1].dim // patches[index - 1], stack.dim, bias=False)
         self.stack = Stack(stack, config.max_len // self.unit, self.group, lookback)
 
     def embed(
@@ -174,11 +174,12 @@ class Megabyte(CausalModel):
         self._check_length(length)
         if length == 0:
             return cut_to_span(self._last.embedding.weight.new_zeros(batch, 0, self.config.vocab), span)
-        ids = F.pad(ids, (0, -length % self.patch_bytes))
-        y: Tensor | None = None
+        ids = F.pad(ids, (0, -length % self.patch_bytes))  # whole patches of the first stage
+        y: Tensor | None = None  # the output of the stage above, (B, T / unit above, D above)
         for stage in self.stages:
-            slices = None if y is None else stage.project(y)
-            y = stage.stack(_joined(None if stage.blind else stage.shift(stage.embed(ids, [0])), slices))
+            slices = None if y is None else stage.project(y)  # (B, T / unit, D)
+            x = None if stage.blind else stage.shift(stage.embed(ids, [0]))  # (B, T / unit, D)
+            y = stage.stack(_joined(x, slices))
         assert y is not None
         return cut_to_span(self._logits(y[:, :length]), span)
 
@@ -187,25 +188,25 @@ class Megabyte(CausalModel):
         open_bytes = torch.zeros(batch, self.patch_bytes, dtype=torch.long, device=self._last.embedding.weight.device)
         states: list[StageState] = []
         y: Tensor | None = None
-        for stage in self.stages:
+        for stage in self.stages:  # each takes its pad vector, the input of its first position
             slices = None
             if y is not None:
-                slices = states[-1].slices = stage.project(y)
+                slices = states[-1].slices = stage.project(y)  # (B, group, D)
             conv = None if stage.conv is None else stage.conv.init_state(batch)
             states.append(StageState(stage.stack.init_state(batch, room // stage.unit + 1), conv))
-            first = None if stage.pad is None else stage.pad.expand(batch, 1, -1)
-            y = stage.stack.prefill(_joined(first, None if slices is None else slices[:, :1]), states[-1].stack)
+            pad = None if stage.pad is None else stage.pad.expand(batch, 1, -1)
+            y = stage.stack.prefill(_joined(pad, None if slices is None else slices[:, :1]), states[-1].stack)  # (B, 1, D)
         assert y is not None
         return MegabyteState(self._logits(y[:, 0]), [0] * batch, room, open_bytes, states)
 
     def _advance(self, ids: Tensor, counts: Sequence[int], state: ModelState) -> Tensor:
         assert isinstance(state, MegabyteState)
         size = self.patch_bytes
-        filled = [length % size for length in state.lengths]
+        filled = [length % size for length in state.lengths]  # bytes of each row's open patch
         if ids.shape[1] == 1 == min(counts) and len(set(filled)) == 1:  # a step of all rows needs no room beyond the open patch
             put_rows(state.open_bytes, filled, ids)
             return self._logits(self._run_stages(state.open_bytes, filled, counts, state))
-        recent = F.pad(state.open_bytes, (0, ids.shape[1]))  # from the start of each row's open patch
+        recent = F.pad(state.open_bytes, (0, ids.shape[1]))  # from the start of each row's open patch, (B, size + n)
         put_rows(recent, filled, ids)
         logits = self._logits(self._run_stages(recent, filled, counts, state))
         ends = [fill + count for fill, count in zip(filled, counts, strict=True)]
@@ -215,44 +216,52 @@ class Megabyte(CausalModel):
     def _run_stages(self, recent: Tensor, filled: list[int], counts: Sequence[int], state: MegabyteState) -> Tensor:
         """Runs each stage over the units that the new bytes complete; returns the last stage's output (B, n, D).
 
-        Units count from the start of each row's open patch. The input of unit j is the unit before it, j - 1.
+        Units count from the start of each row's open patch; unit j is the input of position j + 1. With P = 4, after the 6 bytes b0 .. b5:
+
+            taken so far    the global model: pad, b0-b3           the local model: pad b0 b1 b2 | pad b4 b5
+            kept            open_bytes = b4 b5 . .                 slices = 4 vectors, what the global model says of patch 1
+            step with b6    completes no patch: 0 new units        1 new unit, 2 before it: reads b6 and slice 3, predicts b7
+            step with b7    1 new unit, b4-b7: says 4 slices       1 new unit, 3 before it: begins patch 2, so it reads the pad vector
+                            of patch 2, and these are kept         (not b7) and slice 4 of the 8, the first of patch 2; predicts b8
         """
         y: Tensor | None = None
-        slices: Tensor | None = None  # what the stage above says, from its newest position of before on
-        above = [0] * len(filled)  # that position, in this stage's units
-        origins = [length - fill for length, fill in zip(state.lengths, filled, strict=True)]
-        for index, (stage, held) in enumerate(zip(self.stages, state.stages, strict=True)):
-            done = [fill // stage.unit for fill in filled]
-            new = [(fill + count) // stage.unit - d for fill, count, d in zip(filled, counts, done, strict=True)]
+        slices: Tensor | None = None  # what the stage above says of its newest position of before and all new ones, (B, slices, D)
+        slices_start = [0] * len(filled)  # the unit of this stage that the first slice is for
+        origins = [length - fill for length, fill in zip(state.lengths, filled, strict=True)]  # the first byte of each open patch
+        for index, (stage, memory) in enumerate(zip(self.stages, state.stages, strict=True)):
+            before = [fill // stage.unit for fill in filled]  # units that were complete
+            new = [(fill + count) // stage.unit - units for fill, count, units in zip(filled, counts, before, strict=True)]
             most = max(new)
             if most:
-                x = None if stage.blind else self._units(stage, held, recent, origins, done, new)
-                first = [d + 1 - place for d, place in zip(done, above, strict=True)]
-                y = stage.stack.prefill(_joined(x, None if slices is None else take_rows(slices, first, most)), held.stack, new)
+                x = None if stage.blind else self._inputs(stage, memory, recent, origins, before, new)  # (B, most, D)
+                first = [units + 1 - start for units, start in zip(before, slices_start, strict=True)]
+                said = None if slices is None else take_rows(slices, first, most)  # (B, most, D)
+                y = stage.stack.prefill(_joined(x, said), memory.stack, new)  # (B, most, D)
             if index + 1 < len(self.stages):
                 below = self.stages[index + 1]
-                assert held.slices is not None and below.group is not None
-                slices = held.slices
+                assert memory.slices is not None and below.group is not None
+                slices = memory.slices  # (B, group, D below)
                 if most:
                     assert y is not None
-                    slices = torch.cat((slices, below.project(y)), 1)
-                    held.slices = take_rows(slices, [count * below.group for count in new], below.group).clone()
-                above = [d * below.group for d in done]
+                    slices = torch.cat((slices, below.project(y)), 1)  # (B, (1 + most) group, D below)
+                    memory.slices = take_rows(slices, [units * below.group for units in new], below.group).clone()
+                slices_start = [units * below.group for units in before]
         assert y is not None
         return y
 
     @staticmethod
-    def _units(stage: Stage, held: StageState, recent: Tensor, origins: list[int], done: list[int], new: list[int]) -> Tensor:
+    def _inputs(stage: Stage, memory: StageState, recent: Tensor, origins: list[int], before: list[int], new: list[int]) -> Tensor:
         """What a stage reads at its new positions: the unit before each, or the pad vector where a group begins."""
-        starts = [d * stage.unit for d in done]
-        at = [origin + start for origin, start in zip(origins, starts, strict=True)]
-        x = stage.embed(take_rows(recent, starts, max(new) * stage.unit), at, held.conv, [count * stage.unit for count in new])
+        starts = [units * stage.unit for units in before]  # the first new byte of each row, in ``recent``
+        positions = [origin + start for origin, start in zip(origins, starts, strict=True)]  # and in the context
+        units = take_rows(recent, starts, max(new) * stage.unit)  # (B, n unit)
+        x = stage.embed(units, positions, memory.conv, [count * stage.unit for count in new])  # (B, n, D)
         if stage.group is None:
             return x
         assert stage.pad is not None
-        if x.shape[1] == 1 and len(set(done)) == 1:
-            return stage.pad.expand_as(x) if (done[0] + 1) % stage.group == 0 else x
-        begins = (run_index(done, x.shape[1], x.device) + 1) % stage.group == 0
+        if x.shape[1] == 1 and len(set(before)) == 1:
+            return stage.pad.expand_as(x) if (before[0] + 1) % stage.group == 0 else x
+        begins = (run_index(before, x.shape[1], x.device) + 1) % stage.group == 0  # (B, n)
         return torch.where(begins.unsqueeze(-1), stage.pad.to(x.dtype), x)
 
     @property

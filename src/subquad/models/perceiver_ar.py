@@ -115,9 +115,9 @@ class Latents(nn.Module):
         batch, length, _ = x.shape
         if length <= self.size:
             return self.stack(x)
-        halves = F.pad(x, (0, 0, 0, -length % self.overlap)).unflatten(1, (-1, self.overlap))
-        windows = torch.cat((halves[:, :-1], halves[:, 1:]), 2)
-        y = self.stack(windows.flatten(0, 1)).unflatten(0, (batch, -1))
+        halves = F.pad(x, (0, 0, 0, -length % self.overlap)).unflatten(1, (-1, self.overlap))  # (B, W + 1, N / 2, D)
+        windows = torch.cat((halves[:, :-1], halves[:, 1:]), 2)  # (B, W, N, D)
+        y = self.stack(windows.flatten(0, 1)).unflatten(0, (batch, -1))  # (B, W, N, D)
         return torch.cat((y[:, 0], y[:, 1:, self.overlap :].flatten(1, 2)), 1)[:, :length]
 
     def init_state(self, x: Tensor, max_len: int) -> LatentsState:
@@ -128,27 +128,31 @@ class Latents(nn.Module):
 
     def prefill(self, x: Tensor, state: LatentsState, lengths: Sequence[int]) -> Tensor:
         """See ``Mixer.prefill``. A row that comes to a new window reads the N / 2 latents before it once more, from its start."""
-        left, done, y = list(lengths), [0] * len(lengths), torch.zeros_like(x)
-        known = torch.cat((state.recent, x), 1)  # the next position of row b is at overlap + done[b]
-        while max(left):
-            opens = [at >= self.size and at % self.overlap == 0 and rest > 0 for at, rest in zip(state.lengths, left, strict=True)]
+        remaining, done, y = list(lengths), [0] * len(lengths), torch.zeros_like(x)
+        known = torch.cat((state.recent, x), 1)  # (B, N / 2 + n, D); the next position of row b is at overlap + done[b]
+        while max(remaining):
+            opens = [self._opens(start) and rest > 0 for start, rest in zip(state.lengths, remaining, strict=True)]
             if any(opens):
                 state.stack.reset(opens, self.stack.init_state(len(opens), self.size))
-            again = [self.overlap if new else 0 for new in opens]
-            counts = [min(self._room(at), rest) for at, rest in zip(state.lengths, left, strict=True)]
+            again = [self.overlap if opening else 0 for opening in opens]  # latents that a new window reads once more
+            counts = [min(self._room(start), rest) for start, rest in zip(state.lengths, remaining, strict=True)]
             reads = [count + more for count, more in zip(counts, again, strict=True)]
             starts = [self.overlap + before - more for before, more in zip(done, again, strict=True)]
-            part = self.stack.prefill(take_rows(known, starts, max(reads)), state.stack, reads)
+            part = self.stack.prefill(take_rows(known, starts, max(reads)), state.stack, reads)  # (B, max(reads), D)
             put_rows(y, done, take_rows(part, again, max(counts)))  # past a row's count its next window overwrites this
-            state.lengths = [at + count for at, count in zip(state.lengths, counts, strict=True)]
+            state.lengths = [start + count for start, count in zip(state.lengths, counts, strict=True)]
             done = [before + count for before, count in zip(done, counts, strict=True)]
-            left = [rest - count for rest, count in zip(left, counts, strict=True)]
+            remaining = [rest - count for rest, count in zip(remaining, counts, strict=True)]
         state.recent = take_rows(known, done, self.overlap).clone()
         return y
 
-    def _room(self, at: int) -> int:
-        """Positions from ``at`` on that lie in its window."""
-        return self.size - at if at < self.size else self.overlap - at % self.overlap
+    def _opens(self, position: int) -> bool:
+        """Whether a window other than the first gives its first output here."""
+        return position >= self.size and position % self.overlap == 0
+
+    def _room(self, position: int) -> int:
+        """Positions from here on that lie in the same window."""
+        return self.size - position if position < self.size else self.overlap - position % self.overlap
 
 
 class PerceiverAR(CausalModel):
