@@ -214,7 +214,7 @@ def test_the_command_says_what_is_wrong_in_one_sentence(tmp_path: Path, capsys: 
     for arguments, status, expected in [
         ([whole, *given], 2, "--from is missing"),
         ([whole, "--from", "hyena", *given], 2, "unknown kind of official checkpoint 'hyena'"),
-        ([whole, "--from", "hyena-operator", *given], 2, "hyena-operator is a layer and no whole model"),
+        ([whole, "--from", "hyena-operator", *given], 2, "hyena-operator is a layer, not a whole model"),
         ([whole, *lm], 2, "there is no config.json beside the weights"),
         ([whole, *lm, "--config", tmp_path / "no.json"], 2, "there is no config"),
         ([whole, *lm, "--config", tmp_path / "list.json"], 2, "holds a list, expected a mapping"),

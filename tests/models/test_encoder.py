@@ -209,7 +209,7 @@ def test_wrong_inputs(ids: Tensor) -> None:
         encoder(mask_token=256)
     with pytest.raises(ValueError, match="4 blocks do not divide the widths 10 and 40"):
         subquad.build("m2-bert-tiny", {"stack.dim": 10})
-    with pytest.raises(ValueError, match="20 ids, and 20 is no longer one"):
+    with pytest.raises(ValueError, match="20 ids, and 20 is not longer"):
         extend_context(model, 20, "continued")
     with pytest.raises(ValueError, match="max_len must be a whole number of ids, got '40'"):
         extend_context(model, "40", "continued")  # type: ignore[arg-type]

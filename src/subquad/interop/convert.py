@@ -40,8 +40,8 @@ def convert(
     """
     official = kind_of(kind)
     if official.model is None:
-        whole = ", ".join(name for name, one in KINDS.items() if one.model is not None)
-        raise ValueError(f"{kind} is a layer and no whole model, so it makes no run: use subquad.from_official in Python (models: {whole})")
+        whole = ", ".join(name for name, known_kind in KINDS.items() if known_kind.model is not None)
+        raise ValueError(f"{kind} is a layer, not a whole model, so it makes no run: use subquad.from_official in Python (models: {whole})")
     if run_folder.holds_files(out):
         raise ValueError(f"{out} is not empty: give another --out")
     weights = _weights_file(Path(src))
@@ -83,14 +83,14 @@ def read_state(path: Path) -> dict[str, Any]:
 
 def _weights_file(src: Path) -> Path:
     """The one checkpoint file that ``src`` is or holds."""
-    known = SAFE + PICKLED
+    suffixes = SAFE + PICKLED
     if not src.exists():
-        raise ValueError(f"there is no {str(src)!r}: expected a checkpoint file ({', '.join(known)}) or a folder that holds one")
-    found = [src] if src.is_file() else sorted(path for path in src.iterdir() if path.suffix in known)
-    if len(found) != 1 or found[0].suffix not in known:
-        names = ", ".join(path.name for path in found) or "none"
-        raise ValueError(f"expected one checkpoint file ({', '.join(known)}) as or in {str(src)!r}, got {names}: name the file")
-    return found[0]
+        raise ValueError(f"there is no {str(src)!r}: expected a checkpoint file ({', '.join(suffixes)}) or a folder that holds one")
+    files = [src] if src.is_file() else sorted(path for path in src.iterdir() if path.suffix in suffixes)
+    if len(files) != 1 or files[0].suffix not in suffixes:
+        names = ", ".join(path.name for path in files) or "none"
+        raise ValueError(f"expected one checkpoint file ({', '.join(suffixes)}) as or in {str(src)!r}, got {names}: name the file")
+    return files[0]
 
 
 def _config(config: str | Path | Mapping[str, Any], default: bool) -> Mapping[str, Any]:

@@ -17,11 +17,11 @@ SHORT = Layout(lambda w: w.squeeze(1).flip(1), lambda w: w.flip(1).unsqueeze(1))
 def has_table(state: StateDict, name: str, length: int, features: int, rate: float) -> bool:
     """Whether the features of position under ``name`` are to be read: as a parameter, or as a buffer (a learning rate of 0) that is not
     what would be computed."""
-    found = state.get(name)
+    table = state.get(name)
     if rate != 0:
         return True
-    if found is None or found.is_meta or found.shape != (1, length, features):
+    if table is None or table.is_meta or table.shape != (1, length, features):
         return False  # the report names a missing or reshaped one
     like = parse(ImplicitFilterConfig, {"features": features, "width": 1}).build(1, length)
     computed = like.features(torch.arange(length), torch.float64)
-    return not equals(found[0], computed, 1e-4)  # the official ones are computed in float32: angles near 100, rounded
+    return not equals(table[0], computed, 1e-4)  # the official ones are computed in float32: angles near 100, rounded

@@ -73,7 +73,7 @@ class Keys:
         keys = [
             Key(official + key.official, ours + key.ours, key.layout, tuple(official + copy for copy in key.copies)) for key in self.keys
         ]
-        constants = [Constant(official + one.official, one.value, one.tolerance) for one in self.constants]
+        constants = [Constant(official + constant.official, constant.value, constant.tolerance) for constant in self.constants]
         return Keys(keys, constants, (official + name for name in self.optional))
 
     def __add__(self, other: Keys) -> Keys:
@@ -84,8 +84,8 @@ class Keys:
 
         Raises ``ValueError`` with the list of what does not fit.
         """
-        own = {name: torch.empty(tensor.shape, device="meta") for name, tensor in module.state_dict().items()}
-        self._check_fit(own, state)
+        ours = {name: torch.empty(tensor.shape, device="meta") for name, tensor in module.state_dict().items()}
+        self._check_fit(ours, state)
         tensors = {key.ours: key.layout.read(state[key.official].detach()) for key in self.keys}
         tensors = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
         module.load_state_dict(tensors, assign=True)
@@ -94,10 +94,10 @@ class Keys:
         """Tensors by our names, weights or gradients, under their official names (the first where there are copies) and in that layout."""
         return {key.official: key.layout.write(tensors[key.ours]) for key in self.keys if key.ours in tensors}
 
-    def _check_fit(self, own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
-        expected = {name: tensor.shape for name, tensor in self.write(own).items()}
+    def _check_fit(self, ours: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+        expected = {name: tensor.shape for name, tensor in self.write(ours).items()}
         expected |= {copy: expected[key.official] for key in self.keys for copy in key.copies}
-        expected |= {one.official: one.value.shape for one in self.constants}
+        expected |= {constant.official: constant.value.shape for constant in self.constants}
         reshaped = [
             f"{name} {tuple(state[name].shape)} instead of {tuple(shape)}"
             for name, shape in expected.items()
@@ -123,9 +123,9 @@ class Keys:
                     yield f"{copy} (a copy of {key.official})"
 
     def _differing_constants(self, state: Mapping[str, Tensor]) -> Iterable[str]:
-        for one in self.constants:
-            if one.official in state and not equals(state[one.official], one.value, one.tolerance):
-                yield f"{one.official} (a constant of the config)"
+        for constant in self.constants:
+            if constant.official in state and not equals(state[constant.official], constant.value, constant.tolerance):
+                yield f"{constant.official} (a constant of the config)"
 
 
 def equals(tensor: Tensor, constant: Tensor, tolerance: float) -> bool:

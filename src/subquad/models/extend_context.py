@@ -30,15 +30,15 @@ Filters = Literal["continued", "stretched"]
 def extend_context(encoder: Encoder, max_len: int, filters: Filters) -> Encoder:
     """A new encoder with the same weights and a context of ``max_len`` ids, in evaluation mode.
 
-    Raises ``ValueError`` for what is no encoder, a context that is no longer than the old one, another way with filters, and mixers with
-    weights of the context's size that are no functions of position: those of ``monarch`` and of a learned causal basis.
+    Raises ``ValueError`` for what is not an encoder, a context that is not longer than the old one, another way with filters, and mixers
+    with weights of the context's size that are not functions of position: those of ``monarch`` and of a learned causal basis.
     """
     encoder = expect_model(encoder, Encoder, "an encoder is needed here, got {}: build other models with a larger max_len")
     config = encoder.config
     if not isinstance(max_len, int):
         raise ValueError(f"max_len must be a whole number of ids, got {max_len!r}: give one above {config.max_len}")
     if max_len <= config.max_len:
-        raise ValueError(f"the context is {config.max_len} ids, and {max_len} is no longer one: give a larger max_len")
+        raise ValueError(f"the context is {config.max_len} ids, and {max_len} is not longer: give a larger max_len")
     if filters not in ("continued", "stretched"):
         raise ValueError(f'filters are "continued" or "stretched", got {filters!r}')
     mixers = {index: _mixer(mixer, config.max_len, max_len, filters) for index, mixer in config.stack.overrides.items()}

@@ -293,7 +293,7 @@ def megabyte(
 def _paper() -> dict[str, MegabyteConfig]:
     """Table 15: (dim, depth, heads) of the global and the local model; heads and what is not printed come from Table 14.
 
-    A width that is no multiple of P cannot be cut into P slices; the nearest multiple stands in (2048 -> 2052 and 2560 -> 2556 for
+    A width that is not a multiple of P cannot be cut into P slices; the nearest multiple stands in (2048 -> 2052 and 2560 -> 2556 for
     P = 12, 4096 -> 4080 for P = 48), with the heads as printed. The rows that cannot be resolved are listed in docs/megabyte.md.
     """
     paper = partial(megabyte, dropout=0.1)

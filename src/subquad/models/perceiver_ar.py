@@ -129,7 +129,7 @@ class Latents(nn.Module):
     def prefill(self, x: Tensor, state: LatentsState, lengths: Sequence[int]) -> Tensor:
         """See ``Mixer.prefill``. A row that comes to a new window reads the N / 2 latents before it once more, from its start."""
         remaining, done, y = list(lengths), [0] * len(lengths), torch.zeros_like(x)
-        known = torch.cat((state.recent, x), 1)  # (B, N / 2 + n, D); the next position of row b is at overlap + done[b]
+        latents = torch.cat((state.recent, x), 1)  # (B, N / 2 + n, D); the next position of row b is at overlap + done[b]
         while max(remaining):
             opens = [self._opens(start) and rest > 0 for start, rest in zip(state.lengths, remaining, strict=True)]
             if any(opens):
@@ -138,12 +138,12 @@ class Latents(nn.Module):
             counts = [min(self._room(start), rest) for start, rest in zip(state.lengths, remaining, strict=True)]
             reads = [count + more for count, more in zip(counts, again, strict=True)]
             starts = [self.overlap + before - more for before, more in zip(done, again, strict=True)]
-            part = self.stack.prefill(take_rows(known, starts, max(reads)), state.stack, reads)  # (B, max(reads), D)
+            part = self.stack.prefill(take_rows(latents, starts, max(reads)), state.stack, reads)  # (B, max(reads), D)
             put_rows(y, done, take_rows(part, again, max(counts)))  # past a row's count its next window overwrites this
             state.lengths = [start + count for start, count in zip(state.lengths, counts, strict=True)]
             done = [before + count for before, count in zip(done, counts, strict=True)]
             remaining = [rest - count for rest, count in zip(remaining, counts, strict=True)]
-        state.recent = take_rows(known, done, self.overlap).clone()
+        state.recent = take_rows(latents, done, self.overlap).clone()
         return y
 
     def _opens(self, position: int) -> bool:
