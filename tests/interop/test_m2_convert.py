@@ -209,7 +209,7 @@ def test_what_cannot_be_embedded_is_refused(wordpiece: Path, tmp_path: Path) -> 
     with pytest.raises(ValueError, match='padding is "masked", or "official" for an encoder'):
         subquad.convert(tmp_path / "checkpoint.pt", "m2-bert-embedding", tmp_path / "third", M2_BERT, padding="left")  # type: ignore[arg-type]
     (tmp_path / "other" / "tokenizer.json").write_text('{"model": {}}')
-    with pytest.raises(RunError, match=r"is no tokenizer\.json"):
+    with pytest.raises(RunError, match=r"is not a tokenizer\.json"):
         subquad.load(tmp_path / "other", verify=False)
 
 
