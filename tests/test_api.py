@@ -117,3 +117,19 @@ def test_a_device_that_is_not_there(data: str, tmp_path: Path) -> None:
     run = api.train(MODEL, data, tmp_path / "run", {**OPTIONS, "steps": 1}, quiet=True)
     with pytest.raises(ValueError, match="device 'banana' cannot be used"):
         api.load(run, "banana")
+
+
+def test_the_report_is_of_the_best_weights_and_loads_no_second_model(data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trainer's own model takes the best weights; a model that just fitted a device must not be loaded twice."""
+    seen: dict[str, Any] = {}
+
+    def sections(self: Any, model: Any) -> list[Any]:
+        seen["weights"] = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        seen["gradients"] = [parameter.grad for parameter in model.parameters()]
+        return []
+
+    monkeypatch.setattr("subquad.objectives.next_token.NextToken.sections", sections)
+    monkeypatch.setattr(api, "load", lambda *arguments: pytest.fail("a second model was loaded"))
+    run = api.train(MODEL, data, tmp_path / "run", OPTIONS, quiet=True)
+    best = run_folder.load(run).state_dict()
+    assert all(torch.equal(seen["weights"][name], best[name]) for name in best) and seen["gradients"] == [None] * len(seen["gradients"])

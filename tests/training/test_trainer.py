@@ -284,6 +284,34 @@ def test_auto_is_decided_by_the_device_and_stored(tmp_path: Path, make_trainer: 
     assert losses(tmp_path / "float32") == losses(tmp_path / "named")
 
 
+def test_an_interrupt_while_the_data_are_read_ends_at_once(
+    tmp_path: Path, make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer(tmp_path / "run")
+    monkeypatch.setattr(trainer.objective, "prepare", lambda model, tokenizer=None: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    assert not (tmp_path / "run" / "log.jsonl").exists()
+
+
+def test_a_resumed_run_reads_its_checkpoint_once_to_check_it(
+    tmp_path: Path, make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_trainer(tmp_path / "run", hooks=stopping_at(4)).run()
+    hashed: list[str] = []
+    digest_of = manifest.digest_of
+
+    def counted(path: Path) -> str:
+        hashed.append(path.as_posix())
+        return digest_of(path)
+
+    monkeypatch.setattr(manifest, "digest_of", counted)
+    trainer = make_trainer(tmp_path / "run", config=read(tmp_path / "run"))
+    monkeypatch.setattr(trainer, "_train", lambda counters, interrupts: counters)
+    trainer.run(resume=True)
+    assert [name.count("step-00000004/optimizer.safetensors") for name in hashed].count(1) == 1
+
+
 def test_a_run_of_an_earlier_order_of_samples_is_not_resumed(tmp_path: Path, make_trainer: MakeTrainer) -> None:
     make_trainer(tmp_path / "run", hooks=stopping_at(4)).run()
     data = json.loads((tmp_path / "run" / "data.json").read_text())
