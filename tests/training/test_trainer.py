@@ -309,7 +309,7 @@ def test_a_resumed_run_reads_its_checkpoint_once_to_check_it(
     trainer = make_trainer(tmp_path / "run", config=read(tmp_path / "run"))
     monkeypatch.setattr(trainer, "_train", lambda counters, interrupts: counters)
     trainer.run(resume=True)
-    assert [name.count("step-00000004/optimizer.safetensors") for name in hashed].count(1) == 1
+    assert sum(name.endswith("/optimizer.safetensors") for name in hashed) == 1
 
 
 def test_a_run_of_an_earlier_order_of_samples_is_not_resumed(tmp_path: Path, make_trainer: MakeTrainer) -> None:
