@@ -135,17 +135,17 @@ def read_texts(paths: Sequence[str], run: str | Path | None = None, columns: Map
     config = read(run) if run is not None and Path(run, TRAIN).is_file() else None
     trained = config.objective.text_columns if config and config.objective else LabelColumns()
     classes = getattr(config.model, "classes", ()) if config else ()
-    asked = parse(LabelColumns, override(trained.model_dump(mode="json") | {"table": None}, columns or {}))
-    found = []
+    named = parse(LabelColumns, override(trained.model_dump(mode="json") | {"table": None}, columns or {}))
+    texts = []
     for path in paths:
         for document in open_documents([path])[0]:
-            if asked.table or table_of(document.name):
-                examples = read_table(document, asked, labels="label" in (columns or {}), naming="--text sentence --label mood")
-                found += [(f"{document.name}:{number}", example) for number, example in enumerate(examples, 1)]
+            if named.table or table_of(document.name):
+                examples = read_table(document, named, labels="label" in (columns or {}), naming="--text sentence --label mood")
+                texts += [(f"{document.name}:{number}", example) for number, example in enumerate(examples, 1)]
             else:
                 label = class_of(document.name)
-                found.append((document.name, Example(document.read().tobytes(), label if label in classes else None)))
-    return found
+                texts.append((document.name, Example(document.read().tobytes(), label if label in classes else None)))
+    return texts
 
 
 def info(run: str | Path) -> dict[str, Any]:

@@ -148,7 +148,7 @@ class LabelObjective(TextObjective[TextBatch]):
         self._bytes_per_id = sum(map(len, self.training_texts())) / max(int(self._train.lengths.sum()), 1)
 
     def _encoded(self, examples: Sequence[Example]) -> Texts:
-        encode = (encode_text(one.text, self.tokenizer, self._max_len, self.window, "model.backbone.max_len") for one in examples)
+        encode = (encode_text(example.text, self.tokenizer, self._max_len, self.window, "model.backbone.max_len") for example in examples)
         return Texts(list(encode), self.labels(examples))
 
     @property
@@ -177,7 +177,7 @@ class LabelObjective(TextObjective[TextBatch]):
         if not examples:
             raise RunError("the test part holds no text: name tables for it, or give the data a larger fraction")
         metrics = self._evaluate(_runner(model), self._encoded(examples), options.batch_size)
-        return TestResult({"basic": metrics.pop(self.loss_metric.name)}, sum(len(one.text) for one in examples), metrics)
+        return TestResult({"basic": metrics.pop(self.loss_metric.name)}, sum(len(example.text) for example in examples), metrics)
 
     def sections(self, model: Model) -> list[Section]:
         """A table of the metrics on the held-out parts."""

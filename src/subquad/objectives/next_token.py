@@ -179,7 +179,7 @@ class NextToken(Objective[Batch]):
             if bits is None:
                 raise RunError("the test part holds no bytes to score: give the data a larger one")
             loss[windowing] = bits
-            basic = [one.bits for one in scores] if windowing == "basic" else basic
+            basic = [piece.bits for piece in scores] if windowing == "basic" else basic
         inside = mean_by_part(basic, causal.patch_size, causal.patch_size) if patched else []
         by_position = mean_by_part(basic, causal.max_len, PARTS) if causal.tokenizer is None else []
         return TestResult(loss, sum(map(len, basic)), {}, inside, by_position)

@@ -48,7 +48,8 @@ class TextObjective(Objective[B]):
         self._order = Order(len(self.data.train), self.setup.seed)
 
     def batch(self, first: int, count: int) -> B:
-        return self.rows(self._order.at(np.arange(first, first + count))[1])
+        _, lines = self._order.at(np.arange(first, first + count))
+        return self.rows(lines)
 
     @abstractmethod
     def training_texts(self) -> Iterable[bytes]:

@@ -83,6 +83,9 @@ def restore_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimiz
     run_folder.load_weights(model, folder, verify=False)
     tensors = run_folder.read_tensors(folder / OPTIMIZER)
     torch.set_rng_state(tensors.pop("rng/cpu"))
+    mps = tensors.pop("rng/mps", None)
+    if mps is not None and torch.backends.mps.is_available():
+        torch.mps.set_rng_state(mps)
     for name in [name for name in tensors if name.startswith("rng/cuda:")]:
         number, state = int(name.rpartition(":")[2]), tensors.pop(name)
         if number < torch.cuda.device_count():
@@ -102,6 +105,8 @@ def last_good(out: Path) -> str:
 
 def _random_states() -> dict[str, torch.Tensor]:
     states = {"rng/cpu": torch.get_rng_state()}
+    if torch.backends.mps.is_available():
+        states["rng/mps"] = torch.mps.get_rng_state()
     numbers = range(torch.cuda.device_count())
     return states | {f"rng/cuda:{number}": torch.cuda.get_rng_state(number) for number in numbers}
 

@@ -181,9 +181,9 @@ def _upgraded(values: Mapping[str, Any]) -> Mapping[str, Any]:
         "classification": {"columns": data.get("columns", {})},
         "contrastive": {**values.get("contrast", {}), "columns": data.get("pairs", {})},
     }
-    kept = {name: value for name, value in values.items() if name not in ("mask", "contrast")}
-    kept["data"] = {name: value for name, value in data.items() if name not in ("columns", "pairs")}
-    return {**kept, "objective": {"kind": objective.kind, **sections.get(objective.kind, {})}}
+    upgraded = {name: value for name, value in values.items() if name not in ("mask", "contrast")}
+    upgraded["data"] = {name: value for name, value in data.items() if name not in ("columns", "pairs")}
+    return {**upgraded, "objective": {"kind": objective.kind, **sections.get(objective.kind, {})}}
 
 
 class _Model(Config):
@@ -199,8 +199,8 @@ def as_yaml(config: TrainConfig) -> bytes:
 
 def differences(first: TrainConfig, second: TrainConfig) -> list[str]:
     """Keys, as ``--set`` takes them, in which two configs differ."""
-    one, other = _flat(first.model_dump(mode="json")), _flat(second.model_dump(mode="json"))
-    return sorted(key for key in one.keys() | other.keys() if one.get(key) != other.get(key))
+    values, others = _flat(first.model_dump(mode="json")), _flat(second.model_dump(mode="json"))
+    return sorted(key for key in values.keys() | others.keys() if values.get(key) != others.get(key))
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

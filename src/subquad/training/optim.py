@@ -28,12 +28,12 @@ def resolve_lr(config: OptimConfig, model: Model) -> float:
 
 def hints(model: nn.Module) -> dict[str, OptimizerHint]:
     """What the modules of a model say of their parameters, by the parameter's whole name; the innermost module has the last word."""
-    found: dict[str, OptimizerHint] = {}
+    hinted: dict[str, OptimizerHint] = {}
     for prefix, module in model.named_modules():
         for pattern, hint in getattr(module, "OPTIMIZER_HINTS", {}).items():
             names = (name for name, _ in module.named_parameters() if fnmatchcase(name, pattern))
-            found |= {f"{prefix}.{name}" if prefix else name: hint for name in names}
-    return found
+            hinted |= {f"{prefix}.{name}" if prefix else name: hint for name in names}
+    return hinted
 
 
 def decayed_names(model: nn.Module) -> set[str]:
@@ -78,13 +78,13 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dic
 
 def restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """Puts tensors of ``optimizer_tensors`` back; raises ``RunError`` when they are another model's."""
-    left = dict(tensors)
+    remaining = dict(tensors)
     for name, parameter in model.named_parameters():
-        state = {slot: left.pop(f"{slot}/{name}") for slot in _SLOTS if f"{slot}/{name}" in left}
+        state = {slot: remaining.pop(f"{slot}/{name}") for slot in _SLOTS if f"{slot}/{name}" in remaining}
         if not state:
             continue
         if len(state) < len(_SLOTS) or state["exp_avg"].shape != parameter.shape or state["exp_avg_sq"].shape != parameter.shape:
             raise RunError(f"the optimizer's state of {name} does not fit it: resume with the model that the run was started with")
         optimizer.state[parameter] = {slot: tensor.to(parameter.device) for slot, tensor in state.items()}
-    if left:
-        raise RunError(f"the optimizer's state has unknown names: {', '.join(sorted(left)[:5])}")
+    if remaining:
+        raise RunError(f"the optimizer's state has unknown names: {', '.join(sorted(remaining)[:5])}")

@@ -65,9 +65,9 @@ class Display:
         self._loss = _smoothed(self._loss, record[self._measure])
         self._step_seconds = _smoothed(self._step_seconds, step_seconds)
         step = record["step"]
-        left = (self._steps - step) * self._step_seconds
+        remaining = (self._steps - step) * self._step_seconds
         share = "" if record["matmul_share"] is None else f" · {record['matmul_share']:.0%} of matmul rate"
-        text = f"{self._loss:.3f} {self._unit} · {_amount(record['bytes_per_second'])}B/s{share} · {_duration(left)} left"
+        text = f"{self._loss:.3f} {self._unit} · {_amount(record['bytes_per_second'])}B/s{share} · {_duration(remaining)} left"
         if self._bar is not None:
             self._bar.update(self._task, completed=step, text=text)
         elif time.monotonic() - self._shown >= _EVERY or step == self._steps:

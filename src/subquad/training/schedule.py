@@ -28,11 +28,11 @@ def learning_rate(config: ScheduleConfig, peak: float, steps: int, step: int) ->
     return peak * (config.end + (1 - config.end) * _shape(config, (steps - step) / max(steps - warmup, 1), (steps - step) / steps))
 
 
-def _shape(config: ScheduleConfig, left: float, left_of_all: float) -> float:
+def _shape(config: ScheduleConfig, remaining: float, remaining_of_all: float) -> float:
     match config.kind:
         case "polynomial":
-            return float(left**config.power)
+            return float(remaining**config.power)
         case "cosine":
-            return (1 - math.cos(math.pi * left)) / 2
+            return (1 - math.cos(math.pi * remaining)) / 2
         case "wsd":
-            return min(1.0, left_of_all / config.decay) if config.decay else 1.0
+            return min(1.0, remaining_of_all / config.decay) if config.decay else 1.0
