@@ -54,6 +54,10 @@ class ModelConfig(BaseModelConfig, ABC):
     init_std: float = Field(0.006, gt=0)
 
 
+class CausalModelConfig(ModelConfig, ABC):
+    """Base of the configs of models that predict the next id."""
+
+
 def check_causal(stack: StackConfig, where: str) -> None:
     """Raises ``ValueError`` for a stack that sees the ids it should predict."""
     if seeing := [mixer.kind for mixer in stack.mixers if not mixer.causal]:

@@ -24,11 +24,11 @@ from subquad.layers.linear_attention import LinearAttentionConfig
 from subquad.layers.long_filter import ImplicitFilterConfig
 from subquad.layers.m2_gpt_mixer import M2GptMixerConfig
 from subquad.layers.stack import Stack, StackConfig, StackState, init_weights, scale_output
-from subquad.models.base import CausalModel, ModelConfig, ModelState, Spectra, check_causal, cut_to_span
+from subquad.models.base import CausalModel, CausalModelConfig, ModelState, Spectra, check_causal, cut_to_span
 from subquad.ops.ragged import run_index
 
 
-class LanguageModelConfig(ModelConfig):
+class LanguageModelConfig(CausalModelConfig):
     """``positions`` are learned vectors added to the embeddings; a mixer may have positions of its own (``stack.mixer.rotary``).
 
     ``start`` is what the first id is predicted from: a learned vector, or nothing ("none", as in models of other code that begin with an

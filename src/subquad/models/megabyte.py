@@ -28,12 +28,12 @@ from subquad.config import with_changes
 from subquad.layers.attention import AttentionConfig
 from subquad.layers.patch_conv import ConvEncoder, ConvEncoderState
 from subquad.layers.stack import Stack, StackConfig, StackState, init_weights
-from subquad.models.base import CausalModel, ModelConfig, ModelState, check_causal, cut_to_span
+from subquad.models.base import CausalModel, CausalModelConfig, ModelState, check_causal, cut_to_span
 from subquad.ops.ragged import put_rows, run_index, take_rows
 from subquad.state import State
 
 
-class MegabyteConfig(ModelConfig):
+class MegabyteConfig(CausalModelConfig):
     """``stages`` from the global model down to the local one; ``patch_size`` is P, or for more than two stages one number for each stage
     but the last: how many positions of the stage below one position holds.
 

@@ -24,7 +24,7 @@ from subquad.layers.attention import AttentionConfig
 from subquad.layers.base import FilterSpectra
 from subquad.layers.feedforward import FeedForwardConfig
 from subquad.layers.stack import Block, Stack, StackConfig, StackState, init_weights
-from subquad.models.base import CausalModel, ModelConfig, ModelState, check_causal
+from subquad.models.base import CausalModel, CausalModelConfig, ModelState, check_causal
 from subquad.ops.ragged import put_rows, take_rows
 from subquad.state import State
 
@@ -36,7 +36,7 @@ def latent_stack(dim: int, depth: int, heads: int, dropout: float = 0.1) -> Stac
     return StackConfig(dim=dim, depth=depth, mixer=mixer, feedforward=feedforward, dropout=dropout)
 
 
-class PerceiverARConfig(ModelConfig):
+class PerceiverARConfig(CausalModelConfig):
     """``latents`` is N, an even number; ``stack`` is over the latents and gives the reader its layers too.
 
     ``cross_heads`` are the reader's heads (default: the stack's). A head that is not ``tied`` to the embedding starts at zero.

@@ -27,8 +27,7 @@ from subquad.errors import RunError
 from subquad.inference.answers import answer_spans
 from subquad.inference.score import score, total
 from subquad.metrics import score_answers
-from subquad.models.base import BaseModelConfig, Model, ModelConfig, causal_model
-from subquad.models.encoder import EncoderConfig
+from subquad.models.base import BaseModelConfig, CausalModelConfig, Model, causal_model
 from subquad.objectives.base import (
     Metric,
     ModelRunner,
@@ -64,7 +63,7 @@ class NextTokenConfig(ObjectiveConfig):
 
     @classmethod
     def trains(cls, model: BaseModelConfig) -> bool:
-        return isinstance(model, ModelConfig) and not isinstance(model, EncoderConfig)
+        return isinstance(model, CausalModelConfig)
 
     def build(self, setup: Setup) -> NextToken:
         return NextToken(setup, Corpus.open(setup.data.paths, image=setup.data.image, form=setup.data.format))
@@ -80,7 +79,10 @@ class NextTokenConfig(ObjectiveConfig):
 class NextToken(Objective[Batch]):
     """See the module's docstring. ``split`` is there after ``prepare``."""
 
+    model_config: CausalModelConfig
+
     def __init__(self, setup: Setup, corpus: Corpus) -> None:
+        assert isinstance(setup.model, CausalModelConfig)
         self.setup, self.corpus, self.model_config = setup, corpus, setup.model
 
     @property
@@ -94,7 +96,7 @@ class NextToken(Objective[Batch]):
     @property
     def window(self) -> int:
         data, task = self.setup.data, self.corpus.task
-        max_len = _max_len(self.model_config)
+        max_len = self.model_config.max_len
         window = data.window or (data.image.size if data.image else task.size if task else max_len)
         if task and (window != task.size or data.pack or data.tokenizer is not None):
             raise ValueError(f"an example of a task is one window, of {task.size} bytes: leave out data.window, pack and tokenizer")
@@ -244,8 +246,3 @@ def mean_by_part(rows: Sequence[npt.NDArray[np.float32]], period: int, parts: in
     part = np.concatenate([np.arange(len(row)) % period * parts // period for row in rows])
     sums, counts = np.bincount(part, np.concatenate(rows), parts), np.bincount(part, minlength=parts)
     return [float(mean) for mean in sums / counts] if counts.all() else []
-
-
-def _max_len(model: BaseModelConfig) -> int:
-    assert isinstance(model, ModelConfig)
-    return model.max_len
