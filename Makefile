@@ -39,10 +39,10 @@ clean: ## remove the environment and all that was built
 	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache
 
 # The stamps say what is installed; a change of the project's requirements makes them old.
-dev_extras := dev,plot,data,tokens,metrics
-demo_extras := plot,data
+dev_extras := dev,report,data,tokens,metrics
+demo_extras := report,data
 docs_extras := docs
-bench_extras := bench,plot,data,tokens,metrics
+bench_extras := bench,report,data,tokens,metrics
 
 # Some systems ship Python without ensurepip: then pip, which is there, puts itself into the environment.
 $(VENV)/torch.stamp: pyproject.toml constraints.txt

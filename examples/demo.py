@@ -10,23 +10,23 @@ of each shows to be faster there.
 from __future__ import annotations
 
 import argparse
-import json
 import lzma
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import subquad
-from subquad.api import info
-from subquad.evaluation.passage import Passage
-from subquad.evaluation.report import Baseline, Entry, write_comparison
+from subquad.comparison.page import write_page
+from subquad.comparison.results import Baseline, Outcome, Results, ScoredPassage
+from subquad.comparison.tables import plain
 from subquad.objectives.next_token import mean_by_part
-from subquad.system import write_atomic
+from subquad.run_log import read_run_log
+from subquad.system import as_json, write_atomic
 
 TEXT = Path(__file__).parent / "data" / "tinyshakespeare.txt"
+DATA = "Shakespeare"
 HELD_OUT = 0.1
 RECIPE: dict[str, Any] = {
     "data.split": "range",
@@ -52,25 +52,29 @@ def main() -> None:
     held_out = text[len(text) - int(HELD_OUT * len(text)) :]
     out: Path = arguments.out
     clear(out)
-    entries, results = [], {}
-    for preset, own in MODELS.items():
-        entry, figures = run(preset, own | ({"steps": arguments.steps} if arguments.steps else {}), out / preset, held_out)
-        entries.append(entry)
-        results[preset] = figures
-    baselines = compressors(text[: len(text) - len(held_out)], held_out)
-    results |= {baseline.name: {"bits_per_byte": round(baseline.bits_per_byte, 4)} for baseline in baselines}
-    page = write_comparison(out / "report.html", entries, baselines, title="MEGABYTE on Shakespeare", command="make demo")
-    write_atomic(out / "results.json", json.dumps(results, indent=2).encode())
-    print("\nbits per byte of the held-out tenth")
-    for name, figures in results.items():
-        print(f"  {name:28} {figures['bits_per_byte']:.3f}")
-    print(f"\n{entries[0].name} writes:\n{entries[0].sample}\n\nThe report, with pictures: {page}")
+    steps = {"steps": arguments.steps} if arguments.steps else {}
+    outcomes = tuple(run(preset, options | steps, out / preset, held_out) for preset, options in MODELS.items())
+    results = Results(
+        title="MEGABYTE on Shakespeare",
+        about=f"Both models are trained on nine tenths of {TEXT.name} and scored on the last tenth, which neither has seen.",
+        machine="",
+        command="make demo",
+        budget="",
+        models=tuple(MODELS),
+        data=(DATA,),
+        outcomes=outcomes,
+        baselines=compressors(text[: len(text) - len(held_out)], held_out),
+    )
+    write_atomic(out / "results.json", as_json(results.record()))
+    page = write_page(results, out)
+    print(f"\n{plain(results)}\n\n{outcomes[0].model} writes:\n{outcomes[0].sample}\n\nThe report, with pictures: {page}")
 
 
 def clear(out: Path) -> None:
     """Removes an earlier demo, and nothing else."""
     found = list(out.iterdir()) if out.exists() else []
-    if any(path.name not in {*MODELS, "results.json"} and not path.name.startswith("report") for path in found):
+    figures = ("report", "curve_", "inside_patch")
+    if any(path.name not in {*MODELS, "results.json"} and not path.name.startswith(figures) for path in found):
         raise SystemExit(f"{out} holds other things than a demo: give an --out that is new")
     for path in found:
         if path.is_dir():
@@ -79,32 +83,41 @@ def clear(out: Path) -> None:
             path.unlink()
 
 
-def run(preset: str, options: dict[str, Any], out: Path, held_out: bytes) -> tuple[Entry, dict[str, Any]]:
+def run(preset: str, options: dict[str, Any], out: Path, held_out: bytes) -> Outcome:
     """Trains one preset, scores it and lets it write."""
     print(f"\ntraining {preset} for {options['steps']} steps", flush=True)
-    start = time.perf_counter()
     subquad.train(preset, str(TEXT), out, {**RECIPE, **options})
-    taken = time.perf_counter() - start
-    if info(out)["ended"] != "finished":
+    record = read_run_log(out)
+    if record.ended != "finished" or record.last is None:
         raise SystemExit(f"the demo was stopped; what it trained so far is in {out}")
     model = subquad.load(out, device="cuda" if torch.cuda.is_available() else "cpu")
     score = subquad.score(model, held_out)
     assert score.bits_per_byte is not None and isinstance(model.patch_size, int)
-    sample = "ROMEO:\n" + subquad.generate(model, "ROMEO:\n", max_bytes=400, temperature=0.8, utf8=True).decode()
     first = held_out.index(b"\n\n") + 2
-    passage = Passage(held_out[first : first + 600], score.bits[first : first + 600], model.patch_size, first % model.patch_size)
-    figures = {
-        "bits_per_byte": round(score.bits_per_byte, 4),
-        "steps": options["steps"],
-        "seconds": round(taken, 1),
-        "bits_inside_patch": [round(bits, 4) for bits in mean_by_part([score.bits], model.patch_size, model.patch_size)]
-        if model.patch_size > 1
-        else None,
-    }
-    return Entry(preset, out, score.bits_per_byte, sample, passage), figures
+    piece = slice(first, first + 600)
+    return Outcome(
+        cell=preset,
+        model=preset,
+        data=DATA,
+        seed=0,
+        lr=options["optim.lr"],
+        role="final",
+        status="done",
+        bits={"basic": score.bits_per_byte},
+        inside=mean_by_part([score.bits], model.patch_size, model.patch_size) if model.patch_size > 1 else [],
+        scored_bytes=len(held_out),
+        parameters=record.parameters,
+        training_bytes=record.last.bytes,
+        training_seconds=record.last.seconds,
+        curve=[(None, point.seconds, point.bytes, point.loss) for point in record.valid],
+        sample="ROMEO:\n" + subquad.generate(model, "ROMEO:\n", max_bytes=400, temperature=0.8, utf8=True).decode(),
+        passage=ScoredPassage(held_out[piece].decode("latin-1"), score.bits[piece].tolist(), model.patch_size, first % model.patch_size),
+        config=record.config,
+        command=record.command or "",
+    )
 
 
-def compressors(seen: bytes, held_out: bytes) -> list[Baseline]:
+def compressors(seen: bytes, held_out: bytes) -> tuple[Baseline, ...]:
     """xz and zstd on the held-out part alone, and the bytes that it adds after the training text."""
     import zstandard
 
@@ -112,12 +125,12 @@ def compressors(seen: bytes, held_out: bytes) -> list[Baseline]:
         "xz -9": lambda data: lzma.compress(data, preset=9),
         "zstd -19": lambda data: zstandard.ZstdCompressor(level=19).compress(data),
     }
-    found = []
+    baselines = []
     for name, pack in packers.items():
         alone, primed = len(pack(held_out)), len(pack(seen + held_out)) - len(pack(seen))
-        found.append(Baseline(name, 8 * alone / len(held_out), "the held-out part alone"))
-        found.append(Baseline(f"{name}, primed", 8 * primed / len(held_out), "after the training text"))
-    return found
+        baselines.append(Baseline(name, DATA, 8 * alone / len(held_out), "the held-out part alone"))
+        baselines.append(Baseline(f"{name}, primed", DATA, 8 * primed / len(held_out), "after the training text"))
+    return tuple(baselines)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ from subquad.data.labelled import Example, LabelColumns, read_table
 from subquad.data.tables import table_of
 from subquad.errors import RunError
 from subquad.evaluation.flops import count_flops, count_parameters, skeleton
-from subquad.evaluation.report import write_report
 from subquad.evaluation.throughput import matmul_rate
 from subquad.inference import (
     Answers,
@@ -42,6 +41,7 @@ from subquad.models import MODELS, parse_model, presets
 from subquad.models.base import BaseModelConfig, Model, ModelConfig
 from subquad.models.extend_context import extend_context
 from subquad.objectives.base import Objective
+from subquad.report.run import write_report
 from subquad.run_folder import TOKENIZER, TRAIN, load, load_weights, locked, save, seal
 from subquad.run_log import read_run_log
 from subquad.training.config import TrainConfig, build_config, read

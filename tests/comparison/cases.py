@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from subquad.comparison.results import CostCurve, Outcome, Published, Results
+from subquad.comparison.results import Baseline, CostCurve, Outcome, Published, Results, ScoredPassage
+from tests.report.reading import EVIL
 
-EVIL = "</pre><script>alert('x')</script>\x00\udcff & \u202e|*"
 MODELS = ("transformer", "megabyte", "hyena <b>")
 DATA = ("books", "code", "logs & co")
 # Bits per byte of the first seed; the second has 0.02 more, but 0.2 more of megabyte on logs.
@@ -55,6 +55,8 @@ def outcome(model: str, data: str, seed: int) -> Outcome:
         serial_steps=2.125,
         curve=[(6e7 * n, 185e-7 * n, n, bits + 6 * (1e4 / n) ** 0.7) for n in (10_000, 30_000, 100_000, 300_000, 1_000_000, 10_000_000)],
         probes={"prompts <i>": [{"prompt": f"{EVIL} ", "bits a word": 3.14159, "texts": ["one ", "two"]}, {"prompt": "cut", "words": 7}]},
+        sample=f"{EVIL} by {model}" if (data, seed) == ("books", 0) else "",
+        passage=ScoredPassage("caf\xc3\xa9 \xff", [1.5] * 7, 4) if (model, data, seed) == ("megabyte", "books", 0) else None,
         command=f"subquad train '{model}' --data '{data}'",
     )
 
@@ -79,6 +81,7 @@ def grid(seeds: int = 2) -> Results:
         ),
         reference="megabyte",
         notes=("megabyte: learning rate 0.001 by validation (<best>)",),
+        baselines=(Baseline("xz <-9>", "books", 2.0, "alone"), Baseline("zstd", "code", 2.5)),
     )
 
 

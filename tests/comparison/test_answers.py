@@ -19,7 +19,7 @@ from subquad.comparison.grid import Cell, final_cells, rate_cells, resolve
 from subquad.comparison.page import write_page
 from subquad.comparison.results import CurvePoint, Outcome, Results, results_from, verdict
 from subquad.comparison.runner import compare
-from subquad.comparison.tables import answer_table, csv_text, main_note, main_table, markdown, plain, verdict_lines
+from subquad.comparison.tables import accuracy_table, csv_text, main_table, markdown, plain, verdict_lines
 from subquad.config import parse
 from subquad.data.synthetic import parse_task
 from subquad.evaluation.flops import count_flops
@@ -85,9 +85,9 @@ def test_a_task_is_run_and_its_answers_are_judged(asked: dict[str, Any], tmp_pat
     one = found.finals("transformer", "recall-16")[0]
     assert one.scored_bytes == 4 and one.accuracy in (0, 0.25, 0.5, 0.75, 1) and len(one.accuracies) == len(one.curve)
     assert found.tasks == ["recall-16", "recall-24"] and found.finals("transformer", "text")[0].accuracy is None
-    assert answer_table(found)[1][0][2] == "–", "megabyte was not asked at 24"
+    assert accuracy_table(found).rows[0][2] == "–", "megabyte was not asked at 24"
     assert results_from(json.loads((out / "results.json").read_text())) == found
-    assert "Answers right" in (out / "report.html").read_text()
+    assert "<h2>Accuracy</h2>" in (out / "report.html").read_text()
 
 
 def test_rates_are_chosen_by_right_answers(asked: dict[str, Any], tmp_path: Path) -> None:
@@ -105,16 +105,16 @@ def test_rates_are_chosen_by_right_answers(asked: dict[str, Any], tmp_path: Path
 
 
 def test_tables_show_percent_beside_bits() -> None:
-    assert answer_table(results(1)) == (["Model", "recall"], [["hyena", "96.0 %"], ["conv", "40.0 %"]])
-    assert answer_table(results(2))[1][0] == ["hyena", "97.0 ± 1.0 %"]
-    assert main_table(results(1))[1][0] == ["hyena", "0.200", "2.000"] and "recall in bits per answer" in main_note(results(1)).lower()
-    assert "| hyena | **96.0 %** |" in markdown(results(1)) and "96.0 % *" in plain(results(1))
+    assert accuracy_table(results(1)).rows == [["hyena", "96.0 %"], ["conv", "40.0 %"]]
+    assert accuracy_table(results(2)).rows[0] == ["hyena", "97.0 ± 1.0 %"]
+    assert main_table(results(1)).rows[0] == ["hyena", "0.200", "2.000"] and "recall in bits per answer" in main_table(results(1)).note
+    assert "| hyena | **96.0 %** |" in markdown(results(1)) and "* 96.0 %" in plain(results(1))
     lines = list(csv.DictReader(io.StringIO(csv_text(results(1)), newline="")))
     assert [line["accuracy"] for line in lines] == ["0.96", "0.4", "", ""]
 
 
 def test_verdicts_are_by_right_answers() -> None:
-    assert verdict_lines(results(1))[1] == "hyena less conv, bits: books -0.500; answers right in percent: recall +56.0."
+    assert verdict_lines(results(1))[1] == "hyena less conv, bits: books -0.500; accuracy in points: recall +56.0."
     found = results(2)
     turned = tuple(replace(one, bits={"basic": 2 - one.bits["basic"]}) for one in found.outcomes)
     assert verdict(replace(found, outcomes=turned), "hyena", "conv", "recall") == "ahead"
@@ -122,12 +122,12 @@ def test_verdicts_are_by_right_answers() -> None:
 
 
 def test_charts_are_of_right_answers(tmp_path: Path) -> None:
-    (_, recall), _ = learning_curves(results(1))["recall"]
-    assert recall.y_label == "answers right (%)" and list(recall.series[0].y) == [48.0, 96.0]
-    (_, books), _ = learning_curves(results(1))["books"]
+    recall = learning_curves(results(1))["curve_recall_by_flops"]
+    assert recall.y_label == "accuracy (%)" and list(recall.series[0].y) == [48.0, 96.0]
+    books = learning_curves(results(1))["curve_books_by_flops"]
     assert books.y_label == "bits per byte"
     page = write_page(results(1), tmp_path).read_text()
-    assert "96.0 %" in page and "96.0% of the answers right" in page
+    assert "96.0 %" in page and "accuracy 96.0%" in page
 
 
 def test_the_quick_version_asks_less(asked: dict[str, Any]) -> None:

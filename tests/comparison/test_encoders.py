@@ -17,7 +17,7 @@ from subquad.comparison.experiment import Budget, Experiment, quick_version, wit
 from subquad.comparison.grid import final_cells, resolve
 from subquad.comparison.results import Results, results_from
 from subquad.comparison.runner import compare
-from subquad.comparison.tables import answer_table, cost_table, csv_text, figure_table, main_note, main_title, markdown
+from subquad.comparison.tables import accuracy_table, cost_table, csv_text, main_table, markdown, metric_table
 from subquad.config import parse
 from subquad.data.labelled import LabelColumns, read_labelled
 from subquad.evaluation.flops import count_flops
@@ -83,12 +83,13 @@ def test_labels_begin_from_what_was_hidden(values: dict[str, Any], tmp_path: Pat
 
 def test_tables_say_what_bits_are_of(values: dict[str, Any], tmp_path: Path) -> None:
     found = compare(parse(Experiment, values), tmp_path / "out", jobs=0, quiet=True)
-    assert main_title(found) == "Bits" and "nats per masked position" in main_note(found) and "moods in nats per label" in main_note(found)
-    assert answer_table(found)[0] == ["Model", "moods", "fresh"] and answer_table(found)[1][0][2] == "–"
-    header, rows = figure_table(found)
-    assert header == ["Model", "text: masked accuracy", "moods: f1", "moods: matthews", "fresh: f1", "fresh: matthews"]
+    main = main_table(found)
+    assert main.title == "Loss" and "text in nats per masked position" in main.note and "moods in nats per label" in main.note
+    assert accuracy_table(found).header == ["Model", "moods", "fresh"] and accuracy_table(found).rows[0][2] == "–"
+    header, rows = metric_table(found).header, metric_table(found).rows
+    assert header == ["Model", "text: accuracy at masked positions", *[f"{text}: {name}" for text in ("moods", "fresh") for name in ("F1", "Matthews correlation")]]
     assert rows[0][1] == f"{found.finals('bert', 'text')[0].metrics['masked_accuracy']:.3f}" and rows[0][4] == "–"
-    assert "## Other figures" in markdown(found) and "less m2, bits: text" in markdown(found)
+    assert "## Other metrics" in markdown(found) and "less m2, loss: text" in markdown(found)
     times = [one.training_seconds for one in found.finals("m2", "text")]
     only = replace(found, outcomes=tuple(one for one in found.outcomes if one.flops_per_byte is not None))
     assert cost_table(found) == cost_table(only) and times[0] is not None
@@ -201,4 +202,4 @@ def test_rates_are_of_texts(values: dict[str, Any]) -> None:
 
 def test_nothing_is_known_of_an_empty_grid() -> None:
     empty = Results("", "", "", "", "", (), (), ())
-    assert main_title(empty) == "Bits per byte" and figure_table(empty) == ([], [])
+    assert main_table(empty).rows == [] and metric_table(empty).rows == []

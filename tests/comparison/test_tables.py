@@ -12,60 +12,55 @@ from subquad.comparison.results import Results
 from subquad.comparison.tables import (
     ONE_SEED,
     RULE,
-    Table,
     cost_table,
     csv_text,
     length_table,
     main_table,
     markdown,
-    places,
     plain,
     shared_texts,
+    tables,
     verdict_lines,
-    ways_table,
+    window_table,
 )
-from tests.comparison.cases import DATA, EVIL, MODELS, empty, grid
+from subquad.report.tables import Table
+from tests.comparison.cases import DATA, MODELS, empty, grid
+from tests.report.reading import EVIL
 
 
 def row(table: Table, name: str) -> dict[str, str]:
-    header, rows = table
-    return dict(zip(header, next(row for row in rows if row[0] == name), strict=True))
+    return dict(zip(table.header, next(row for row in table.rows if row[0] == name), strict=True))
 
 
-def test_the_main_table_holds_means_spreads_and_what_went_wrong() -> None:
+def test_the_main_table_holds_means_spreads_baselines_and_what_went_wrong() -> None:
     table = main_table(grid())
-    assert table[0] == ["Model", *DATA] and [row[0] for row in table[1]] == list(MODELS)
+    assert table.header == ["Model", *DATA] and [row[0] for row in table.rows] == [*MODELS, "xz <-9> (alone)", "zstd"]
     assert row(table, "megabyte") == {"Model": "megabyte", "books": "2.260 ± 0.010", "code": "1.760 ± 0.010", "logs & co": "0.975 ± 0.100"}
     assert row(table, "hyena <b>")["code"] == "diverged at steps 120, 121"
     assert row(table, "hyena <b>")["logs & co"] == "failed"
-    assert row(main_table(grid(1)), "hyena <b>") == {
-        "Model": "hyena <b>",
-        "books": "2.375",
-        "code": "diverged at step 120",
-        "logs & co": "failed",
-    }
+    assert row(table, "zstd") == {"Model": "zstd", "books": "–", "code": "2.500", "logs & co": "–"}
+    alone = row(main_table(grid(1)), "hyena <b>")
+    assert alone == {"Model": "hyena <b>", "books": "2.375", "code": "diverged at step 120", "logs & co": "failed"}
 
 
 def test_the_best_of_each_column_is_marked_and_a_failure_carries_its_error() -> None:
-    found = places(grid())
-    assert [[place.best for place in row] for row in found] == [[False, True, False], [True, False, True], [False, False, False]]
-    hint = found[2][2].hint
-    assert hint.startswith("</pre><script>") and len(hint) <= 120
-    alone = replace(grid(), models=("megabyte",))
-    assert not any(place.best for row in places(alone) for place in row)
+    table = main_table(grid())
+    assert table.best == {(3, 1), (0, 2), (1, 3)}, "a compressor may be the best"
+    assert table.hints.keys() == {(2, 3)} and table.hints[2, 3].startswith("</pre><script>") and len(table.hints[2, 3]) <= 120
+    assert main_table(replace(grid(), models=("megabyte",), baselines=())).best == frozenset()
 
 
 def test_a_place_where_some_seeds_are_done_says_what_became_of_the_others() -> None:
     results = grid()
-    cells = [
+    outcomes = [
         replace(cell, status="diverged", step=7) if (cell.model, cell.data, cell.seed) == ("megabyte", "books", 1) else cell
         for cell in results.outcomes
     ]
-    results = replace(results, outcomes=tuple(cells))
+    results = replace(results, outcomes=tuple(outcomes))
     assert row(main_table(results), "megabyte")["books"] == "2.250 (1 of 2 diverged)"
     assert "not judged on 1 (books)" in verdict_lines(results)[1]
-    waiting = [replace(cell, status="waiting") for cell in results.outcomes]
-    assert {text for row in main_table(replace(results, outcomes=tuple(waiting)))[1] for text in row[1:]} == {"–"}
+    waiting = tuple(replace(cell, status="waiting") for cell in results.outcomes)
+    assert {text for row in main_table(replace(results, outcomes=waiting, baselines=())).rows for text in row[1:]} == {"–"}
 
 
 def test_verdicts_count_only_gaps_wider_than_the_spread() -> None:
@@ -86,38 +81,38 @@ def test_one_seed_gives_numbers_and_no_verdict() -> None:
     assert verdict_lines(replace(grid(), models=("megabyte",))) == verdict_lines(empty()) == []
 
 
-def test_ways_are_compared_on_texts_that_every_scored_model_has() -> None:
+def test_scoring_windows_are_compared_on_texts_that_every_scored_model_has() -> None:
     assert shared_texts(grid()) == ["books"]
-    table = ways_table(grid())
-    assert table[0] == ["Model", "basic", "sliding", "strided"]
+    table = window_table(grid())
+    assert table.header == ["Model", "basic", "sliding", "strided"]
     assert row(table, "megabyte") == {"Model": "megabyte", "basic": "2.260 ± 0.010", "sliding": "2.135 ± 0.010", "strided": "2.010 ± 0.010"}
     assert row(table, "transformer")["strided"] == "–"
     two = replace(grid(), models=("transformer", "megabyte"))
-    assert row(ways_table(two), "megabyte")["basic"] == f"{(2.26 + 1.76 + 0.975) / 3:.3f}"
-    plain_only = tuple(replace(cell, bits={"basic": 2.0}) for cell in two.outcomes if cell.role == "final")
-    assert ways_table(replace(two, outcomes=plain_only)) == ([], [])
+    assert row(window_table(two), "megabyte")["basic"] == f"{(2.26 + 1.76 + 0.975) / 3:.3f}"
+    basic_only = tuple(replace(cell, bits={"basic": 2.0}) for cell in two.outcomes if cell.role == "final")
+    assert window_table(replace(two, outcomes=basic_only)).rows == []
 
 
 def test_costs_are_in_words_and_unknown_columns_left_out() -> None:
     assert row(cost_table(grid()), "megabyte") == {
         "Model": "megabyte",
-        "Parameters": "3.40 M",
-        "Forward FLOPs a byte": "20.0 M",
-        "Training FLOPs a byte": "60.0 M",
+        "Parameters": "3.40M",
+        "Forward FLOPs per byte": "20.0M",
+        "Training FLOPs per byte": "60.0M",
         "Training bytes": "10.0 MB",
         "Training time": "3 min 35 s",
         "Decoding state": "164 kB",
         "Peak memory of a training step": "1.30 GB",
-        "Serial steps a byte": "2.12",
+        "Serial steps per byte": "2.12",
         "Learning rate": "0.001",
     }
     results = grid()
     bare = replace(results, outcomes=tuple(replace(cell, peak_bytes=None) for cell in results.outcomes))
-    assert "Peak memory of a training step" not in cost_table(bare)[0]
-    assert length_table(results)[1] == [["1,000", "20.0 M"], ["10,000", "25.0 M"], ["100,000", "90.0 M"]]
+    assert "Peak memory of a training step" not in cost_table(bare).header
+    assert length_table(results).rows == [["1,000", "20.0M"], ["10,000", "25.0M"], ["100,000", "90.0M"]]
 
 
-def test_csv_has_a_line_for_each_cell_and_loses_no_figure() -> None:
+def test_csv_has_a_line_for_each_run_and_loses_no_figure() -> None:
     results = grid()
     text = csv_text(results)
     lines = list(csv.DictReader(io.StringIO(text, newline="")))
@@ -133,26 +128,21 @@ def test_csv_has_a_line_for_each_cell_and_loses_no_figure() -> None:
 def test_markdown_is_a_page_of_tables_without_stray_markup() -> None:
     text = markdown(grid())
     assert text.startswith("# Texts & \\<models\\>\n")
-    assert "| megabyte | **2.260 ± 0.010** | 1.760 ± 0.010 | **0.975 ± 0.100** |" in text
-    assert [line for line in text.splitlines() if line.startswith("## ")] == [
-        "## Bits per byte",
-        "## Ways of scoring",
-        "## Costs",
-        "## Cost by length",
-    ]
+    assert "| megabyte | 2.260 ± 0.010 | 1.760 ± 0.010 | **0.975 ± 0.100** |" in text
+    titles = ["Bits per byte", "Scoring windows", "Costs", "Cost by length"]
+    assert [line for line in text.splitlines() if line.startswith("## ")] == [f"## {title}" for title in titles]
     assert "- megabyte is ahead of transformer on 1 of 3 texts" in text and "<" not in text.replace("\\<", "")
 
 
 def test_a_terminal_gets_aligned_columns() -> None:
     lines = plain(grid()).splitlines()
     table = lines[lines.index("Bits per byte") + 1 :][:4]
-    ends = [line.index("books") + 5 if "books" in line else line.index("2.260 ± 0.010 *") + 13 for line in (table[0], table[2])]
-    assert ends[0] == ends[1]
-    assert "Parameters" in lines[lines.index("Costs") + 2]  # on its side: ten columns are wider than three
+    assert table[0].index("books") + 5 == table[2].index("2.260 ± 0.010") + 13
+    assert lines[lines.index("Costs") + 2].startswith("Parameters"), "on its side: ten columns are wider than three"
     assert all(char.isprintable() for line in lines for char in line)
 
 
-@pytest.mark.parametrize("results", [empty(), replace(grid(), outcomes=())])
+@pytest.mark.parametrize("results", [empty(), replace(grid(), outcomes=(), baselines=(), costs=())])
 def test_nothing_to_say_is_no_error(results: Results) -> None:
     assert results.title.split()[0] in plain(results) and markdown(results).startswith("# ")
-    assert csv_text(results).count("\r\n") == 1 and cost_table(results)[1] == [] and ways_table(results) == ([], [])
+    assert csv_text(results).count("\r\n") == 1 and [table.title for table in tables(results) if table.title != "Bits per byte"] == []

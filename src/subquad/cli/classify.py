@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from subquad.cli.arguments import Parser, add_device, add_run, add_texts, column, given, run_or_repository
-from subquad.cli.output import print_columns, print_json
+from subquad.cli.output import print_json
+from subquad.report.tables import print_table
 
 ABOUT = """Classifies texts: the label of each text and the probability of every class, or the value of each text
 from a regression model. With labels given, also accuracy or correlations.
@@ -66,10 +67,10 @@ def main(arguments: Sequence[str]) -> None:
 
 def _print(rows: Sequence[Mapping[str, Any]], metrics: Mapping[str, float] | None) -> None:
     columns = ["value"] if rows and "value" in rows[0] else ["label", "probability"]
-    table = [["text", *columns, *(["true"] if metrics is not None else [])]]
+    header, table = ["text", *columns, *(["true"] if metrics is not None else [])], []
     for row in rows:
         answer = [f"{row['value']:.4f}"] if "value" in row else [row["label"], f"{row['probabilities'][row['label']]:.4f}"]
         table.append([row["text"], *answer, *([row.get("true", "-")] if metrics is not None else [])])
-    print_columns(table)
+    print_table(header, table)
     if metrics is not None:
         sys.stdout.write("".join(f"\n{name} {value:.4f}" for name, value in metrics.items()) + "\n")

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from subquad.cli.arguments import Parser
-from subquad.cli.output import print_columns, print_json, short
+from subquad.cli.output import print_json
+from subquad.format import count
+from subquad.report.tables import print_table
 
 ABOUT = """Lists the presets: parameters, FLOPs of a forward pass per byte, context length.
 
@@ -25,5 +27,5 @@ def main(arguments: Sequence[str]) -> None:
     if request.json:
         print_json(table)
         return
-    rows = [[str(row["name"]), short(row["parameters"]), short(row["flops_per_byte"]), f"{row['max_len']:,}"] for row in table]
-    print_columns([["model", "parameters", "FLOPs/byte", "context"], *rows])
+    rows = [[str(row["name"]), count(row["parameters"]), count(row["flops_per_byte"]), f"{row['max_len']:,}"] for row in table]
+    print_table(["model", "parameters", "FLOPs/byte", "context"], rows)

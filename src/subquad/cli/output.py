@@ -1,4 +1,4 @@
-"""What the verbs share in writing results: JSON, columns of text, and files that appear whole or not at all."""
+"""What the verbs share in writing results: JSON, trees of figures, and files that appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,14 +14,6 @@ from typing import IO, Any
 def print_json(value: Any) -> None:
     """One JSON document; what JSON lacks, such as a path, becomes a text."""
     print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
-
-
-def print_columns(rows: Sequence[Sequence[str]]) -> None:
-    """Rows of texts, the first row the head: the first column to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for first, *others in rows:
-        cells = [f"{cell:>{width}}" for cell, width in zip(others, widths[1:], strict=True)]
-        print("  ".join([f"{first:<{widths[0]}}", *cells]).rstrip())
 
 
 def print_tree(values: Mapping[str, Any], indent: str = "") -> None:
@@ -46,16 +38,6 @@ def _plain(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(_plain, value)) or "-"
     return str(value)
-
-
-def short(count: float | None) -> str:
-    """A count in three digits: 1.23M; "-" for None."""
-    if count is None:
-        return "-"
-    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if count >= size:
-            return f"{count / size:.3g}{unit}"
-    return f"{count:g}"
 
 
 @contextlib.contextmanager

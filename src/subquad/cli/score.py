@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from subquad.cli.arguments import Parser, add_device, add_run, given, input_path, run_or_repository, whole_number
-from subquad.cli.output import print_columns, print_json, replacing
+from subquad.cli.output import print_json, replacing
+from subquad.report.tables import print_table
 
 if TYPE_CHECKING:
     from subquad.api import Score
@@ -71,7 +72,7 @@ def _score_files(request: Namespace, run: str | Path) -> None:
         print_json({"run": request.run, "files": files, "total": total})
     else:
         rows = [*files, *([total] if len(files) > 1 else [])]
-        print_columns([["file", "bytes", "bits per byte", "word perplexity"], *map(_cells, rows)])
+        print_table(["file", "bytes", "bits per byte", "word perplexity"], map(_cells, rows))
 
 
 def _score_tasks(request: Namespace, run: str | Path) -> None:
@@ -94,7 +95,7 @@ def _score_tasks(request: Namespace, run: str | Path) -> None:
         print_json({"run": request.run, "tasks": tasks})
     else:
         rows = [[name, f"{result.count:,}", f"{result.accuracy:.1%}", f"{result.bits:.4f}"] for name, result in answers.items()]
-        print_columns([["task", "answers", "accuracy", "bits per answer"], *rows])
+        print_table(["task", "answers", "accuracy", "bits per answer"], rows)
 
 
 def _data(source: str | Path) -> bytes | Path:

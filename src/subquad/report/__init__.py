@@ -1,0 +1,1 @@
+"""Pages, figures and tables for people: matplotlib, Jinja2 and rich do the drawing. Importing it loads none of them."""

@@ -1,0 +1,101 @@
+"""The page of a run: what was trained, how it went, and what its objective shows of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from subquad.format import count, duration
+from subquad.objectives.sections import Bars, Section
+from subquad.report.figures import Chart, Series, Style, bars, write_figures
+from subquad.report.pages import write_page
+from subquad.run_log import Point, Record, Sample, read_run_log
+
+MOST_SAMPLES = 8
+CURVE = "learning_curve"
+
+
+def write_report(run: Path, sections: Sequence[Section] = ()) -> Path:
+    """Writes ``report.html`` into a run folder, and its figures beside it; returns the path of the page.
+
+    ``sections`` are what the objective shows of the trained model. Raises ``ValueError`` when ``run`` is not a run folder.
+    """
+    record = read_run_log(run)
+    charts = {CURVE: learning_curve(record)} if record.train or record.valid else {}
+    charts |= {file_name(part.title): _bars(part) for part in sections if isinstance(part, Bars)}
+    values = {
+        "title": run.resolve().name,
+        "lead": _lead(record),
+        "headline": headline(record),
+        "curve": CURVE,
+        "sections": [(type(part).__name__, part, file_name(part.title)) for part in sections],
+        "samples": [(_caption(record, sample), sample.text) for sample in _spaced(record.samples)],
+        "record": record,
+        "charts": charts,
+        "pictures": write_figures(charts, run),
+    }
+    return write_page(run / "report.html", "run.html", values)
+
+
+def learning_curve(record: Record) -> Chart:
+    """The loss while training and in validation; the first steps, far above the rest, are cut off."""
+    series = []
+    if record.train:
+        series.append(_series("train", record.train, "faint" if record.valid else "line"))
+    if record.valid:
+        series.append(_series("validation", record.valid, "marked"))
+    top = 1.6 * min(point.bits for point in record.train + record.valid)
+    return Chart("Learning curve", "training bytes", loss_label(record), tuple(series), y_top=top)
+
+
+def headline(record: Record) -> list[tuple[str, str, str]]:
+    """The most important figures: name, value, unit."""
+    values = [("Model", _kind(record), "")]
+    if record.parameters is not None:
+        values.append(("Parameters", count(record.parameters), ""))
+    if best := record.best:
+        values.append(("Best validation", f"{best.bits:.3f}", loss_label(record)))
+    if last := record.last:
+        values += [("Trained on", count(last.bytes, "B"), ""), ("Training time", duration(last.seconds), "")]
+    return values
+
+
+def loss_label(record: Record) -> str:
+    """What the loss in a log is, with its unit."""
+    labels = {"cross_entropy": "cross entropy (nats)", "squared_error": "squared error", "pair_loss": "loss of a query"}
+    return labels.get(record.measure, "bits per byte")
+
+
+def file_name(title: str) -> str:
+    """A title as the name of a file."""
+    return re.sub(r"[^a-z0-9]+", "_", title.lower()).strip("_") or "figure"
+
+
+def _series(name: str, points: Sequence[Point], style: Style) -> Series:
+    return Series(name, [point.bytes for point in points], [point.bits for point in points], style)
+
+
+def _bars(part: Bars) -> Chart:
+    return bars(part.title, part.x_label, part.y_label, part.values, part.note)
+
+
+def _kind(record: Record) -> str:
+    return str(record.config.get("kind", "model")).replace("_", " ")
+
+
+def _lead(record: Record) -> str:
+    last = record.last
+    return f"step {last.step:,} · {record.ended or 'not finished'}" if last else "no measurement in its log"
+
+
+def _spaced(samples: Sequence[Sample]) -> Sequence[Sample]:
+    """All samples, or of many some that are evenly spaced, with the first and the last."""
+    if len(samples) <= MOST_SAMPLES:
+        return samples
+    return [samples[round(index * (len(samples) - 1) / (MOST_SAMPLES - 1))] for index in range(MOST_SAMPLES)]
+
+
+def _caption(record: Record, sample: Sample) -> str:
+    losses = {point.step: f", {point.bits:.2f} {loss_label(record)}" for point in record.valid}
+    return f"Step {sample.step:,}{losses.get(sample.step, '')}"

@@ -1,0 +1,182 @@
+"""A report holds what the run folder holds, needs nothing but itself, and survives a folder that is not whole."""
+
+from __future__ import annotations
+
+import json
+import struct
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from subquad.errors import RunError
+from subquad.objectives.sections import Bars, Passage, Table
+from subquad.report.passages import LONGEST, characters, coloured
+from subquad.report.run import write_report
+from subquad.run_log import count_parameters, read_run_log
+from tests.report.reading import EVIL, SHOWN, read
+
+
+def line(kind: str, step: int, **more: object) -> dict[str, object]:
+    return {"kind": kind, "step": step, **more}
+
+
+def measured(kind: str, step: int, bits: float) -> dict[str, object]:
+    return line(kind, step, bits_per_byte=bits, bytes=step * 1000, seconds=step * 0.5)
+
+
+LOG = [measured("train", 10, 5.0), measured("train", 20, 3.0), measured("valid", 20, 3.125), line("sample", 20, text=EVIL)]
+LOG += [measured("train", 30, 2.5), measured("valid", 30, 2.75), line("end", 30, reason="finished")]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    folder = tmp_path / "a run & <b>"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"kind": "megabyte", "patch_size": 4}))
+    (folder / "train.yaml").write_text("data:\n  paths:\n  - my books/a.txt\nsteps: 30\n")
+    (folder / "data.json").write_text(json.dumps({"bytes": 12345, "name": "<i>"}))
+    (folder / "log.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in LOG))
+    header = json.dumps({"__metadata__": {}, "a": {"dtype": "F32", "shape": [10, 100]}, "b": {"dtype": "F32", "shape": []}}).encode()
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    return folder
+
+
+def passage(data: bytes = b"To be, or not", patch_size: int = 4, first: int = 0) -> Passage:
+    return Passage("Surprise", data, np.linspace(0, 9, len(data), dtype=np.float32), patch_size, first, note=f"from {EVIL}")
+
+
+SECTIONS = (
+    passage(),
+    Bars("Bits inside", "byte", "bits per byte", [3.0, 2.5, 2.25, 2.0], "How <far>."),
+    Table("Labels", ["part", "f1"], [[EVIL, "0.875"]], "Of the best weights."),
+)
+
+
+def test_a_report_holds_figures_curve_sections_samples_and_command(run: Path) -> None:
+    path = write_report(run, SECTIONS)
+    assert path == run / "report.html"
+    page = read(path)
+    assert page.headings == [
+        "At a glance",
+        "Learning curve",
+        "Surprise",
+        "Bits inside",
+        "Labels",
+        "Samples while training",
+        "Configuration",
+    ]
+    for expected in ("1.00k", "30.0 kB", "15.0 s", "2.750", "step 30 · finished", "Step 20, 3.12 bits per byte", "How <far>.", "0.875"):
+        assert expected in page.text
+    assert page.text.count(SHOWN) >= 3 and "b" not in page.tags
+    assert f"subquad train '{run}/train.yaml' --data 'my books/a.txt' --out '{run}-again'" in page.text
+    assert '"patch_size": 4' in page.text and "steps: 30" in page.text and "12345" in page.text
+    assert page.tags.count("svg") == 2 and not list(run.glob(".*"))
+    for name in ("learning_curve", "bits_inside"):
+        assert (run / f"{name}.svg").is_file() and (run / f"{name}.png").is_file()
+
+
+def test_without_matplotlib_the_page_says_how_to_get_figures(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    page = read(write_report(run, SECTIONS))
+    assert "pip install 'subquad[report]'" in page.text and "Surprise" in page.headings and "Learning curve" not in page.headings
+    assert not list(run.glob("*.svg")) and not list(run.glob("*.png"))
+
+
+@pytest.mark.parametrize("missing", ["log.jsonl", "train.yaml", "data.json", "model.safetensors"])
+def test_a_folder_without_a_file_still_gets_its_report(run: Path, missing: str) -> None:
+    (run / missing).unlink()
+    page = read(write_report(run))
+    text = page.text
+    assert ("Learning curve" in page.headings) == (missing != "log.jsonl")
+    assert ("--data" in text) == (missing != "train.yaml")
+    assert ("Parameters" in text) == (missing != "model.safetensors")
+
+
+def test_damaged_log_lines_are_skipped(run: Path) -> None:
+    damaged = [b'{"kind":"train","st', b"\xff\xfe\x00", b"[1]", b"3", b'{"kind":[],"step":1}', b'{"kind":"valid","step":"x"}', b"[" * 5000]
+    wrong = [measured("valid", 25, 1.0) | {"bits_per_byte": bad} for bad in (None, "1", True, float("nan"), float("-inf"))]
+    damaged += [json.dumps(entry).encode() for entry in wrong]
+    damaged += [b'{"kind":"valid","step":26,"bytes":1' + b"0" * 400 + b',"seconds":1,"bits_per_byte":1}', b'{"kind":"sample","step":3}']
+    before = read_run_log(run)
+    (run / "log.jsonl").write_bytes(b"\n".join(damaged) + b"\n" + (run / "log.jsonl").read_bytes() + b'{"kind":"tr')
+    assert read_run_log(run) == before
+    assert [point.bits for point in before.valid] == [3.125, 2.75] and before.best == before.valid[1] and before.ended == "finished"
+
+
+def test_a_resumed_run_counts_its_steps_once(run: Path) -> None:
+    again = [line("resume", 20), measured("train", 30, 2.4), measured("valid", 40, 2.3)]
+    with (run / "log.jsonl").open("a") as file:
+        file.writelines(json.dumps(entry) + "\n" for entry in again)
+    record = read_run_log(run)
+    assert [(point.step, point.bits) for point in record.train] == [(10, 5.0), (20, 3.0), (30, 2.4)]
+    assert [point.step for point in record.valid] == [20, 40] and record.ended is None and [s.step for s in record.samples] == [20]
+
+
+def test_what_is_no_run_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"expected a run folder with a config\.json"):
+        write_report(tmp_path)
+    with pytest.raises(ValueError, match="run folder"):
+        write_report(tmp_path / "absent")
+    (tmp_path / "config.json").write_text('{"kind"')
+    with pytest.raises(RunError, match="is damaged"):
+        write_report(tmp_path)
+
+
+def test_parameters_come_from_the_header_and_damage_is_no_error(run: Path) -> None:
+    weights = run / "model.safetensors"
+    assert count_parameters(weights) == 1001
+    for raw in (b"", b"\xff" * 8, struct.pack("<Q", 4) + b"[1]]", struct.pack("<Q", 2) + b"[]", struct.pack("<Q", 9) + b'{"a":"b"}'):
+        weights.write_bytes(raw)
+        assert count_parameters(weights) is None
+
+
+def test_characters_are_whole_and_stray_bytes_stand_alone() -> None:
+    data = "aé你😀".encode() + b"\xff\x80\xc3" + b"\xe4\xbd"
+    assert [stop - start for start, stop in characters(data)] == [1, 2, 3, 4, 1, 1, 1, 1, 1]
+
+
+@given(st.binary(max_size=60), st.integers(1, 5), st.integers(0, 7))
+def test_any_bytes_make_a_passage_that_loses_none(data: bytes, patch_size: int, first: int) -> None:
+    pieces = list(characters(data))
+    assert b"".join(data[start:stop] for start, stop in pieces) == data
+    shown = coloured(passage(data, patch_size, first))
+    assert len(shown) == len(pieces)
+    assert all(char.isprintable() or char in "\n\t" for part in shown for char in part.face + part.after + part.hint)
+    starts = sum((first + index) % patch_size == 0 for index in range(len(data))) if patch_size > 1 else 0
+    marks = sum(bool({"edge", "within"} & set(part.classes.split())) for part in shown)
+    assert marks <= starts and (marks == starts or len(pieces) < len(data))
+
+
+def test_a_passage_shows_bits_and_what_cannot_be_seen() -> None:
+    shown = coloured(Passage("", "é\n\x00<".encode(), np.array([3.0, 1.0, 8.0, np.inf, 0.0], np.float32), 2))
+    assert shown[0] == ("h4 edge", "é: 3.00 + 1.00 = 4.00 bits, byte 1 of 2", "é", "")
+    assert (shown[1].hint, shown[1].face, shown[1].after) == ("line break: 8.00 bits, byte 1 of 2", "↵", "\n")
+    assert shown[2] == ("h16 code", "\\x00: inf bits, byte 2 of 2", "\\x00", "")
+    with pytest.raises(ValueError, match="5 bytes came with 2 bits"):
+        coloured(Passage("", b"hello", np.zeros(2, np.float32)))
+
+
+def test_a_long_passage_is_cut(run: Path) -> None:
+    page = read(write_report(run, [passage(b"x" * 5000)]))
+    assert "The first 4,096 of 5,000 bytes." in page.text and len(coloured(passage(b"x" * 5000))) == LONGEST
+
+
+@pytest.mark.parametrize("name", ["report.html", "learning_curve.svg", "learning_curve.png"])
+def test_a_full_disk_keeps_the_old_report(run: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    write_report(run, SECTIONS)
+    before = {path: path.read_bytes() for path in run.iterdir()}
+    write = Path.write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        if name in path.name:
+            raise OSError(28, "No space left on device")
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space"):
+        write_report(run, SECTIONS[:2])
+    assert {path: path.read_bytes() for path in run.iterdir()} == before
