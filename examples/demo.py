@@ -103,7 +103,7 @@ def run(preset: str, options: dict[str, Any], out: Path, held_out: bytes) -> Out
         lr=options["optim.lr"],
         role="final",
         status="done",
-        bits={"basic": score.bits_per_byte},
+        loss={"basic": score.bits_per_byte},
         inside=mean_by_part([score.bits], model.patch_size, model.patch_size) if model.patch_size > 1 else [],
         scored_bytes=len(held_out),
         parameters=record.parameters,

@@ -315,7 +315,7 @@ def test_info(stub: Stub, run: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 def test_models(stub: Stub, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models"]) == 0
-    assert capsys.readouterr().out.splitlines()[1].split() == ["megabyte-tiny", "3.46M", "2.5M", "1,024"]
+    assert capsys.readouterr().out.splitlines()[1].split() == ["megabyte-tiny", "3.46M", "2.50M", "1,024"]
     assert main(["models", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["max_len"] == 1024
 

@@ -41,7 +41,7 @@ def outcome(model: str, data: str, seed: int) -> Outcome:
     return replace(
         cell,
         status="done",
-        bits={"basic": bits, "sliding": bits - 0.125} | ({"strided": bits - 0.25} if model == "megabyte" else {}),
+        loss={"basic": bits, "sliding": bits - 0.125} | ({"strided": bits - 0.25} if model == "megabyte" else {}),
         inside=[bits + 0.5, bits, bits - 0.25, bits - 0.25] if model == "megabyte" else [],
         by_position=[bits + 1, bits, bits - 0.5, bits - 0.5],
         parameters=3_400_000,
@@ -64,7 +64,7 @@ def outcome(model: str, data: str, seed: int) -> Outcome:
 def grid(seeds: int = 2) -> Results:
     """Three models on three texts."""
     cells = [outcome(model, data, seed) for model in MODELS for data in DATA for seed in range(seeds)]
-    rate = Outcome("books/megabyte-lr", "megabyte", "books", 0, 3e-3, "rate", "done", bits={"validation": 9.5}, config={"kind": "megabyte"})
+    rate = Outcome("books/megabyte-lr", "megabyte", "books", 0, 3e-3, "rate", "done", loss={"validation": 9.5}, config={"kind": "megabyte"})
     return Results(
         title="Texts & <models>",
         about="What is asked.\n\nHow it is <measured>.",

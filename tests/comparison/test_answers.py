@@ -41,7 +41,7 @@ def asked(values: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[str, 
 def cell(model: str, data: str, seed: int, accuracy: float | None, bits: float) -> Outcome:
     curve: list[CurvePoint] = [(1e6, 1.0, 1000, 3.0), (2e6, 2.0, 2000, bits)]
     shares = [] if accuracy is None else [accuracy / 2, accuracy]
-    outcome = Outcome(f"{data}/{model}-seed{seed}", model, data, seed, 0.01, "final", "done", bits={"basic": bits}, curve=curve)
+    outcome = Outcome(f"{data}/{model}-seed{seed}", model, data, seed, 0.01, "final", "done", loss={"basic": bits}, curve=curve)
     return replace(outcome, accuracy=accuracy, accuracies=shares, unit="bits per byte" if accuracy is None else "bits per answer")
 
 
@@ -116,7 +116,7 @@ def test_tables_show_percent_beside_bits() -> None:
 def test_verdicts_are_by_right_answers() -> None:
     assert verdict_lines(results(1))[1] == "hyena less conv, bits: books -0.500; accuracy in points: recall +56.0."
     found = results(2)
-    turned = tuple(replace(one, bits={"basic": 2 - one.bits["basic"]}) for one in found.outcomes)
+    turned = tuple(replace(one, loss={"basic": 2 - one.loss["basic"]}) for one in found.outcomes)
     assert verdict(replace(found, outcomes=turned), "hyena", "conv", "recall") == "ahead"
     assert verdict_lines(found)[1] == "hyena is ahead of conv on 2 of 2 texts."
 
@@ -164,7 +164,7 @@ def test_score_judges_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert main(["score", str(run), task, "--json"]) == 0
     (found,) = json.loads(capsys.readouterr().out)["tasks"]
     answers = api.answer(api.load(run), task)
-    assert found == {"task": task, "answers": 150, "accuracy": answers.accuracy, "bits_per_answer": answers.bits}
+    assert found == {"task": task, "answers": 150, "accuracy": answers.accuracy, "loss_per_answer": answers.bits}
     assert main(["score", str(run), task]) == 0
     assert f"{answers.accuracy:.1%}" in capsys.readouterr().out
     assert main(["score", str(run), task, "--sliding"]) == 2 and main(["score", str(run), task, "book.txt"]) == 2

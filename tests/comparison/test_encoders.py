@@ -69,12 +69,12 @@ def test_labels_begin_from_what_was_hidden(values: dict[str, Any], tmp_path: Pat
     figures = api.classification_metrics(results, [label for _, label in test])
     assert figures == {"accuracy": one.accuracy} | one.metrics and len(one.accuracies) == len(one.curve) > 0
     nats = [-math.log(result.probabilities[str(label)]) for result, (_, label) in zip(results, test, strict=True)]
-    assert one.bits == {"basic": pytest.approx(sum(nats) / len(nats))}
+    assert one.loss == {"basic": pytest.approx(sum(nats) / len(nats))}
     assert one.scored_bytes == sum(len(text) for text, _ in test)
     assert one.training_flops_per_byte is None and one.curve[0][0] is None
 
     hidden = found.finals("bert", "text")[0]
-    assert hidden.accuracy is None and 0 <= hidden.metrics["masked_accuracy"] <= 1 and 1 < hidden.bits["basic"] < 12
+    assert hidden.accuracy is None and 0 <= hidden.metrics["masked_accuracy"] <= 1 and 1 < hidden.loss["basic"] < 12
     assert hidden.ids_per_second and hidden.peak_bytes and hidden.state_bytes is None and hidden.training_bytes == 6 * 2 * 32
     assert results_from(json.loads((out / "results.json").read_text())) == found
     page = (out / "report.html").read_text()
@@ -87,7 +87,11 @@ def test_tables_say_what_bits_are_of(values: dict[str, Any], tmp_path: Path) -> 
     assert main.title == "Loss" and "text in nats per masked position" in main.note and "moods in nats per label" in main.note
     assert accuracy_table(found).header == ["Model", "moods", "fresh"] and accuracy_table(found).rows[0][2] == "–"
     header, rows = metric_table(found).header, metric_table(found).rows
-    assert header == ["Model", "text: accuracy at masked positions", *[f"{text}: {name}" for text in ("moods", "fresh") for name in ("F1", "Matthews correlation")]]
+    assert header == [
+        "Model",
+        "text: accuracy at masked positions",
+        *[f"{text}: {name}" for text in ("moods", "fresh") for name in ("F1", "Matthews correlation")],
+    ]
     assert rows[0][1] == f"{found.finals('bert', 'text')[0].metrics['masked_accuracy']:.3f}" and rows[0][4] == "–"
     assert "## Other metrics" in markdown(found) and "less m2, loss: text" in markdown(found)
     times = [one.training_seconds for one in found.finals("m2", "text")]
@@ -116,7 +120,7 @@ def test_numbers_are_estimated(values: dict[str, Any], tmp_path: Path) -> None:
     one = compare(parse(Experiment, values), tmp_path / "out", jobs=0, quiet=True).outcomes[0]
     assert (
         (one.status, one.error, one.accuracy) == ("done", "", None)
-        and one.bits["basic"] > 0
+        and one.loss["basic"] > 0
         and set(one.metrics) == {"pearson", "spearman"}
     )
 

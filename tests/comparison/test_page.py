@@ -79,7 +79,7 @@ def test_every_text_is_escaped(tmp_path: Path) -> None:
 def test_sections_without_content_are_left_out(tmp_path: Path) -> None:
     assert read(write_page(empty(), tmp_path)).headings == []
     assert read(write_page(replace(empty(), costs=grid().costs), tmp_path)).headings == ["Cost by length"]
-    waiting = tuple(replace(outcome, status="waiting", bits={}, curve=[], probes={}) for outcome in grid().outcomes)
+    waiting = tuple(replace(outcome, status="waiting", loss={}, curve=[], probes={}) for outcome in grid().outcomes)
     page = read(write_page(replace(grid(), outcomes=waiting, costs=(), published=()), tmp_path))
     assert page.headings == ["About", "Bits per byte", "Costs", "Runs"]
 

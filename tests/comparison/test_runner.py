@@ -34,10 +34,10 @@ def test_a_comparison_fills_its_table_and_another_seed_changes_it(experiment: Ex
     results = compare(experiment, out, quiet=True, jobs=2, command="subquad compare a.yaml")
     assert {outcome.status for outcome in results.outcomes} == {"done"}
     for model in results.models:
-        first, second = results.bits(model, "text")
+        first, second = results.losses(model, "text")
         assert 0 < first < 8.5 and first != second
     one = results.finals("megabyte", "text")[0]
-    assert one.bits.keys() == {"basic", "strided"} and len(one.inside) == 4
+    assert one.loss.keys() == {"basic", "strided"} and len(one.inside) == 4
     assert one.training_bytes == 640 and one.curve[-1][2] == 640
     assert one.training_flops == pytest.approx(640 * (one.training_flops_per_byte or 0))
     assert one.state_bytes and one.peak_bytes and one.serial_steps == pytest.approx(2 + 2 / 4)

@@ -89,7 +89,7 @@ def test_scoring_windows_are_compared_on_texts_that_every_scored_model_has() -> 
     assert row(table, "transformer")["strided"] == "–"
     two = replace(grid(), models=("transformer", "megabyte"))
     assert row(window_table(two), "megabyte")["basic"] == f"{(2.26 + 1.76 + 0.975) / 3:.3f}"
-    basic_only = tuple(replace(cell, bits={"basic": 2.0}) for cell in two.outcomes if cell.role == "final")
+    basic_only = tuple(replace(cell, loss={"basic": 2.0}) for cell in two.outcomes if cell.role == "final")
     assert window_table(replace(two, outcomes=basic_only)).rows == []
 
 
@@ -118,8 +118,8 @@ def test_csv_has_a_line_for_each_run_and_loses_no_figure() -> None:
     lines = list(csv.DictReader(io.StringIO(text, newline="")))
     assert len(lines) == len(results.outcomes) and text.endswith("\r\n")
     cell = next(line for line in lines if line["cell"] == "code/megabyte-seed1")
-    assert (cell["bits_basic"], cell["bits_strided"], cell["training_seconds"]) == ("1.77", "1.52", "215.0")
-    assert cell["step"] == "" and lines[0]["bits_validation"] == "9.5" and lines[0]["bits_basic"] == ""
+    assert (cell["loss_basic"], cell["loss_strided"], cell["training_seconds"]) == ("1.77", "1.52", "215.0")
+    assert cell["step"] == "" and lines[0]["loss_validation"] == "9.5" and lines[0]["loss_basic"] == ""
     failed = next(line for line in lines if line["status"] == "failed")
     assert failed["error"] == EVIL.replace("\udcff", "\\udcff")
     text.encode()

@@ -197,7 +197,7 @@ def test_a_comparison_finds_it(objective: None, text: str, tmp_path: Path) -> No
     }
     results = compare(experiment, tmp_path / "out", jobs=0, quiet=True)
     assert [(outcome.status, outcome.error, outcome.unit) for outcome in results.outcomes] == [("done", "", "nats per copy")] * 2
-    assert all(0 <= outcome.metrics["copied"] <= 1 and outcome.bits["basic"] > 0 for outcome in results.outcomes)
+    assert all(0 <= outcome.metrics["copied"] <= 1 and outcome.loss["basic"] > 0 for outcome in results.outcomes)
     page = (tmp_path / "out" / "report.html").read_text()
     assert "ats per copy" in page
 

@@ -16,7 +16,7 @@ from subquad.errors import RunError
 from subquad.objectives.sections import Bars, Passage, Table
 from subquad.report.passages import LONGEST, characters, coloured
 from subquad.report.run import write_report
-from subquad.run_log import count_parameters, read_run_log
+from subquad.run_log import read_run_log, stored_parameters
 from tests.report.reading import EVIL, SHOWN, read
 
 
@@ -104,7 +104,7 @@ def test_damaged_log_lines_are_skipped(run: Path) -> None:
     before = read_run_log(run)
     (run / "log.jsonl").write_bytes(b"\n".join(damaged) + b"\n" + (run / "log.jsonl").read_bytes() + b'{"kind":"tr')
     assert read_run_log(run) == before
-    assert [point.bits for point in before.valid] == [3.125, 2.75] and before.best == before.valid[1] and before.ended == "finished"
+    assert [point.loss for point in before.valid] == [3.125, 2.75] and before.best == before.valid[1] and before.ended == "finished"
 
 
 def test_a_resumed_run_counts_its_steps_once(run: Path) -> None:
@@ -112,7 +112,7 @@ def test_a_resumed_run_counts_its_steps_once(run: Path) -> None:
     with (run / "log.jsonl").open("a") as file:
         file.writelines(json.dumps(entry) + "\n" for entry in again)
     record = read_run_log(run)
-    assert [(point.step, point.bits) for point in record.train] == [(10, 5.0), (20, 3.0), (30, 2.4)]
+    assert [(point.step, point.loss) for point in record.train] == [(10, 5.0), (20, 3.0), (30, 2.4)]
     assert [point.step for point in record.valid] == [20, 40] and record.ended is None and [s.step for s in record.samples] == [20]
 
 
@@ -128,10 +128,10 @@ def test_what_is_no_run_folder_is_refused(tmp_path: Path) -> None:
 
 def test_parameters_come_from_the_header_and_damage_is_no_error(run: Path) -> None:
     weights = run / "model.safetensors"
-    assert count_parameters(weights) == 1001
+    assert stored_parameters(weights) == 1001
     for raw in (b"", b"\xff" * 8, struct.pack("<Q", 4) + b"[1]]", struct.pack("<Q", 2) + b"[]", struct.pack("<Q", 9) + b'{"a":"b"}'):
         weights.write_bytes(raw)
-        assert count_parameters(weights) is None
+        assert stored_parameters(weights) is None
 
 
 def test_characters_are_whole_and_stray_bytes_stand_alone() -> None:

@@ -157,6 +157,6 @@ def _run_line(outcome: Outcome) -> str:
         "chooses the learning rate" if outcome.role == "rate" else "",
         f"diverged at step {outcome.step}" if outcome.status == "diverged" else outcome.status,
         "" if outcome.accuracy is None else f"accuracy {outcome.accuracy:.1%}",
-        ", ".join(f"{value:.3f} {way}" for way, value in outcome.bits.items()) + (f" ({outcome.unit})" if outcome.bits else ""),
+        ", ".join(f"{value:.3f} {way}" for way, value in outcome.loss.items()) + (f" ({outcome.unit})" if outcome.loss else ""),
     )
     return " · ".join(word for word in words if word)

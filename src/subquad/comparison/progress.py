@@ -50,8 +50,8 @@ class GridProgress:
     def done(self, outcome: Outcome) -> None:
         """One cell has ended."""
         self._done += 1
-        bits = outcome.bits.get("basic", outcome.bits.get("validation"))
-        end = outcome.status if bits is None else f"{bits:.3f} {outcome.unit}"
+        loss = outcome.loss.get("basic", outcome.loss.get("validation"))
+        end = outcome.status if loss is None else f"{loss:.3f} {outcome.unit}"
         end += "" if outcome.accuracy is None else f", accuracy {outcome.accuracy:.1%}"
         end += f" at step {outcome.step}" if outcome.status == "diverged" else f" ({outcome.error})" if outcome.error else ""
         self.say(f"{self._done}/{self._total} {outcome.cell}: {end}")

@@ -30,8 +30,8 @@ class ScoredPassage:
 class Outcome:
     """One cell.
 
-    ``bits`` are the loss on the test part by way of scoring ("basic", "sliding", ...), ``unit`` says of what ("bits per byte", "bits per
-    masked token", "bits per answer"). ``accuracy`` is the share of right answers in the test part, or, of a cell that chooses a rate, in
+    ``loss`` is that on the test part by scoring window ("basic", "sliding", ...), in ``unit`` ("bits per byte", "nats per masked
+    position", ...). ``accuracy`` is the share of right answers in the test part, or, of a cell that chooses a rate, in
     the best validation; None where there is no answer to be right. ``metrics`` are others of the test part, by name. ``inside`` are bits
     at each position inside a patch, empty without patches, and ``by_position`` the means over equal parts of the context, both of the
     basic way.
@@ -52,7 +52,7 @@ class Outcome:
     step: int | None = None
     error: str = ""
     unit: str = "bits per byte"
-    bits: dict[str, float] = field(default_factory=dict)
+    loss: dict[str, float] = field(default_factory=dict)
     inside: list[float] = field(default_factory=list)
     by_position: list[float] = field(default_factory=list)
     accuracy: float | None = None
@@ -137,9 +137,9 @@ class Results:
         """The cells of one place in the table, one a seed, whatever their status."""
         return [o for o in self.outcomes if o.role == "final" and o.model == model and o.data == data]
 
-    def bits(self, model: str, data: str, way: str = "basic") -> list[float]:
-        """The loss on the test part, in bits, of the seeds that are done."""
-        return [o.bits[way] for o in self.finals(model, data) if o.status == "done" and way in o.bits]
+    def losses(self, model: str, data: str, way: str = "basic") -> list[float]:
+        """The loss on the test part, of the seeds that are done."""
+        return [o.loss[way] for o in self.finals(model, data) if o.status == "done" and way in o.loss]
 
     def accuracy(self, model: str, data: str) -> list[float]:
         """Shares of right answers in the test part, of the seeds that are done; none where the data ask for no answers."""
@@ -155,13 +155,13 @@ class Results:
         return asdict(self)
 
 
-def summary(bits: list[float]) -> tuple[float, float] | None:
+def summary(values: list[float]) -> tuple[float, float] | None:
     """Mean and spread (largest less smallest) over seeds; None without any."""
-    return (mean(bits), max(bits) - min(bits)) if bits else None
+    return (mean(values), max(values) - min(values)) if values else None
 
 
 def verdict(results: Results, model: str, other: str, data: str) -> Literal["ahead", "behind", "even", "unknown"]:
-    """Whether ``model`` needs fewer bits than ``other``, or of a task has more answers right.
+    """Whether ``model`` has a lower loss than ``other``, or of a task has more answers right.
 
     Only a gap wider than either spread over seeds counts.
     """
@@ -176,7 +176,7 @@ def verdict(results: Results, model: str, other: str, data: str) -> Literal["ahe
 
 def _losses(results: Results, model: str, data: str) -> list[float]:
     """A figure of each seed of which less is better."""
-    return [1 - accuracy for accuracy in results.accuracy(model, data)] or results.bits(model, data)
+    return [1 - accuracy for accuracy in results.accuracy(model, data)] or results.losses(model, data)
 
 
 def outcome_from(record: Mapping[str, Any]) -> Outcome:

@@ -104,7 +104,7 @@ def _outcome(cell: Cell, folder: Path, windowings: Sequence[Windowing], probes: 
     if cell.role == "rate":
         if log.best is None:
             raise RunError("there is no validation to choose a learning rate by: give the data a validation part")
-        return replace(outcome, status="done", bits={"validation": log.best.loss}, accuracy=log.best.metrics.get("accuracy"))
+        return replace(outcome, status="done", loss={"validation": log.best.loss}, accuracy=log.best.metrics.get("accuracy"))
     return replace(outcome, status="done", **_tested(cell, run, paths, windowings, probes))
 
 
@@ -118,7 +118,7 @@ def _tested(cell: Cell, run: Path, paths: Sequence[str], windowings: Sequence[Wi
         result = objective.test(model, TestOptions(cell.spec.score_bytes, windowings, config.batch))
     metrics = dict(result.metrics)
     fields: dict[str, Any] = {
-        "bits": dict(result.loss),
+        "loss": dict(result.loss),
         "accuracy": metrics.pop("accuracy", None),
         "metrics": metrics,
         "scored_bytes": result.scored_bytes,

@@ -142,12 +142,12 @@ class _Grid:
         outcomes = self.run(cells)
         for name in dict.fromkeys(cell.model for cell in cells):
             done = [o for o in outcomes if o.model == name and o.status == "done"]
-            tried = {o.lr: (-(o.accuracy or 0.0), o.bits.get("validation", math.inf)) for o in done}
+            tried = {o.lr: (-(o.accuracy or 0.0), o.loss.get("validation", math.inf)) for o in done}
             if not tried:
                 self.notes.append(f"{name}: no learning rate that was tried worked, so it is the default for its width")
             else:
                 chosen[name] = min(tried, key=lambda lr: tried[lr])
-                found = ", ".join(f"{lr:g}: {f'{-wrong:.1%}' if wrong else f'{bits:.3f}'}" for lr, (wrong, bits) in tried.items())
+                found = ", ".join(f"{lr:g}: {f'{-wrong:.1%}' if wrong else f'{loss:.3f}'}" for lr, (wrong, loss) in tried.items())
                 self.notes.append(f"{name}: learning rate {chosen[name]:g} by validation ({found})")
         return chosen
 

@@ -8,6 +8,7 @@ from statistics import mean
 
 from subquad.comparison.results import Outcome, Results, verdict
 from subquad.format import NONE, capital, count, duration, visible
+from subquad.objectives import find_metric
 from subquad.report import tables as report
 from subquad.report.tables import Table
 
@@ -18,7 +19,7 @@ ONE_SEED = "With one seed no verdict is given, only the numbers: a gap may be no
 COSTS = "Training bytes and time are means over a model's runs; memory and serial steps are measured on the trained model."
 _WINDOWS = {"basic": "without overlap", "sliding": "with half a window of overlap", "strided": "in two passes half a patch apart"}
 _MOST_HINT = 120
-_NOT_SCALAR = ("bits", "metrics", "inside", "by_position", "curve", "accuracies", "probes", "sample", "passage", "config")
+_NOT_SCALAR = ("loss", "metrics", "inside", "by_position", "curve", "accuracies", "probes", "sample", "passage", "config")
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,13 @@ def accuracy_table(results: Results) -> Table:
 
 
 def main_table(results: Results) -> Table:
-    """Models, and baselines, by data: the loss on the test part in bits with the spread over seeds, or what became of the runs."""
+    """Models, and baselines, by data: the loss on the test part with the spread over seeds, or what became of the runs."""
     units = _units(results)
-    title = "Bits" if len(set(units.values())) > 1 else capital(next(iter(units.values()), "bits per byte"))
-    others = ", ".join(f"{data} in {unit}" for data, unit in units.items() if capital(unit) != title)
-    note = f"Fewer is better{f' ({others})' if title == 'Bits' else ''}. {BEST}"
-    return _scores(results, title, results.data, _Measure(lambda outcome: outcome.bits.get("basic"), _bits), note)
+    one_unit = len(set(units.values())) == 1
+    title = capital(next(iter(units.values()))) if one_unit else "Loss"
+    parts = "" if one_unit else f" ({', '.join(f'{data} in {unit}' for data, unit in units.items())})"
+    measure = _Measure(lambda outcome: outcome.loss.get("basic"), _loss)
+    return _scores(results, title, results.data, measure, f"Less is better{parts}. {BEST}")
 
 
 def metric_table(results: Results) -> Table:
@@ -67,17 +69,17 @@ def metric_table(results: Results) -> Table:
     for model in results.models if columns else ():
         values = [[run.metrics[name] for run in results.finals(model, data) if name in run.metrics] for data, name in columns]
         rows.append([model, *(f"{mean(column):.3f}" if column else NONE for column in values)])
-    header = ["Model", *(f"{data}: {name.replace('_', ' ')}" for data, name in columns)]
+    header = ["Model", *(f"{data}: {find_metric(name).label}" for data, name in columns)]
     return Table("Other metrics", header, rows, "On the test part, means over seeds.")
 
 
 def window_table(results: Results) -> Table:
     """Models by scoring windows: the mean over the texts that every scored model has. No rows where there is one kind only."""
-    ways = list(dict.fromkeys(way for outcome in results.outcomes if outcome.role == "final" for way in outcome.bits))
+    ways = list(dict.fromkeys(way for outcome in results.outcomes if outcome.role == "final" for way in outcome.loss))
     texts = shared_texts(results)
     rows = []
     for model in results.models if len(ways) > 1 and texts else ():
-        bits = [[results.bits(model, data, way) for data in texts] for way in ways]
+        bits = [[results.losses(model, data, way) for data in texts] for way in ways]
         rows.append([model, *map(_mean_over_texts, bits)])
     over = f"Means over {', '.join(texts)}." if len(texts) > 1 else f"On {''.join(texts)}."
     words = "; ".join(f"{way}: {_WINDOWS[way]}" for way in ways if way in _WINDOWS)
@@ -123,7 +125,7 @@ def verdict_lines(results: Results) -> list[str]:
     """The reference against each other model in words, the rule first; nothing before two models have figures on a text."""
     subject = results.reference
     others = [model for model in results.models if model != subject]
-    if not any(results.bits(subject, data) and results.bits(other, data) for other in others for data in results.data):
+    if not any(results.losses(subject, data) and results.losses(other, data) for other in others for data in results.data):
         return []
     if seeds(results) < 2:
         return [ONE_SEED, *(line for other in others if (line := _gaps(results, subject, other)))]
@@ -137,24 +139,24 @@ def seeds(results: Results) -> int:
 
 def shared_texts(results: Results) -> list[str]:
     """The texts on which every model has a figure, of the models that have any."""
-    scored = [model for model in results.models if any(results.bits(model, data) for data in results.data)]
-    return [data for data in results.data if scored and all(results.bits(model, data) for model in scored)]
+    scored = [model for model in results.models if any(results.losses(model, data) for data in results.data)]
+    return [data for data in results.data if scored and all(results.losses(model, data) for model in scored)]
 
 
 def csv_text(results: Results) -> str:
     """Every scalar of every run, one line a run."""
-    ways = list(dict.fromkeys(way for outcome in results.outcomes for way in outcome.bits))
+    ways = list(dict.fromkeys(way for outcome in results.outcomes for way in outcome.loss))
     metrics = list(dict.fromkeys(name for outcome in results.outcomes for name in outcome.metrics))
     scalars = [field.name for field in fields(Outcome) if field.name not in _NOT_SCALAR]
     rows = [
         [
             *(getattr(outcome, name) for name in scalars),
-            *(outcome.bits.get(way) for way in ways),
+            *(outcome.loss.get(way) for way in ways),
             *(outcome.metrics.get(name) for name in metrics),
         ]
         for outcome in results.outcomes
     ]
-    return report.csv_text([*scalars, *(f"bits_{way}" for way in ways), *metrics], rows)
+    return report.csv_text([*scalars, *(f"loss_{way}" for way in ways), *metrics], rows)
 
 
 def markdown(results: Results) -> str:
@@ -188,7 +190,7 @@ def _scores(results: Results, title: str, texts: Sequence[str], measure: _Measur
     means = [[_rounded_mean(cell, measure) for cell in row] for row in runs]
     for label in dict.fromkeys((baseline.name, baseline.note) for baseline in results.baselines if not measure.more):
         levels = {baseline.data: baseline.bits_per_byte for baseline in results.baselines if (baseline.name, baseline.note) == label}
-        rows.append([f"{label[0]} ({label[1]})" if label[1] else label[0], *(_bits([levels[d]]) if d in levels else NONE for d in texts)])
+        rows.append([f"{label[0]} ({label[1]})" if label[1] else label[0], *(_loss([levels[d]]) if d in levels else NONE for d in texts)])
         means.append([round(levels[data], 3) if data in levels else None for data in texts])
     best = set()
     for j in range(len(texts)):
@@ -228,7 +230,7 @@ def _error(runs: Sequence[Outcome]) -> str:
     return words if len(words) <= _MOST_HINT else words[: _MOST_HINT - 1] + "…"
 
 
-def _bits(values: Sequence[float]) -> str:
+def _loss(values: Sequence[float]) -> str:
     return f"{mean(values):.3f}" + (f" ± {(max(values) - min(values)) / 2:.3f}" if len(values) > 1 else "")
 
 
@@ -241,7 +243,7 @@ def _mean_over_texts(bits: list[list[float]]) -> str:
     """The figure over texts, each a list over seeds: with its spread where there is one text."""
     if not all(bits):
         return NONE
-    return _bits(bits[0]) if len(bits) == 1 else f"{mean(map(mean, bits)):.3f}"
+    return _loss(bits[0]) if len(bits) == 1 else f"{mean(map(mean, bits)):.3f}"
 
 
 def _mean_of(runs: list[Outcome], name: str, words: Callable[[float], str]) -> str:
@@ -257,7 +259,7 @@ def _standing(results: Results, subject: str, other: str) -> str:
     """``megabyte is ahead of transformer on 4 of 5 texts, behind on 1 (code)``; a text with one seed of either is not judged."""
     texts: dict[str, list[str]] = {"ahead": [], "behind": [], "even": [], "unknown": []}
     for data in results.data:
-        judged = min(len(results.bits(subject, data)), len(results.bits(other, data))) > 1
+        judged = min(len(results.losses(subject, data)), len(results.losses(other, data))) > 1
         texts[verdict(results, subject, other, data) if judged else "unknown"].append(data)
     total = len(results.data)
     line = f"{subject} is ahead of {other} on {len(texts['ahead'])} of {total} text{'s' if total > 1 else ''}"
@@ -268,7 +270,7 @@ def _standing(results: Results, subject: str, other: str) -> str:
 
 def _gaps(results: Results, subject: str, other: str) -> str:
     """The difference on each text that both have, empty without one."""
-    losses = [(data, results.bits(subject, data), results.bits(other, data)) for data in results.data if data not in results.tasks]
+    losses = [(data, results.losses(subject, data), results.losses(other, data)) for data in results.data if data not in results.tasks]
     bits = [f"{data} {mean(mine) - mean(theirs):+.3f}" for data, mine, theirs in losses if mine and theirs]
     shares = [(data, results.accuracy(subject, data), results.accuracy(other, data)) for data in results.tasks]
     points = [f"{data} {100 * (mean(mine) - mean(theirs)):+.1f}" for data, mine, theirs in shares if mine and theirs]

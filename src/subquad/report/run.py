@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from subquad.format import count, duration
+from subquad.objectives import find_metric
 from subquad.objectives.sections import Bars, Section
 from subquad.report.figures import Chart, Series, Style, bars, write_figures
 from subquad.report.pages import write_page
-from subquad.run_log import Point, Record, Sample, read_run_log
+from subquad.run_log import Point, RunLog, Sample, read_run_log
 
 MOST_SAMPLES = 8
 CURVE = "learning_curve"
@@ -21,50 +22,49 @@ def write_report(run: Path, sections: Sequence[Section] = ()) -> Path:
 
     ``sections`` are what the objective shows of the trained model. Raises ``ValueError`` when ``run`` is not a run folder.
     """
-    record = read_run_log(run)
-    charts = {CURVE: learning_curve(record)} if record.train or record.valid else {}
+    log = read_run_log(run)
+    charts = {CURVE: learning_curve(log)} if log.train or log.valid else {}
     charts |= {file_name(part.title): _bars(part) for part in sections if isinstance(part, Bars)}
     values = {
         "title": run.resolve().name,
-        "lead": _lead(record),
-        "headline": headline(record),
+        "lead": _lead(log),
+        "headline": headline(log),
         "curve": CURVE,
         "sections": [(type(part).__name__, part, file_name(part.title)) for part in sections],
-        "samples": [(_caption(record, sample), sample.text) for sample in _spaced(record.samples)],
-        "record": record,
+        "samples": [(_caption(log, sample), sample.text) for sample in _spaced(log.samples)],
+        "log": log,
         "charts": charts,
         "pictures": write_figures(charts, run),
     }
     return write_page(run / "report.html", "run.html", values)
 
 
-def learning_curve(record: Record) -> Chart:
+def learning_curve(log: RunLog) -> Chart:
     """The loss while training and in validation; the first steps, far above the rest, are cut off."""
     series = []
-    if record.train:
-        series.append(_series("train", record.train, "faint" if record.valid else "line"))
-    if record.valid:
-        series.append(_series("validation", record.valid, "marked"))
-    top = 1.6 * min(point.bits for point in record.train + record.valid)
-    return Chart("Learning curve", "training bytes", loss_label(record), tuple(series), y_top=top)
+    if log.train:
+        series.append(_series("train", log.train, "faint" if log.valid else "line"))
+    if log.valid:
+        series.append(_series("validation", log.valid, "marked"))
+    top = 1.6 * min(point.loss for point in log.train + log.valid)
+    return Chart("Learning curve", "training bytes", loss_label(log), tuple(series), y_top=top)
 
 
-def headline(record: Record) -> list[tuple[str, str, str]]:
+def headline(log: RunLog) -> list[tuple[str, str, str]]:
     """The most important figures: name, value, unit."""
-    values = [("Model", _kind(record), "")]
-    if record.parameters is not None:
-        values.append(("Parameters", count(record.parameters), ""))
-    if best := record.best:
-        values.append(("Best validation", f"{best.bits:.3f}", loss_label(record)))
-    if last := record.last:
+    values = [("Model", _kind(log), "")]
+    if log.parameters is not None:
+        values.append(("Parameters", count(log.parameters), ""))
+    if best := log.best:
+        values.append(("Best validation", f"{best.loss:.3f}", loss_label(log)))
+    if last := log.last:
         values += [("Trained on", count(last.bytes, "B"), ""), ("Training time", duration(last.seconds), "")]
     return values
 
 
-def loss_label(record: Record) -> str:
+def loss_label(log: RunLog) -> str:
     """What the loss in a log is, with its unit."""
-    labels = {"cross_entropy": "cross entropy (nats)", "squared_error": "squared error", "pair_loss": "loss of a query"}
-    return labels.get(record.measure, "bits per byte")
+    return find_metric(log.loss_name).label if log.loss_name else "loss"
 
 
 def file_name(title: str) -> str:
@@ -73,20 +73,20 @@ def file_name(title: str) -> str:
 
 
 def _series(name: str, points: Sequence[Point], style: Style) -> Series:
-    return Series(name, [point.bytes for point in points], [point.bits for point in points], style)
+    return Series(name, [point.bytes for point in points], [point.loss for point in points], style)
 
 
 def _bars(part: Bars) -> Chart:
     return bars(part.title, part.x_label, part.y_label, part.values, part.note)
 
 
-def _kind(record: Record) -> str:
-    return str(record.config.get("kind", "model")).replace("_", " ")
+def _kind(log: RunLog) -> str:
+    return str(log.config.get("kind", "model")).replace("_", " ")
 
 
-def _lead(record: Record) -> str:
-    last = record.last
-    return f"step {last.step:,} · {record.ended or 'not finished'}" if last else "no measurement in its log"
+def _lead(log: RunLog) -> str:
+    last = log.last
+    return f"step {last.step:,} · {log.ended or 'not finished'}" if last else "no measurement in its log"
 
 
 def _spaced(samples: Sequence[Sample]) -> Sequence[Sample]:
@@ -96,6 +96,6 @@ def _spaced(samples: Sequence[Sample]) -> Sequence[Sample]:
     return [samples[round(index * (len(samples) - 1) / (MOST_SAMPLES - 1))] for index in range(MOST_SAMPLES)]
 
 
-def _caption(record: Record, sample: Sample) -> str:
-    losses = {point.step: f", {point.bits:.2f} {loss_label(record)}" for point in record.valid}
+def _caption(log: RunLog, sample: Sample) -> str:
+    losses = {point.step: f", {point.loss:.2f} {loss_label(log)}" for point in log.valid}
     return f"Step {sample.step:,}{losses.get(sample.step, '')}"
