@@ -43,7 +43,7 @@ def test_tables_and_json_tell_the_same(file: Path, capsys: pytest.CaptureFixture
     found = json.loads(capsys.readouterr().out)
     assert [outcome["model"] for outcome in found["outcomes"]] == ["large", "small"]  # as the file has them
     for outcome in found["outcomes"]:
-        assert f"{outcome['bits']['basic']:.3f}" in printed
+        assert f"{outcome['loss']['basic']:.3f}" in printed
     assert str(file.parent / "out" / "report.html") in printed
     assert "--resume" not in found["command"] and "--json" not in found["command"]
 

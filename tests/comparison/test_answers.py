@@ -114,7 +114,7 @@ def test_tables_show_percent_beside_bits() -> None:
 
 
 def test_verdicts_are_by_right_answers() -> None:
-    assert verdict_lines(results(1))[1] == "hyena less conv, bits: books -0.500; accuracy in points: recall +56.0."
+    assert verdict_lines(results(1))[1] == "hyena less conv, loss: books -0.500; accuracy in points: recall +56.0."
     found = results(2)
     turned = tuple(replace(one, loss={"basic": 2 - one.loss["basic"]}) for one in found.outcomes)
     assert verdict(replace(found, outcomes=turned), "hyena", "conv", "recall") == "ahead"
@@ -164,7 +164,7 @@ def test_score_judges_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert main(["score", str(run), task, "--json"]) == 0
     (found,) = json.loads(capsys.readouterr().out)["tasks"]
     answers = api.answer(api.load(run), task)
-    assert found == {"task": task, "answers": 150, "accuracy": answers.accuracy, "loss_per_answer": answers.bits}
+    assert found == {"task": task, "answers": 150, "accuracy": answers.accuracy, "bits_per_answer": answers.bits}
     assert main(["score", str(run), task]) == 0
     assert f"{answers.accuracy:.1%}" in capsys.readouterr().out
     assert main(["score", str(run), task, "--sliding"]) == 2 and main(["score", str(run), task, "book.txt"]) == 2
