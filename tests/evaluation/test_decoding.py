@@ -9,6 +9,7 @@ from subquad.layers.stack import Block
 from subquad.models.base import CausalModel
 from subquad.models.language_model import transformer
 from subquad.models.megabyte import megabyte
+from subquad.ops.rotary import STEPS
 
 
 def test_layer_calls_are_those_of_section_3_2() -> None:
@@ -19,7 +20,8 @@ def test_layer_calls_are_those_of_section_3_2() -> None:
 def test_counting_leaves_the_model_as_it_was() -> None:
     model = transformer(8, 1, 2, 64).build()
     layer_calls(model, 4)
-    assert not any("prefill" in vars(module) for module in model.modules() if isinstance(module, Block))
+    blocks = [module for module in model.modules() if isinstance(module, Block)]
+    assert blocks and all(block.prefill == Block.prefill.__get__(block) for block in blocks)
 
 
 @pytest.mark.parametrize("length", [8, 1000])
@@ -27,5 +29,7 @@ def test_the_state_is_that_of_the_whole_context(length: int) -> None:
     model = transformer(8, 2, 2, 64).build()
     assert isinstance(model, CausalModel)
     found = measure_decoding(model, length)
-    assert found.state_bytes == 2 * 65 * 2 * 8 * 4 + 256 * 4  # keys and values of two layers, one position more; the next logits
+    keys_and_values = 2 * 65 * 2 * 8  # of two layers, one position more
+    rotation = 2 * STEPS * 2 * 4  # of two layers, cosines and sines of a head's four channels
+    assert found.state_bytes == 4 * (keys_and_values + rotation + 256)  # and the next logits
     assert found.serial_steps == 2

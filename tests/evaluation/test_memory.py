@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from subquad.evaluation.memory import peak_memory
@@ -38,3 +39,9 @@ def test_gradients_and_what_they_need_are_seen() -> None:
 
 def test_the_meta_device_is_counted_without_memory() -> None:
     assert peak_memory(lambda: torch.zeros(10**12, device="meta") + 1) == 8 * 10**12
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_says_itself_what_it_held() -> None:
+    before = torch.zeros(1 << 20, device="cuda")
+    assert peak_memory(lambda: before + 1, "cuda") == 4 << 20

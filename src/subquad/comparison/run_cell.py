@@ -162,7 +162,8 @@ def timed_options(cell: Cell, paths: Sequence[str]) -> dict[str, Any]:
         config = build_config({"model": cell.config.model_dump(mode="json")}, cell.options | {"data.paths": list(paths)})
         model, objective = build_run(config)
         objective.prepare(model)
-        taken = seconds(training_step(model.to(resolve_device(config.device)), objective, config), repeat=3)
+        device = resolve_device(config.device)
+        taken = seconds(training_step(model.to(device), objective, config), repeat=3, device=device)
     return with_steps(cell.options, max(1, int(cell.budget.seconds / taken)), cell.resolved)
 
 
@@ -213,7 +214,7 @@ def _measured(model: Model, objective: Objective[Any], config: TrainConfig) -> d
     window = objective.window
     if config.objective is None or config.objective.logits_share is None or window is None:
         return fields
-    fields["peak_bytes"] = peak_memory(training_step(model, objective, config))
+    fields["peak_bytes"] = peak_memory(training_step(model, objective, config), next(model.parameters()).device)
     fields["ids_per_second"] = reading_speed(model.eval(), config, window)
     if isinstance(model, CausalModel):
         decoding = measure_decoding(model)
@@ -225,6 +226,7 @@ def _measured(model: Model, objective: Objective[Any], config: TrainConfig) -> d
 def reading_speed(model: Model, config: TrainConfig, window: int) -> float:
     """Ids a second of a pass over one whole window."""
     assert config.objective is not None
-    ids = torch.zeros(1, window, dtype=torch.long, device=next(model.parameters()).device)
+    device = next(model.parameters()).device
+    ids = torch.zeros(1, window, dtype=torch.long, device=device)
     inputs = config.objective.reading_inputs(model, window)
-    return window / seconds(lambda: model(ids, **inputs))
+    return window / seconds(lambda: model(ids, **inputs), device=device)

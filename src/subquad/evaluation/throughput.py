@@ -1,4 +1,4 @@
-"""How fast this machine is: the yardstick beside every speed that is reported."""
+"""How fast a machine is: the yardstick beside every speed that is reported."""
 
 from __future__ import annotations
 
@@ -13,46 +13,51 @@ import torch
 SIZE = {"cpu": 1024, "cuda": 8192}
 ENOUGH = 2.0  # seconds of measuring one call
 
+Device = str | torch.device
 
-def seconds(call: Callable[[], object], repeat: int = 5) -> float:
-    """Median seconds of a call, after one that warms up; of fewer than ``repeat`` once they have taken seconds together."""
+
+def seconds(call: Callable[[], object], repeat: int = 5, device: Device = "cpu") -> float:
+    """Median seconds of a call whose work is done on ``device``, after one that warms up; of fewer than ``repeat`` once they have taken
+    seconds together."""
     times = []
     for _ in range(repeat + 1):
-        _wait()
+        synchronize(device)
         start = time.perf_counter()
         call()
-        _wait()
+        synchronize(device)
         times.append(time.perf_counter() - start)
         if len(times) > 1 and sum(times) > ENOUGH:
             break
     return sorted(times[1:])[len(times[1:]) // 2]
 
 
-def matmul_rate(dtype: torch.dtype, device: str | torch.device = "cpu") -> float:
+def synchronize(device: Device) -> None:
+    """Waits until a device has done all that it was given; a CPU has when a call returns."""
+    if torch.device(device).type not in ("cpu", "meta"):
+        torch.accelerator.synchronize(device)
+
+
+def matmul_rate(dtype: torch.dtype, device: Device = "cpu") -> float:
     """FLOP per second of a square matrix product that is large enough to be limited by arithmetic alone."""
-    device = torch.device(device)
-    size = SIZE.get(device.type, 2048)
+    size = SIZE.get(torch.device(device).type, 2048)
     a = torch.full((size, size), 0.5, dtype=dtype, device=device)  # no random numbers: a resumed run has its own to go on with
-    return 2 * size**3 / seconds(lambda: a @ a)
+    return 2 * size**3 / seconds(lambda: a @ a, device=device)
 
 
-def machine() -> str:
+def machine(device: Device = "cpu") -> str:
     """The class of machine: what a reader needs to judge a figure by."""
-    threads = torch.get_num_threads()
-    rates = {name: matmul_rate(dtype) / 1e9 for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16))}
-    found = re.search(r"model name\s*: (.*)", _cpu_info())
-    cpu = found[1] if found else platform.processor()
+    rates = {name: matmul_rate(dtype, device) / 1e9 for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16))}
     return (
-        f"{cpu}, {threads} threads, torch {torch.__version__}; its matrix products reach {rates['float32']:.0f} GFLOP/s in float32 and "
-        f"{rates['bfloat16']:.0f} in bfloat16"
+        f"{_processor(torch.device(device))}, torch {torch.__version__}; its matrix products reach {rates['float32']:.0f} GFLOP/s in "
+        f"float32 and {rates['bfloat16']:.0f} in bfloat16"
     )
 
 
-def _cpu_info() -> str:
+def _processor(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type != "cpu":
+        return f"{platform.processor()} ({device.type})"
     path = Path("/proc/cpuinfo")
-    return path.read_text(encoding="utf-8") if path.exists() else ""
-
-
-def _wait() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    model = re.search(r"model name\s*: (.*)", path.read_text(encoding="utf-8") if path.exists() else "")
+    return f"{model[1] if model else platform.processor()}, {torch.get_num_threads()} threads"
