@@ -23,9 +23,9 @@ def main() -> None:
         trained = [f"{figures['steps']:,}", f"{figures['seconds']:.0f} s"] if "steps" in figures else ["", ""]
         rows.append([name, f"{figures['bits_per_byte']:.3f}", *trained])
     body = (
-        "Bits per byte of the last tenth of tinyshakespeare, which no model has seen; the compressors on that part alone, and primed "
-        "with the rest. Seconds are those of the whole training run with its validations, samples and report, in float32 (the faster type "
-        "on this machine).\n\n" + table(["", "bits per byte", "steps", "training"], rows)
+        "Bits per byte of the last tenth of tinyshakespeare, which no model has seen; compressors on that part alone, and primed "
+        "with the rest. Seconds are for the whole training run with validations, samples and report.\n\n"
+        + table(["", "bits per byte", "steps", "training"], rows)
     )
     record("demo", "The demo", "make demo", body)
 

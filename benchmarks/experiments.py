@@ -1,8 +1,8 @@
-"""The shipped experiments, run one after another, or gone on with; each writes its block, and its pictures go to docs/pictures.
+"""The shipped experiments, run or resumed one after another; each writes its block, and its pictures go to docs/pictures.
 
     make bench BENCHMARKS=experiments
 
-About four and a half hours on two cores, two of them for megabyte-text. What runs/experiments holds already is not run again.
+About four and a half hours on two cores, two of them for megabyte-text. Finished experiments in runs/experiments are not run again.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ PICTURES = RESULTS.parent / "pictures"
 
 
 def main() -> None:
-    """Runs what is left and writes the blocks."""
+    """Runs the experiments that are not finished and writes the blocks."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("names", nargs="*", default=ORDER, help="which; all without")
+    parser.add_argument("names", nargs="*", default=ORDER, help="which experiments (default: all)")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "experiments")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--written", action="store_true", help="only write the blocks of what is there")
+    parser.add_argument("--written", action="store_true", help="only write the blocks of finished experiments")
     arguments = parser.parse_args()
     for name in arguments.names:
         out = arguments.out / name

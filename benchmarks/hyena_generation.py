@@ -39,12 +39,12 @@ def main() -> None:
         layer = [layer_row(length) for length in LENGTHS]
         model = [model_row(context) for context in CONTEXTS]
     body = (
-        f"One long convolution, {DIM} channels: microseconds a step, mean over all steps of the length (direct: of {SAMPLED} steps at "
-        "eight places).\n\n"
+        f"One long convolution, {DIM} channels: microseconds per step, mean over all steps of the length (direct: {SAMPLED} steps at each "
+        "of eight positions).\n\n"
         + table(["L", "tiled", "direct", "ratio"], layer)
-        + f"\n\nA language model of {DEPTH} layers, width {DIM}: milliseconds a byte while the whole context is generated from nothing, "
-        "and the same bytes by recomputing the context each time (mean of forward passes at 16 lengths; prepared: with spectra "
-        "made once).\n\n" + table(["context", "cached", "recomputed", "ratio", "recomputed, prepared", "ratio"], model)
+        + f"\n\nA language model of {DEPTH} layers, width {DIM}: milliseconds per byte while the whole context is generated from an empty prompt, "
+        "and for the same bytes by recomputing the context each time (mean of forward passes at 16 lengths; prepared: with precomputed "
+        "spectra).\n\n" + table(["context", "cached", "recomputed", "ratio", "recomputed, prepared", "ratio"], model)
     )
     record("hyena-generation", "Generation with Hyena", "make bench BENCHMARKS=hyena_generation", body)
 

@@ -132,9 +132,9 @@ def write(rows: dict[str, list[list[str]]], with_peer: bool, repeat: int) -> Non
         "limit",
     ]
     body = (
-        f"Width {DIM}, batch 1, float32, order 2; milliseconds, medians of {repeat} runs in turns (attention one from {LONG:,} on). "
-        "Prepared: filter spectra made once and handed in. To attention: over the faster of ours. The limit is what the projections alone "
-        "would take at this machine's matrix-product rate.\n\n"
+        f"Width {DIM}, batch 1, float32, order 2; milliseconds, medians of {repeat} interleaved runs (for attention one run from {LONG:,} "
+        "on). Prepared: with precomputed filter spectra. To attention: ratio to the faster of ours. The limit is the time of the projections "
+        "alone at this machine's matrix-product rate.\n\n"
     )
     body += "\n\n".join(f"### {kind.capitalize()}\n\n{table(header, lines)}" for kind, lines in rows.items())
     peer = " --peer standalone_hyena.py" if with_peer else ""

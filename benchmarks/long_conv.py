@@ -1,4 +1,4 @@
-"""Which method of a long convolution is the fastest, by length, rows and taps: the crossovers that ``method="auto"`` goes by.
+"""The fastest method of a long convolution by length, rows and taps: the crossovers that ``method="auto"`` uses.
 
     make bench BENCHMARKS=long_conv
 
@@ -47,8 +47,8 @@ def main() -> None:
         + table(["taps", "fft", "direct"], few)
         + "\n\nOther widths, one row.\n\n"
         + table(["channels", "L", *METHODS], [[str(width), *cells[1:]] for width, cells in zip(repeated(WIDTHS), wide, strict=True)])
-        + "\n\nOther types of the input, one row; filters are in float32, or float64 with it.\n\n"
-        + table(["type", "L", *METHODS], [[name, *cells[1:]] for name, cells in zip(repeated(TYPES), typed, strict=True)])
+        + "\n\nOther dtypes of the input, one row; filters are in float32, or in float64 with it.\n\n"
+        + table(["dtype", "L", *METHODS], [[name, *cells[1:]] for name, cells in zip(repeated(TYPES), typed, strict=True)])
     )
     record("long-conv", "Methods of a long convolution", "make bench BENCHMARKS=long_conv", body)
 

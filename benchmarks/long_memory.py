@@ -2,7 +2,7 @@
 
     make bench BENCHMARKS=long_memory
 
-Each length runs in a process of its own: `hyena-tiny` with that context, one row, activations of each block recomputed.
+Each length runs in its own process: `hyena-tiny` with that context, one row, activations of each block recomputed.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def main() -> None:
         rows.append([f"{length:,}", f"{found['peak'] / 2**30:.2f} GiB", f"{found['before'] / 2**30:.2f} GiB", f"{found['seconds']:.1f} s"])
     body = (
         "`hyena-tiny` (width 64, two layers, 256 logits), one row, float32, forward and backward with the activations of each block "
-        "recomputed; the peak is the whole process's resident memory.\n\n"
+        "recomputed; the peak is the resident memory of the whole process.\n\n"
         + table(["positions", "peak", "before the step", "time of the step"], rows)
     )
     record("long-memory", "Memory against length", "make bench BENCHMARKS=long_memory", body)

@@ -64,19 +64,17 @@ def main() -> None:
         rows = {
             dtype: {length: measured(length, dtype, arguments.repeat, arguments.peer) for length in arguments.lengths} for dtype in types
         }
-    turns = (
-        f"(2 from {FEW:,} on, and of eager attention one; one of each from {ONCE:,} on, not warmed up)" if arguments.peer is None else ""
-    )
-    body = f"Seconds, medians of {arguments.repeat} runs in turns {turns}".rstrip() + "; ratios to the prepared one.\n\n"
+    turns = f"(2 from {FEW:,} on, for eager attention 1; 1 of each from {ONCE:,} on, without warmup)" if arguments.peer is None else ""
+    body = f"Seconds, medians of {arguments.repeat} interleaved runs {turns}".rstrip() + "; ratios to the prepared M2-BERT.\n\n"
     body += "\n\n".join(f"### {str(dtype).removeprefix('torch.')}\n\n{block(times)}" for dtype, times in rows.items())
     if arguments.peer is not None:
-        body += "\n\nThe official M2-BERT is the code of HazyResearch/m2 with its convolution in plain PyTorch. It has as many parameters "
-        body += "as ours (checked at each length), and fails in bfloat16 on a CPU."
+        body += "\n\nThe official M2-BERT is the code of HazyResearch/m2 with its convolution in plain PyTorch. It has the same number of "
+        body += "parameters as ours (checked at each length), and fails in bfloat16 on a CPU."
         record("m2-bert-official", "M2-BERT's latency against the official code", "python -m benchmarks.m2_bert --peer m2/bert", body)
         return
     if torch.bfloat16 not in rows:
         slower = rates[torch.float32] / rates[torch.bfloat16]
-        body += f"\n\nbfloat16 is not measured: this machine has no instructions for it, and is {slower:.0f} times slower in it."
+        body += f"\n\nbfloat16 is not measured: this machine has no instructions for it and is {slower:.0f} times slower with it."
     record("m2-bert-latency", "M2-BERT's latency", "make bench BENCHMARKS=m2_bert", body)
 
 
@@ -90,7 +88,7 @@ def record_slow(lengths: Sequence[int], slower: float) -> None:
             "sdpa": partial(called, bert("sdpa", length), torch.bfloat16, ids),
         }
         rows[length] = medians(length, interleaved(calls, 1, warm=False))
-    body = "Seconds of one run each. The machine has no instructions for bfloat16 and multiplies square matrices in it "
+    body = "Seconds of a single run. The machine has no instructions for bfloat16 and multiplies square matrices in it "
     body += f"{slower:.0f} times slower than in float32.\n\n{block(rows)}"
     record(
         "m2-bert-bfloat16",

@@ -1,5 +1,5 @@
 """What sub-quadratic width buys: feed-forwards of blocks and of Monarch factors against dense ones, Monarch products against dense
-products by size, and the texts a second that M2-BERT reads.
+products by size, and the ids per second that M2-BERT reads.
 
     make bench BENCHMARKS=monarch
 
@@ -48,11 +48,11 @@ def main() -> None:
         texts = [texts_row(batch, length, arguments.repeat) for batch, length in TEXTS]
     body = (
         f"Feed-forwards of width {WIDTH}, hidden {4 * WIDTH}, {POSITIONS:,} positions: milliseconds.\n\n"
-        + table(["feed-forward", "parameters", "ms", "of its dense one"], wide)
+        + table(["feed-forward", "parameters", "ms", "speed-up over dense"], wide)
         + f"\n\nOne square map of {POSITIONS:,} positions: milliseconds, and how many times faster than dense.\n\n"
         + table(["width", "dense", *(f"order {order}" for order in ORDERS)], sizes)
-        + "\n\nM2-BERT (80M) with prepared filters, encoder only: ids a second.\n\n"
-        + table(["texts at once", "ids each", "ids a second"], texts)
+        + "\n\nM2-BERT (80M) with prepared filters, encoder only: ids per second.\n\n"
+        + table(["batch", "ids per text", "ids per second"], texts)
     )
     record("monarch", "Sub-quadratic in width", "make bench BENCHMARKS=monarch", body)
 

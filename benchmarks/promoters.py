@@ -1,4 +1,4 @@
-"""Promoters told from other DNA, cross-validated: Hyena and a Transformer of one size, from scratch and pre-trained on a genome.
+"""Classifying promoters, cross-validated: Hyena and a Transformer of the same size, from scratch and pre-trained on a genome.
 
     make bench BENCHMARKS=promoters
 
@@ -51,7 +51,7 @@ FOLDS = 10
 
 
 def promoters() -> list[tuple[str, str]]:
-    """Sequences of 57 bases and their labels, in an order of their own."""
+    """Sequences of 57 bases and their labels, shuffled."""
     rows = []
     for line in (DATA / "promoters" / "promoters.data").read_text().splitlines():
         sign, _, sequence = line.split(",")
@@ -107,7 +107,7 @@ def main() -> None:
     body = (
         f"{FOLDS}-fold cross-validation of the 106 sequences, {len(seeds)} seeds. Both models are 64 x 2 with HyenaDNA's characters and a "
         f"context of {CONTEXT}, fine-tuned for {FINE_TUNING['steps']} steps; pre-training reads {read / 1e6:.1f} million bases "
-        "of E. coli K-12, where 2 bits a base is chance. The promoters are E. coli's too, so the genome holds them, unlabelled.\n\n"
+        "of E. coli K-12, where 2 bits per base is chance. The promoters are from E. coli too, so the genome contains them, unlabelled.\n\n"
         + table(["backbone", "start", "genome, bits/base", "accuracy", "wrong of 106, by seed", "Matthews"], rows)
     )
     record("promoters", "Promoters", "make bench BENCHMARKS=promoters", body)

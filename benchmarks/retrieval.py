@@ -2,8 +2,8 @@
 
     make bench BENCHMARKS=retrieval
 
-About 18 minutes of one core. The encoder learns from pairs: of every document's own text two crops at random, which belong together,
-and of the training queries with crops of what answers them. It ranks whole documents. The sets are those of SUBQUAD_DATA
+About 18 minutes of one core. The encoder learns from pairs: two random crops of each document's own text, which belong together,
+and the training queries with crops of their answers. It ranks whole documents. The collections are in SUBQUAD_DATA
 (retrieval/cranfield, retrieval/qmsum). --small is a quick check that everything runs, and records nothing.
 """
 
@@ -145,7 +145,7 @@ def qmsum() -> Search:
 
 
 def cropped(words: Sequence[str], least: int, most: int, chance: random.Random) -> str:
-    """So many words in a row, from anywhere; all where there are fewer."""
+    """That many consecutive words from a random place; all of them if there are fewer."""
     number = min(len(words), chance.randint(least, most))
     first = chance.randint(0, len(words) - number)
     return " ".join(words[first : first + number])
@@ -187,14 +187,14 @@ def fine_tuned(search: Search, start: Path, folder: Path, loss: str, changes: di
 
 
 def reaching(model: nn.Module, search: Search) -> nn.Module:
-    """The encoder with a context that holds every document whole; its filters go on as they were."""
+    """The encoder with a context that holds every document whole; its filters are continued."""
     assert isinstance(model, Encoder) and model.tokenizer is not None
     longest = max(len(model.tokenizer.encode(text.encode())) for text in search.documents.values())
     return api.extend_context(model, -(-longest // CONTEXT) * CONTEXT, "continued") if longest > CONTEXT else model
 
 
 def measured(search: Search, start: Path, folder: Path, changes: dict[str, Any]) -> list[list[str]]:
-    """A row for BM25, for the encoder as it began, for each loss, and for BM25 and InfoNCE fused."""
+    """A row for BM25, for the untrained encoder, for each loss, and for BM25 and InfoNCE fused."""
     folder.mkdir()
     queries, rows = search.valid | search.test, []
 
@@ -264,8 +264,8 @@ def main() -> None:
     body = (
         f"The encoder is an M2-BERT of one block ({WIDTH} x 1, norms before) with {VOCAB:,} word pieces, {size / 1e6:.2f}M parameters. "
         f"Its word pieces come from {PRETRAINING['steps']} steps of masked language modelling on all documents ({taken:.0f} s), "
-        '"untrained" is what these leave; then it learns from pairs of crops, each set by itself. It reads documents whole, meetings of '
-        "up to 147,000 characters too. BM25 is bm25s without stemming; the last row is their reciprocal rank fusion. No test query or "
+        '"untrained" is the encoder after these; then it is trained on pairs of crops, for each collection separately. It reads documents '
+        "whole, including meetings of up to 147,000 characters. BM25 is bm25s without stemming; the last row is their reciprocal rank fusion. No test query or "
         "judgement was trained on or used to choose the recipe, which was tuned on Cranfield. "
         "Seconds are of one processor.\n\n" + "\n\n".join(tables)
     )

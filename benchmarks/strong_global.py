@@ -1,4 +1,4 @@
-"""Bits inside the patch and the ways of scoring, for a MEGABYTE whose global model is much the stronger of its two, on books.
+"""Bits inside the patch and windowings, for a MEGABYTE whose global model is much stronger than its local model, on books.
 
     make bench BENCHMARKS=strong_global
 
@@ -43,10 +43,10 @@ SCORED = 8192  # bytes of each book
 
 EXPLANATION = (
     "\n\nAs in the paper, the second half of a patch is harder than the first, and sliding and strided scoring each lower the bits, both "
-    "together most. At this scale that is only just so: the experiment `megabyte-inference` trains the same model in another order, on a "
-    "part of the books that is one hundredth smaller, and there the first byte is still the hardest and strided scoring gains nothing by "
-    "itself. The first byte of a patch is predicted from the global output alone. After 1.8 MB of training it costs a fifth of a bit more "
-    "than the others (block Trends), after 11 MB it has caught up with them."
+    "together most. At this scale the effect is small: the experiment `megabyte-inference` trains the same model in another order, on "
+    "one hundredth less of the books, and there the first byte is still the hardest and strided scoring alone gains nothing. The "
+    "first byte of a patch is predicted from the global output alone. After 1.8 MB of training it costs a fifth of a bit more than "
+    'the others (block "Trends"); after 11 MB it costs no more.'
 )
 
 
@@ -81,7 +81,7 @@ def main() -> None:
             ],
         )
         + "\n\n"
-        + table(["passes (Table 11)", "bits per byte"], [[name, f"{found.bits_per_byte:.4f}"] for name, found in scores.items()])
+        + table(["windowing (Table 11)", "bits per byte"], [[name, f"{found.bits_per_byte:.4f}"] for name, found in scores.items()])
         + EXPLANATION
     )
     record("strong-global", "Trends with a strong global model", "make bench BENCHMARKS=strong_global", body)

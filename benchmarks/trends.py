@@ -1,4 +1,4 @@
-"""The trends of MEGABYTE's tables on real text: what each part is worth, where in a patch bytes are hard, what careful scoring gains.
+"""The trends of MEGABYTE's tables on real text: what each part is worth, which bytes of a patch are hard, what better windowings gain.
 
     make bench BENCHMARKS=trends
 
@@ -35,11 +35,11 @@ PASSES: dict[str, dict[str, Any]] = {
 }
 
 EXPLANATION = (
-    "\n\nThe worth of both models and of sliding windows is as in the paper, at equal training bytes. Two trends are not, of a model as "
-    "small as this: the first byte of a patch is the hardest, so strided scoring, which prefers the first half of each patch, loses. That "
-    "byte is predicted from the global output alone, and a small global model that has seen one patch for every P bytes of a short text is "
-    "still the weaker of the two; in the paper it is the larger by far and has seen 80 GB. The next block has a stronger one, trained for "
-    "longer."
+    "\n\nAs in the paper, both models and sliding windows help, at equal training bytes. Two trends differ in a model as small as this: "
+    "the first byte of a patch is the hardest, so strided scoring, which prefers the first half of each patch, makes scores worse. "
+    "That byte is predicted from the global output alone, and a small global model that has seen one patch for every P bytes of a "
+    'short text is still the weaker of the two; in the paper it is by far the larger and has seen 80 GB. The block "Trends with a '
+    'strong global model" has a stronger one, trained for longer.'
 )
 
 
@@ -65,11 +65,11 @@ def main() -> None:
     body = (
         f"`{PRESET}` with P = {arguments.patch_size}, {arguments.steps} steps on tinyshakespeare, "
         "last tenth held out, one seed; bits per byte.\n\n"
-        + table(["model", "bits per byte", "MFLOP a byte"], rows)
+        + table(["model", "bits per byte", "MFLOP per byte"], rows)
         + "\n\nMean bits at each position inside the patch:\n\n"
         + table(places, [[f"{bits:.3f}" for bits in inside]])
         + "\n\nScoring the full model (Table 11):\n\n"
-        + table(["passes", "bits per byte"], passes)
+        + table(["windowing", "bits per byte"], passes)
         + EXPLANATION
     )
     record("trends", "Trends", "make bench BENCHMARKS=trends", body)
