@@ -42,9 +42,9 @@ def main() -> None:
         f"One long convolution, {DIM} channels: microseconds per step, mean over all steps of the length (direct: {SAMPLED} steps at each "
         "of eight positions).\n\n"
         + table(["L", "tiled", "direct", "ratio"], layer)
-        + f"\n\nA language model of {DEPTH} layers, width {DIM}: milliseconds per byte while the whole context is generated from an empty prompt, "
-        "and for the same bytes by recomputing the context each time (mean of forward passes at 16 lengths; prepared: with precomputed "
-        "spectra).\n\n" + table(["context", "cached", "recomputed", "ratio", "recomputed, prepared", "ratio"], model)
+        + f"\n\nA language model of {DEPTH} layers, width {DIM}: milliseconds per byte while the whole context is generated from an empty "
+        "prompt, and for the same bytes by recomputing the context each time (mean of forward passes at 16 lengths; prepared: with "
+        "precomputed spectra).\n\n" + table(["context", "cached", "recomputed", "ratio", "recomputed, prepared", "ratio"], model)
     )
     record("hyena-generation", "Generation with Hyena", "make bench BENCHMARKS=hyena_generation", body)
 

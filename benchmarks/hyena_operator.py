@@ -133,8 +133,8 @@ def write(rows: dict[str, list[list[str]]], with_peer: bool, repeat: int) -> Non
     ]
     body = (
         f"Width {DIM}, batch 1, float32, order 2; milliseconds, medians of {repeat} interleaved runs (for attention one run from {LONG:,} "
-        "on). Prepared: with precomputed filter spectra. To attention: ratio to the faster of ours. The limit is the time of the projections "
-        "alone at this machine's matrix-product rate.\n\n"
+        "on). Prepared: with precomputed filter spectra. To attention: ratio to the faster of ours. The limit is the time of the "
+        "projections alone at this machine's matrix-product rate.\n\n"
     )
     body += "\n\n".join(f"### {kind.capitalize()}\n\n{table(header, lines)}" for kind, lines in rows.items())
     peer = " --peer standalone_hyena.py" if with_peer else ""

@@ -265,8 +265,9 @@ def main() -> None:
         f"The encoder is an M2-BERT of one block ({WIDTH} x 1, norms before) with {VOCAB:,} word pieces, {size / 1e6:.2f}M parameters. "
         f"Its word pieces come from {PRETRAINING['steps']} steps of masked language modelling on all documents ({taken:.0f} s), "
         '"untrained" is the encoder after these; then it is trained on pairs of crops, for each collection separately. It reads documents '
-        "whole, including meetings of up to 147,000 characters. BM25 is bm25s without stemming; the last row is their reciprocal rank fusion. No test query or "
-        "judgement was trained on or used to choose the recipe, which was tuned on Cranfield. "
+        "whole, including meetings of up to 147,000 characters. BM25 is bm25s without stemming; the last "
+        "row is their reciprocal rank fusion. No test query or judgement was trained on "
+        "or used to choose the recipe, which was tuned on Cranfield. "
         "Seconds are of one processor.\n\n" + "\n\n".join(tables)
     )
     if not small:

@@ -49,8 +49,8 @@ def main() -> None:
             rows.append([name, contender, f"{1e3 * time:.0f}", *last])
     sizes = f"ours {count_parameters(ours) / 1e6:.1f}M parameters, the peer {count_parameters(peers[True]) / 1e6:.1f}M"
     body = (
-        f"T = {LENGTH}, P = {PATCH}, widths (512, 256), depths (6, 4); {sizes}; medians of {arguments.repeat} interleaved steps. The share of "
-        "the limit is counted FLOPs at this machine's matrix-product rate over measured time.\n\n"
+        f"T = {LENGTH}, P = {PATCH}, widths (512, 256), depths (6, 4); {sizes}; medians of {arguments.repeat} interleaved steps. The share "
+        "of the limit is counted FLOPs at this machine's matrix-product rate over measured time.\n\n"
         + table(["dtype", "model", "ms per step", "to the faster peer", "share of the limit"], rows)
     )
     record("training-step", "Training step", "make bench BENCHMARKS=training_step", body)
