@@ -80,8 +80,8 @@ def test_a_context_is_as_long_as_an_example(asked: dict[str, Any]) -> None:
 
 def test_a_task_is_run_and_its_answers_are_judged(asked: dict[str, Any], tmp_path: Path) -> None:
     out = tmp_path / "out"
-    found = compare(parse(Experiment, asked), out, jobs=0, quiet=True)
-    assert {outcome.status for outcome in found.outcomes} == {"done"}
+    found = compare(parse(Experiment, asked | {"reference": "transformer"}), out, jobs=0, quiet=True)
+    assert {outcome.status for outcome in found.outcomes} == {"done"} and found.reference == "transformer"
     one = found.finals("transformer", "recall-16")[0]
     assert one.scored_bytes == 4 and one.accuracy in (0, 0.25, 0.5, 0.75, 1) and len(one.accuracies) == len(one.curve)
     assert found.tasks == ["recall-16", "recall-24"] and found.finals("transformer", "text")[0].accuracy is None

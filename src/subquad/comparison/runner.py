@@ -214,6 +214,7 @@ class _Grid:
             published=tuple(Published(one.caption, one.columns, one.rows) for one in experiment.published),
             costs=costs,
             notes=tuple(self.notes),
+            reference=experiment.reference or "",
         )
 
 
