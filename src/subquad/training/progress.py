@@ -11,6 +11,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
+from subquad.format import count, duration
+
 Record = dict[str, Any]
 
 _EVERY = 5.0  # seconds between plain lines
@@ -38,12 +40,15 @@ class Log:
 
 
 class Display:
-    """The loss, bytes per second, share of the matmul rate and time left, on stderr; ``measure`` is the loss's name in a record."""
+    """The loss, bytes per second, share of the matmul rate and time left, on stderr.
+
+    ``loss_name`` is what a record calls the loss, ``unit`` what is shown behind it.
+    """
 
     def __init__(
-        self, steps: int, console: Console | None = None, quiet: bool = False, measure: str = "bits_per_byte", unit: str = "bits/byte"
+        self, steps: int, console: Console | None = None, quiet: bool = False, loss_name: str = "bits_per_byte", unit: str = "bits per byte"
     ) -> None:
-        self._steps, self._measure, self._unit = steps, measure, unit
+        self._steps, self._loss_name, self._unit = steps, loss_name, unit
         self._console = console or Console(stderr=True, highlight=False)
         self._quiet = quiet
         self._bar: Progress | None = None
@@ -62,12 +67,12 @@ class Display:
 
     def update(self, record: Record, step_seconds: float) -> None:
         """Shows a "train" record."""
-        self._loss = _smoothed(self._loss, record[self._measure])
+        self._loss = _smoothed(self._loss, record[self._loss_name])
         self._step_seconds = _smoothed(self._step_seconds, step_seconds)
         step = record["step"]
         remaining = (self._steps - step) * self._step_seconds
         share = "" if record["matmul_share"] is None else f" · {record['matmul_share']:.0%} of matmul rate"
-        text = f"{self._loss:.3f} {self._unit} · {_amount(record['bytes_per_second'])}B/s{share} · {_duration(remaining)} left"
+        text = f"{self._loss:.3f} {self._unit} · {count(record['bytes_per_second'], 'B')}/s{share} · {duration(remaining)} left"
         if self._bar is not None:
             self._bar.update(self._task, completed=step, text=text)
         elif time.monotonic() - self._shown >= _EVERY or step == self._steps:
@@ -131,17 +136,3 @@ def _cut_partial_line(path: Path) -> None:
 
 def _smoothed(past: float | None, value: float) -> float:
     return value if past is None else _SMOOTH * past + (1 - _SMOOTH) * value
-
-
-def _amount(value: float) -> str:
-    for unit in ("", "k", "M"):
-        if value < 1000:
-            return f"{value:.3g} {unit}"
-        value /= 1000
-    return f"{value:.3g} G"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
