@@ -138,7 +138,7 @@ def test_a_resumed_run_cannot_change_its_tokenizer(tmp_path: Path, make_trainer:
         ({"model.vocab": 256}, r"the tokenizer has 280 tokens and the model a vocabulary of 256: set model\.vocab=280"),
         ({"data.tokenizer": 100}, "at least 256 tokens"),
         ({"data.tokenizer": "none.json"}, "cannot read the tokenizer none.json"),
-        ({"data.window": 33}, "a window of 33 tokens exceeds"),
+        ({"data.window": 33}, "a window of 33 ids exceeds"),
     ],
 )
 def test_wrong_settings_are_refused_before_a_file_is_written(

@@ -12,10 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, model_validator
 
-from subquad.config import Config, Paths, parse, suggest, with_changes
+from subquad.config import Config, Paths, parse, read_yaml, suggest, with_changes
 from subquad.data.labelled import LabelColumns
 from subquad.data.split import check_fractions
 from subquad.data.synthetic import Task, is_task, parse_task, task_path
@@ -258,17 +257,11 @@ class Experiment(Config):
 
 
 def read_experiment(path: str | Path) -> Experiment:
-    """Raises ``ValueError`` when the file is missing, no YAML or no experiment."""
+    """Raises ``ValueError`` when the file is missing, not YAML, or not an experiment."""
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"expected an experiment file such as experiments/megabyte-text.yaml, there is no file {str(path)!r}")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, Mapping):
-        raise ValueError(f"{path} holds a {type(values).__name__}, expected a mapping with title, models, data and budget")
-    return parse(Experiment, values)
+    return parse(Experiment, read_yaml(path))
 
 
 def quick_version(experiment: Experiment) -> Experiment:

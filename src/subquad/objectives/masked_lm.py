@@ -8,14 +8,12 @@ positions, V vocabulary.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from subquad.data.corpus import Corpus
 from subquad.data.masking import MaskConfig, MaskedIds, add_special_tokens, mask_ids
 from subquad.data.shuffle import Integers
 from subquad.data.tokenizer import tokenized
@@ -26,13 +24,12 @@ from subquad.models.encoder import Encoder, EncoderConfig
 from subquad.objectives.base import (
     Metric,
     ModelRunner,
-    Objective,
     ObjectiveConfig,
     Setup,
     TestOptions,
     TestResult,
-    settle_tokenizer,
 )
+from subquad.objectives.windows import WindowObjective
 
 LOSS = Metric("cross_entropy", "nats per masked position")
 ACCURACY = Metric("masked_accuracy", "accuracy at masked positions", higher_is_better=True)
@@ -53,10 +50,7 @@ class MaskedLMConfig(ObjectiveConfig, MaskConfig):
         return isinstance(model, EncoderConfig) and model.head == "mlm"
 
     def build(self, setup: Setup) -> MaskedLM:
-        corpus = Corpus.open(setup.data.paths, image=setup.data.image, form=setup.data.format)
-        if corpus.task is not None:
-            raise ValueError("a task asks for the next byte, and an encoder predicts masked positions: name files, or another model")
-        return MaskedLM(self, setup, corpus)
+        return MaskedLM(self, setup)
 
     def reading_inputs(self, model: Model, length: int) -> dict[str, Any]:
         """Without the head, which predicts a few positions alone, and with filter spectra, which the weights alone decide."""
@@ -81,40 +75,27 @@ class MaskedBatch:
         return MaskedBatch(self.ids[first:stop], self.lengths[first:stop], self.masked.rows(first, stop))
 
 
-class MaskedLM(Objective[MaskedBatch]):
+class MaskedLM(WindowObjective[MaskedBatch]):
     """See the module's docstring; accuracy is the share of masked positions whose most likely id is the right one.
 
     Raises ``ValueError`` for an encoder without a mask token.
     """
 
-    def __init__(self, config: MaskedLMConfig, setup: Setup, corpus: Corpus) -> None:
+    def __init__(self, config: MaskedLMConfig, setup: Setup) -> None:
+        super().__init__(setup)
         assert isinstance(setup.model, EncoderConfig)
+        if self.corpus.task is not None:
+            raise ValueError("a task asks for the next byte, and an encoder predicts masked positions: name files, or another model")
         if setup.model.mask_token is None:
             raise ValueError('the encoder has no mask token: set model.mask_token to "learned", or to the id of [MASK]')
-        self.config, self.setup, self.corpus, self.model_config = config, setup, corpus, setup.model
-        self.max_len, self.mask_token = setup.model.max_len, setup.model.mask_token
+        self.config, self.mask_token = config, setup.model.mask_token
 
     @property
     def loss_metric(self) -> Metric:
         return LOSS
 
-    @property
-    def fingerprint(self) -> str:
-        return self.corpus.fingerprint
-
-    @property
-    def window(self) -> int:
-        data = self.setup.data
-        window = data.window or (data.image.size if data.image else self.max_len)
-        if window > self.max_len:
-            raise ValueError(f"a window of {window} ids exceeds the model's context of {self.max_len}: lower data.window")
-        return window
-
-    def prepare(self, model: Model, tokenizer: Path | None = None) -> None:
-        data, window, seed = self.setup.data, self.window, self.setup.seed
-        assert isinstance(model, Encoder)
-        self.split = self.corpus.split(data.fractions, data.split, seed if data.split_seed is None else data.split_seed)
-        self.tokenizer = settle_tokenizer(model, data, tokenizer, self.split.train)
+    def cut_windows(self, model: Model, window: int) -> None:
+        data, seed, samples = self.setup.data, self.setup.seed, self.setup.eval_samples
         self._check_mask_token()
         self._special_tokens = self.tokenizer.special_tokens if self.tokenizer is not None else ([], [])
         self._text_len = window - sum(map(len, self._special_tokens))  # ids of text in a window
@@ -122,7 +103,6 @@ class MaskedLM(Objective[MaskedBatch]):
             raise ValueError(f"a window of {window} ids is all special tokens: raise data.window")
         self._train = Windows(tokenized(self.split.train, self.tokenizer), self._text_len, seed, data.pack, data.shift)
         self._bytes_per_id = sum(span.size for span in self.split.train) / self._train.bytes
-        samples = self.setup.eval_samples
         self._valid = self._held_out(self.split.valid, samples, data.pack) if self.split.valid and samples else None
 
     def _check_mask_token(self) -> None:
@@ -152,9 +132,6 @@ class MaskedLM(Objective[MaskedBatch]):
     @property
     def metric_names(self) -> tuple[str, ...]:
         return () if self._valid is None else (LOSS.name, ACCURACY.name)
-
-    def record(self) -> dict[str, Any]:
-        return self.corpus.record(self.split)
 
     def batch(self, first: int, count: int) -> MaskedBatch:
         samples = np.arange(first, first + count)

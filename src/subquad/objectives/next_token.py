@@ -10,8 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +19,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from subquad.data.batches import Batch, Batches
-from subquad.data.corpus import Corpus
 from subquad.data.utf8 import span_text
 from subquad.data.windows import Span
 from subquad.errors import RunError
@@ -31,14 +29,13 @@ from subquad.models.base import BaseModelConfig, CausalModelConfig, Model, causa
 from subquad.objectives.base import (
     Metric,
     ModelRunner,
-    Objective,
     ObjectiveConfig,
     Setup,
     TestOptions,
     TestResult,
-    settle_tokenizer,
 )
 from subquad.objectives.sections import Bars, Passage, Section
+from subquad.objectives.windows import WindowObjective
 
 BITS_PER_BYTE = Metric("bits_per_byte", "bits per byte")
 BITS_PER_ANSWER = Metric("bits_per_byte", "bits per answer")  # the same name in the log: an answer of a task is a byte
@@ -66,7 +63,7 @@ class NextTokenConfig(ObjectiveConfig):
         return isinstance(model, CausalModelConfig)
 
     def build(self, setup: Setup) -> NextToken:
-        return NextToken(setup, Corpus.open(setup.data.paths, image=setup.data.image, form=setup.data.format))
+        return NextToken(setup)
 
     def loss_metric(self, model: BaseModelConfig, task: bool = False) -> Metric:
         return BITS_PER_ANSWER if task else BITS_PER_BYTE
@@ -76,46 +73,20 @@ class NextTokenConfig(ObjectiveConfig):
         return 1.0
 
 
-class NextToken(Objective[Batch]):
-    """See the module's docstring. ``split`` is there after ``prepare``."""
-
-    model_config: CausalModelConfig
-
-    def __init__(self, setup: Setup, corpus: Corpus) -> None:
-        assert isinstance(setup.model, CausalModelConfig)
-        self.setup, self.corpus, self.model_config = setup, corpus, setup.model
+class NextToken(WindowObjective[Batch]):
+    """See the module's docstring."""
 
     @property
     def loss_metric(self) -> Metric:
         return BITS_PER_ANSWER if self.corpus.task else BITS_PER_BYTE
 
-    @property
-    def fingerprint(self) -> str:
-        return self.corpus.fingerprint
-
-    @property
-    def window(self) -> int:
-        data, task = self.setup.data, self.corpus.task
-        max_len = self.model_config.max_len
-        window = data.window or (data.image.size if data.image else task.size if task else max_len)
-        if task and (window != task.size or data.pack or data.tokenizer is not None):
-            raise ValueError(f"an example of a task is one window, of {task.size} bytes: leave out data.window, pack and tokenizer")
-        if window > max_len:
-            unit = "bytes" if data.tokenizer is None else "tokens"
-            raise ValueError(f"a window of {window} {unit} exceeds the model's context of {max_len}: lower data.window or raise max_len")
-        return window
-
-    def prepare(self, model: Model, tokenizer: Path | None = None) -> None:
-        data, window, seed = self.setup.data, self.window, self.setup.seed
-        self.model = causal_model(model, "next-token prediction")
-        self.split = self.corpus.split(data.fractions, data.split, seed if data.split_seed is None else data.split_seed)
-        self.tokenizer = settle_tokenizer(model, data, tokenizer, self.split.train)
+    def cut_windows(self, model: Model, window: int) -> None:
+        data, seed, samples = self.setup.data, self.setup.seed, self.setup.eval_samples
         self._train = Batches(self.split.train, window, seed, data.pack, data.shift, self.tokenizer)
         self._valid: Batch | None = None
-        if self.split.valid and self.setup.eval_samples:
-            held_out = Batches(self.split.valid, window, seed, data.pack, False, self.tokenizer)
-            self._valid = held_out.in_order(self.setup.eval_samples)
-        self._spans = self.model.training_spans(window)
+        if self.split.valid and samples:
+            self._valid = Batches(self.split.valid, window, seed, data.pack, False, self.tokenizer).in_order(samples)
+        self._training_spans = model.training_spans
 
     @property
     def metric_names(self) -> tuple[str, ...]:
@@ -123,13 +94,9 @@ class NextToken(Objective[Batch]):
             return ()
         return (BITS_PER_BYTE.name,) if self._valid.answers is None else (BITS_PER_BYTE.name, ACCURACY.name)
 
-    def record(self) -> dict[str, Any]:
-        return self.corpus.record(self.split)
-
     def batch(self, first: int, count: int) -> Batch:
         batch = self._train.batch(first, count)
-        longest = int(batch.lengths.max())
-        spans = self._spans if longest == self.window else self.model.training_spans(longest)
+        spans = self._training_spans(int(batch.lengths.max()))
         drawn = int(np.random.default_rng([self.setup.seed, first]).integers(len(spans))) if len(spans) > 1 else 0
         return replace(batch, span=spans[drawn])
 

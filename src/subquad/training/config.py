@@ -12,7 +12,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, model_validator
 
-from subquad.config import Config, parse, with_changes
+from subquad.config import Config, parse, read_yaml, with_changes
 from subquad.data.config import DataConfig
 from subquad.errors import RunError
 from subquad.models import AnyModelConfig
@@ -162,11 +162,9 @@ def read(path: str | Path) -> TrainConfig:
     path = Path(path)
     path = path / "train.yaml" if path.is_dir() else path
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RunError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, Mapping):
-        raise RunError(f"{path} holds a {type(values).__name__}, expected a mapping of keys to values")
+        values = read_yaml(path)
+    except ValueError as error:
+        raise RunError(str(error)) from error
     return parse(TrainConfig, _upgraded(values))
 
 
