@@ -1,4 +1,4 @@
-"""Subquad: sequence models on bytes whose cost grows slower than the square of the length.
+"""Subquad: sequence models on bytes whose cost grows more slowly than the square of the length.
 
 ``import subquad`` is cheap: the names below live in ``subquad.api`` and ``subquad.comparison`` and are fetched, and torch with them, at
 first use.
