@@ -75,7 +75,7 @@ def test_starting_from_another_run(data: str, tmp_path: Path) -> None:
     fine = api.train(MODEL, data, tmp_path / "fine", {**OPTIONS, "steps": 1, "optim.lr": 1e-9}, init=first, quiet=True)
     one, other = run_folder.load(first).state_dict(), run_folder.load(fine).state_dict()
     assert all(torch.allclose(one[name], other[name], atol=1e-6) for name in one)
-    with pytest.raises(ValueError, match=r"holds another model, they differ in model\.patch_size"):
+    with pytest.raises(ValueError, match=r"holds another model; the two differ in model\.patch_size"):
         api.train(MODEL, data, tmp_path / "other", {"model.patch_size": 8}, init=first, quiet=True)
 
 
@@ -86,7 +86,7 @@ def test_starting_from_a_token_run_takes_its_tokenizer(data: str, tmp_path: Path
     for name, asked in (("named", str(first / "tokenizer.json")), ("taken", None)):
         fine = api.train(model, data, tmp_path / name, {**tokens, "data.tokenizer": asked}, init=first, quiet=True)
         assert (fine / "tokenizer.json").read_bytes() == (first / "tokenizer.json").read_bytes()
-    with pytest.raises(ValueError, match=r"go with another tokenizer: give that run's, as data\.tokenizer=RUN/tokenizer\.json"):
+    with pytest.raises(ValueError, match=r"were trained with another tokenizer: use it with data\.tokenizer=RUN/tokenizer\.json"):
         api.train(model, data, tmp_path / "other", {**tokens, "data.tokenizer": 260}, init=first, quiet=True)
     assert not (tmp_path / "other").exists()
 

@@ -235,7 +235,9 @@ def _check_same_model(source: str | Path | Mapping[str, Any], config: TrainConfi
     named = parse(TrainConfig, {"model": _with_backbone(model, None, config.init)}).model
     completed = {name: getattr(config.model, name) for name in config.objective.COMPLETES if not getattr(named, name, True)}
     if with_changes(named, completed) != config.model:
-        raise ValueError(f"{out} holds another model than the one named: leave it out to resume, or start anew in another folder")
+        raise ValueError(
+            f"{out} holds another model than the one named: leave the model out to resume, or start a new run in another folder"
+        )
 
 
 def _hooks(config: TrainConfig, model: BaseModelConfig, quiet: bool) -> Hooks:
@@ -267,4 +269,4 @@ def _report(model: Model, objective: Objective[Any], out: Path) -> None:
         write_report(out, sections)
         seal(out)
     except OSError as error:
-        raise RunError(f"the run in {out} is whole, but its report could not be written: {error.strerror or error}") from error
+        raise RunError(f"the run in {out} is complete, but its report could not be written: {error.strerror or error}") from error

@@ -160,7 +160,7 @@ def _key(place: Any, part: str, where: str) -> str | int:
         return part
     if isinstance(place, list):
         if not part.isdigit() or int(part) >= len(place):
-            raise ValueError(f"{part!r} is no index{inside}: expected 0 to {len(place) - 1}")
+            raise ValueError(f"{part!r} is not an index{inside}: expected 0 to {len(place) - 1}")
         return int(part)
     raise ValueError(f"{where!r} holds {place!r}, so it has no key {part!r}: set {where!r} itself")
 
@@ -175,7 +175,7 @@ def _sentence(kind: type[BaseModel], values: Mapping[str, Any], error: Validatio
     if first["type"] == "missing":
         return f"{where!r} is missing: {_class_at(kind, values, first['loc'][:-1]).__name__} needs it"
     message = first["msg"].removeprefix("Value error, ")
-    if not where or isinstance(first["input"], Mapping):  # a whole mapping says nothing that the message does not
+    if not where or isinstance(first["input"], Mapping):  # a whole mapping adds nothing to the message
         return f"{where}: {message}" if where else message
     return f"{where!r}: {message}, got {first['input']!r}"
 

@@ -90,8 +90,8 @@ def check(folder: Path, names: Iterable[str] | None = None) -> None:
         damaged = [name for name in wanted or manifest.files if not manifest.admits(name, digest_of(newest(folder, name)))]
         if damaged:
             raise RunError(
-                f"{', '.join(str(folder / name) for name in damaged)} is damaged: its sha256 is not the one in {MANIFEST}; "
-                "restore it from a copy, or load it as it is in Python with subquad.load(path, verify=False)"
+                f"{', '.join(str(folder / name) for name in damaged)} is damaged: its sha256 differs from {MANIFEST}; "
+                "restore it from a copy, or skip the check in Python with subquad.load(path, verify=False)"
             )
 
     read_while_written(folder, compare)
@@ -101,12 +101,12 @@ def read_manifest(folder: Path) -> Manifest:
     """The manifest of a folder; raises ``RunError`` when it is missing or unreadable."""
     path = folder / MANIFEST
     if not path.exists():
-        raise RunError(f"{folder} has no {MANIFEST}, so its files cannot be checked: load(path, verify=False) in Python does without")
+        raise RunError(f"{folder} has no {MANIFEST}, so its files cannot be checked: in Python, load(path, verify=False) skips the check")
     values = read_mapping(path)
     files, replacing = values.get("files"), values.get("replacing", {})
     if not (isinstance(files, dict) and isinstance(replacing, dict) and all(map(_is_inside, replacing))):
         raise RunError(
-            f"{path} is damaged: expected an object 'files' of names and sha256; load(path, verify=False) in Python does without"
+            f"{path} is damaged: expected an object 'files' of names and sha256; in Python, load(path, verify=False) skips the check"
         )
     return Manifest(files, replacing)
 

@@ -120,9 +120,9 @@ def check_out(out: str | Path, resume: bool = False) -> None:
         raise ValueError(f"{out} is a file, expected a folder for the run: give another --out")
     if resume:
         if not newest(out, TRAIN).is_file():
-            raise ValueError(f"{out} holds no run to resume: expected a {TRAIN} there; give the folder of a run")
+            raise ValueError(f"{out} is not a run to resume, because it has no {TRAIN}: give the folder of a run")
     elif holds_files(out):
-        raise ValueError(f"{out} is not empty: give another --out, or go on with the run there by --resume")
+        raise ValueError(f"{out} is not empty: give another --out, or resume the run there with --resume")
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):
@@ -262,12 +262,12 @@ def _fetched(repo: str, revision: str | None) -> Path:
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:
-        raise RunError(f"there is no folder {repo}; to fetch it from Hugging Face: pip install 'subquad[hf]'") from error
+        raise RunError(f"there is no folder {repo}; to load it from the Hugging Face hub: pip install 'subquad[hf]'") from error
     try:
         return Path(snapshot_download(repo, revision=revision, allow_patterns=[CONFIG, WEIGHTS, TOKENIZER, TRAIN, MANIFEST]))
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise RunError(f"{repo} is not a folder here and could not be fetched from Hugging Face: {reason}") from error
+        raise RunError(f"{repo} is not a local folder and could not be loaded from the Hugging Face hub: {reason}") from error
 
 
 def _opened(path: Path) -> Any:

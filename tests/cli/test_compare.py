@@ -78,7 +78,7 @@ def test_a_cell_that_fails_is_told_of_and_the_tables_are_printed(file: Path, cap
         (["two.yaml", "--out", "x", "--data", "text=a", "--data", "text=b"], "--data text is given twice"),
         (["two.yaml", "--out", "x", "--jobs", "-1"], "jobs must be 0 or more"),
         (["two.yaml", "--out", "x", "--resme"], "did you mean '--resume'"),
-        (["two.yaml", "--out", "."], "is not empty and holds no comparison"),
+        (["two.yaml", "--out", "."], "is not empty and is not a comparison"),
     ],
 )
 def test_wrong_requests_are_one_sentence(

@@ -148,7 +148,7 @@ def test_other_data_and_the_quick_version(values: dict[str, Any], table: Path) -
     [
         ({"labels": {"steps": 1, "begin": "txt"}}, "begin names no text, 'txt'"),
         ({"labels": {"steps": 1, "begin": "moods"}}, "begin names no text, 'moods'"),
-        ({"labels": {"steps": 1}, "task": "reverse"}, "leave one of them out"),
+        ({"labels": {"steps": 1}, "task": "reverse"}, "leave out one of them"),
         ({"labels": {"steps": 0}}, "greater than 0"),
         ({"labels": {"steps": 1, "set": {"dropot": 0.1}}}, "data.moods, models.bert: unknown key 'dropot'"),
         ({"labels": {"steps": 1, "train": {"data.window": 8}}}, "'data.window' is settled by the experiment"),
@@ -192,7 +192,7 @@ def test_an_objective_without_a_cost_per_byte_needs_a_budget_in_steps(values: di
 
 def test_labels_alone_have_no_budget(values: dict[str, Any]) -> None:
     values["data"] = {"fresh": values["data"]["fresh"]}
-    with pytest.raises(ValueError, match="labels have steps of their own: leave out the budget"):
+    with pytest.raises(ValueError, match="labels with their own steps: leave out the budget"):
         parse(Experiment, values)
     experiment = parse(Experiment, values | {"budget": None})
     assert [cell.name for cell in final_cells(experiment, resolve(experiment), {})] == ["fresh/m2-seed0"]
@@ -200,7 +200,7 @@ def test_labels_alone_have_no_budget(values: dict[str, Any]) -> None:
 
 
 def test_rates_are_of_texts(values: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="rates.data names labels"):
+    with pytest.raises(ValueError, match="has labels: name data without labels"):
         parse(Experiment, values | {"rates": {"among": [0.1], "data": "moods"}})
 
 

@@ -99,11 +99,11 @@ def test_folders_that_are_refused(experiment: Experiment, tmp_path: Path) -> Non
     (tmp_path / "file").write_text("x")
     with pytest.raises(ValueError, match="is a file"):
         compare(experiment, tmp_path / "file", quiet=True)
-    with pytest.raises(ValueError, match="holds no comparison"):
+    with pytest.raises(ValueError, match="is not a comparison"):
         compare(experiment, tmp_path, quiet=True)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "experiment.yaml").write_text("title: another\nabout: it\ncosts: {lengths: [8], curves: {}}\n")
-    with pytest.raises(ValueError, match="go on with it by --resume"):
+    with pytest.raises(ValueError, match="resume it with --resume"):
         compare(experiment, tmp_path / "other", quiet=True)
     with pytest.raises(ValueError, match="of another experiment"):
         compare(experiment, tmp_path / "other", resume=True, quiet=True)

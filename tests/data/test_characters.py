@@ -47,7 +47,7 @@ def test_it_is_kept_as_a_file(tmp_path: Path) -> None:
 )
 def test_a_damaged_file_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "tokenizer.json").write_bytes(content)
-    with pytest.raises(ValueError, match=r"tokenizer\.json holds no vocabulary of characters"):
+    with pytest.raises(ValueError, match=r"tokenizer\.json is not a vocabulary of characters"):
         open_tokenizer(tmp_path / "tokenizer.json")
 
 

@@ -216,7 +216,7 @@ def test_a_file_that_goes_or_shrinks_while_in_use_is_a_failed_run(tmp_path: Path
     with pytest.raises(RunError, match="shrank while in use"):
         document.read(0, 100)
     (tmp_path / "a.txt").unlink()
-    with pytest.raises(RunError, match="cannot read"):
+    with pytest.raises(RunError, match="can no longer read"):
         document.read(0, 100)
 
 

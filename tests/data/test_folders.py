@@ -87,14 +87,14 @@ def test_an_archive_larger_than_the_room_there_is_is_not_unpacked(tmp_path: Path
 @pytest.mark.parametrize(
     ("texts", "sentence"),
     [
-        ({"a.txt": b"x", "b.txt": b"y"}, r"a\.txt is not a table by its name and lies in no folder of a class"),
+        ({"a.txt": b"x", "b.txt": b"y"}, r"a\.txt is not a table by its name, and is not in the folder of a class"),
         ({"pos/a.txt": b"x", "pos/b.txt": b"y"}, r"all 2 texts for training have the label 'pos', expected two classes or more"),
         ({"pos/a.txt": b"x", "neg/a.txt": b""}, r"all 1 texts for training have the label 'pos'"),
-        ({"pos/a.txt": b"x", "pos/old/b.txt": b"y", "neg/a.txt": b"z"}, r"pos/a\.txt lies beside a single folder with files, 'old'"),
-        ({"README": b"x", "pos/b.txt": b"y"}, r"README lies beside a single folder with files, 'pos'"),
+        ({"pos/a.txt": b"x", "pos/old/b.txt": b"y", "neg/a.txt": b"z"}, r"pos/a\.txt is beside a single folder with files, 'old'"),
+        ({"README": b"x", "pos/b.txt": b"y"}, r"README is beside a single folder with files, 'pos'"),
         (
             {"pos/a.txt": b"x", "neg/a.txt": b"y", "a.tsv": b"text\tlabel\n"},
-            r"neg/a\.txt is not a table by its name, and beside it are tables",
+            r"neg/a\.txt is not a table by its name, but other files are",
         ),
         ({"pos/a.txt": b"", "neg/a.txt": b""}, r"expected files with bytes in .*, got only empty files \(2\)"),
         ({}, r"expected files with bytes in .*, got none"),

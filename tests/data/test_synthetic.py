@@ -130,9 +130,9 @@ def test_marks_lie_where_their_bytes_do() -> None:
         ("synthetic:recall,length=32,length=32", "each key once"),
         ("synthetic:recall,length=33", "use 34"),
         ("synthetic:recall,vocab=500", "less than or equal to 182"),
-        ("synthetic:addition,digits=1", "too few different examples"),
+        ("synthetic:addition,digits=1", "different examples: lower examples"),
         ("synthetic:multi-recall,pairs=40", "expected queries <= pairs <= 31 keys"),
-        ("synthetic:functions,dims=2", "do not divide length 128"),
+        ("synthetic:functions,dims=2", "must divide its length, got length 128"),
     ],
 )
 def test_a_wrong_task_is_refused_in_words(path: str, sentence: str) -> None:
@@ -143,5 +143,5 @@ def test_a_wrong_task_is_refused_in_words(path: str, sentence: str) -> None:
 def test_a_task_stands_alone_and_is_split_whole() -> None:
     with pytest.raises(ValueError, match="name it alone"):
         Corpus.open(["synthetic:recall", "book.txt"])
-    with pytest.raises(ValueError, match="split whole"):
+    with pytest.raises(ValueError, match="cannot be split by range"):
         Corpus.open(["synthetic:recall,examples=10"]).split(by="range")

@@ -169,7 +169,7 @@ def test_a_tokenizer_that_loses_something_is_refused(tokenizer: Tokenizer) -> No
     prefixing = Tokenizer(changed(tokenizer, {"pre_tokenizer": part | {"add_prefix_space": True}}))
     lowering = Tokenizer(changed(tokenizer, {"normalizer": {"type": "Lowercase"}}))
     for other, at in [(prefixing, 0), (lowering, 3)]:
-        with pytest.raises(ValueError, match=f"does not give the text back, from byte {at} on"):
+        with pytest.raises(ValueError, match=f"does not decode to the same text, from byte {at} on"):
             other.encode(b"so It was")
 
 

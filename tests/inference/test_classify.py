@@ -35,7 +35,7 @@ def test_every_text_is_classified_as_if_alone(model: Classifier, monkeypatch: py
         assert list(found.probabilities) == ["a", "b", "c"] and sum(found.probabilities.values()) == pytest.approx(1)
         assert found.probabilities == pytest.approx(alone.probabilities, abs=1e-9)
     assert classify(model, []) == []
-    with pytest.raises(ValueError, match="texts must be a list of bytes or str, got one bytes: put it into a list"):
+    with pytest.raises(ValueError, match="texts must be a list of bytes or str, got a single bytes: put it into a list"):
         classify(model, b"hello")  # type: ignore[arg-type]
     assert classify(model, ["é"]) == classify(model, ["é".encode()])
 

@@ -137,10 +137,10 @@ def test_wrong_inputs_are_refused_at_the_call(recurrence: Recurrence, recurrence
         score(recurrences(patch_size=1), TEXT, strided=True)
     with pytest.raises(ValueError, match="token model"):
         score(recurrences(vocab=300), TEXT)
-    for path, message in [(tmp_path, "a folder"), (tmp_path / "none", "no file"), (3, "got int")]:
+    for path, message in [(tmp_path, "a folder"), (tmp_path / "none", "not a file"), (3, "got int")]:
         with pytest.raises(ValueError, match=message):
             score(recurrence, path)  # type: ignore[arg-type]  # a wrong type is among the inputs under test
-    with pytest.raises(ValueError, match="no file"):
+    with pytest.raises(ValueError, match="not a file"):
         score_files(recurrence, [tmp_path / "none"])
 
 

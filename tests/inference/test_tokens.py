@@ -172,7 +172,7 @@ def test_wrong_prompts_are_refused_at_the_call(model: Any) -> None:
 
 
 def test_a_token_model_is_no_byte_model(model: Any, recurrences: type[Recurrence], tokenizer: Tokenizer) -> None:
-    with pytest.raises(ValueError, match="a byte model is needed here, got a token model"):
+    with pytest.raises(ValueError, match="expected a byte model, got a token model"):
         byte_model(model)
     model.tokenizer = None
     for call in (generate, score, byte_model):

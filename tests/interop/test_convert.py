@@ -218,7 +218,7 @@ def test_the_command_says_what_is_wrong_in_one_sentence(tmp_path: Path, capsys: 
         ([whole, *lm], 2, "there is no config.json beside the weights"),
         ([whole, *lm, "--config", tmp_path / "no.json"], 2, "there is no config"),
         ([whole, *lm, "--config", tmp_path / "list.json"], 2, "holds a list, expected a mapping"),
-        ([tmp_path / "none.pt", *lm, *given], 2, "there is no"),
+        ([tmp_path / "none.pt", *lm, *given], 2, "does not exist"),
         ([tmp_path, *lm, *given], 2, "expected one checkpoint file"),
         ([config, *lm, *given], 2, "expected one checkpoint file"),
         ([tmp_path / "part.pt", *lm, *given], 2, "hyena-lm: the state does not fit the config: missing lm_head.weight"),

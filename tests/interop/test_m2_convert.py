@@ -165,7 +165,7 @@ def test_the_command_classifies_with_what_was_converted(wordpiece: Path, tmp_pat
 
 def test_a_head_that_is_no_classifier_is_refused(tmp_path: Path) -> None:
     for change in ({"problem_type": "multi_label_classification"}, {"problem_type": "regression", "num_labels": 2}):
-        with pytest.raises(ValueError, match="gives a text several labels or numbers"):
+        with pytest.raises(ValueError, match="gives several labels or values per text"):
             run_of(tmp_path, "m2-bert", official_state("m2-bert", config=M2_BERT | change), M2_BERT | change)
     for names, sentence in (
         ({"0": "sad", "2": "glad"}, r"id2label must name the labels 0 to 1, got \[0, 2\]"),
@@ -204,7 +204,7 @@ def test_what_cannot_be_embedded_is_refused(wordpiece: Path, tmp_path: Path) -> 
     torch.testing.assert_close(cut, subquad.embed(model, ["cat " * 22]))  # [SEP] still stands at the end
     with pytest.raises(ValueError, match="byte 1 is not UTF-8"):
         subquad.embed(model, [b"a\xff"])
-    with pytest.raises(ValueError, match="an encoder is needed to embed texts, got LanguageModel"):
+    with pytest.raises(ValueError, match="expected an encoder, got LanguageModel"):
         subquad.embed(subquad.build("transformer-tiny"), ["a"])
     with pytest.raises(ValueError, match='padding is "masked", or "official" for an encoder'):
         subquad.convert(tmp_path / "checkpoint.pt", "m2-bert-embedding", tmp_path / "third", M2_BERT, padding="left")  # type: ignore[arg-type]

@@ -125,7 +125,7 @@ def test_wrong_blocks() -> None:
         MonarchLinear(8, 8, 1, 4)(torch.randn(2, 9))
     with pytest.raises(ValueError, match="at least 1 block, got 0"):
         MonarchLinear(8, 8, 1, 0)
-    with pytest.raises(ValueError, match="are at least 1, got 8 and 0"):
+    with pytest.raises(ValueError, match="must be at least 1, got 8 and 0"):
         MonarchLinear(8, 8, 0)
     with pytest.raises(ValueError, match="got 2 and order 3"):
         MonarchLinear(8, 8, 3, 2)

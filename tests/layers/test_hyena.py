@@ -148,10 +148,10 @@ def test_keys_of_0_1_0_still_load() -> None:
 
 
 WRONG: dict[str, dict[str, Any]] = {
-    "order 1 leaves its one filter to the short convolution": {"order": 1},
+    "with order 1 the short convolution is the only filter": {"order": 1},
     "'order': Input should be greater than or equal to 1, got 0": {"order": 0},
-    "features are time and pairs of a cosine and a sine, so an odd number from 3 on, got 8": {"filter": {"features": 8}},
-    "so an odd number from 3 on, got 1": {"filter": {"features": 1}},
+    "features are time and pairs of a cosine and a sine, so their number must be odd and at least 3, got 8": {"filter": {"features": 8}},
+    "so their number must be odd and at least 3, got 1": {"filter": {"features": 1}},
     "unknown filter 'implict': did you mean 'implicit'": {"filter": {"kind": "implict"}},
     "unknown key 'filter.windw'": {"filter": {"windw": None}},
 }
@@ -167,7 +167,9 @@ def test_what_a_mixer_refuses() -> None:
     mixer = HyenaConfig(filter=SMALL).build(4, 10)
     with pytest.raises(ValueError, match="12 positions exceed the 10 of the filter: build the model with a larger max_len"):
         mixer(torch.randn(1, 12, 4))
-    with pytest.raises(ValueError, match=r"a mask has one entry a position, \(1, 8\), True where it is real, got \(1, 7\) of torch.bool"):
+    with pytest.raises(
+        ValueError, match=r"a mask has one entry per position, \(1, 8\), True at real positions, got \(1, 7\) of torch.bool"
+    ):
         mixer(torch.randn(1, 8, 4), torch.ones(1, 7, dtype=torch.bool))
     for config in (SMALL, ExplicitFilterConfig(taps=3)):
         with pytest.raises(ValueError, match="keep the model in float32 and use autocast"):
@@ -177,7 +179,7 @@ def test_what_a_mixer_refuses() -> None:
 def test_a_language_model_refuses_what_sees_the_future() -> None:
     values = parse_model("hyena-tiny").model_dump(mode="json")
     values["stack"]["mixer"]["two_sided"] = True
-    with pytest.raises(ValueError, match="a language model predicts what comes next, but its mixer 'hyena' sees it"):
+    with pytest.raises(ValueError, match="a language model predicts the next id, but its mixer 'hyena' sees later ids"):
         parse_model(values)
     values["stack"]["mixer"]["two_sided"] = False
     values["stack"]["overrides"] = {7: {"kind": "attention", "heads": 2}}

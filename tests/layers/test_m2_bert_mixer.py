@@ -72,7 +72,7 @@ def test_a_two_sided_filter_is_two_with_one_frequency_and_window() -> None:
 
 
 def test_what_is_refused() -> None:
-    with pytest.raises(ValueError, match="is not normalized"):
+    with pytest.raises(ValueError, match="cannot be normalized"):
         mixer_of(two_sided=True, filter=SMALL.model_copy(update={"normalized": True}))
     with pytest.raises(ValueError, match="13 positions exceed the 11 of the filter"):
         mixer_of()(torch.randn(1, LENGTH + 2, 4, dtype=torch.float64))

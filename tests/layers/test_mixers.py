@@ -166,7 +166,7 @@ def test_two_sided_mixers_see_the_whole_sequence_and_no_padding(config: MixerCon
         torch.testing.assert_close(mixer(x, mask)[1:, :7], mixer(x[1:, :7]), rtol=0, atol=1e-9)
     if isinstance(config, HyenaConfig):  # and moved; the others know where they are
         torch.testing.assert_close(mixer(x.roll(3, 1), mask.roll(3, 1))[1, 3:10], mixer(x[1:, :7])[0], rtol=0, atol=1e-9)
-    with pytest.raises(ValueError, match="so it has no steps"):
+    with pytest.raises(ValueError, match="so it cannot decode"):
         mixer.init_state(1, length)
 
 
@@ -190,7 +190,9 @@ def test_a_mask_is_of_bool_and_has_an_entry_a_position(kind: str) -> None:
         for mixer in (config.build(8, 12), Segmented(config.build(8, 12), 12)):
             mixer(x, torch.ones(2, 12, dtype=torch.bool))
             for wrong in (torch.ones(2, 12), torch.ones(2, 12, dtype=torch.int64), torch.ones(2, 11).bool(), torch.ones(12).bool()):
-                with pytest.raises(ValueError, match=r"a mask has one entry a position, \(2, 12\), True where it is real, got .* of torch"):
+                with pytest.raises(
+                    ValueError, match=r"a mask has one entry per position, \(2, 12\), True at real positions, got .* of torch"
+                ):
                     mixer(x, wrong)
 
 
@@ -226,9 +228,9 @@ def test_wrong_segments() -> None:
         AttentionConfig(heads=2, window=4).build_segmented(8, 5, 0)
     with pytest.raises(ValueError, match="segments are for causal attention"):
         AttentionConfig(heads=2, two_sided=True).build_segmented(8, 5, 0)
-    with pytest.raises(ValueError, match="a window of 4 is for causal attention"):
+    with pytest.raises(ValueError, match="only causal attention has a window, got window=4"):
         AttentionConfig(heads=2, two_sided=True, window=4)
-    with pytest.raises(ValueError, match="cannot look back over a patch's edge: set cross_patch=0"):
+    with pytest.raises(ValueError, match="cannot look back across a patch boundary: set cross_patch=0"):
         MixerConfig.build_segmented(AttentionConfig(heads=2), 8, 5, 1)
 
 

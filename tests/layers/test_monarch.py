@@ -81,7 +81,7 @@ def test_what_lies_under_a_mask_may_be_no_number(channels: bool) -> None:
 def test_wrong_lengths() -> None:
     mixer = MonarchConfig().build(8, 12)
     mixer(torch.randn(1, 12, 8))
-    with pytest.raises(ValueError, match="13 positions exceed the 12 this mixer was built for"):
+    with pytest.raises(ValueError, match="13 positions exceed the 12 that this mixer was built for"):
         mixer(torch.randn(1, 13, 8))
 
 

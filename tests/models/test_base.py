@@ -57,7 +57,7 @@ def test_wrapped_models_pass_the_doors_and_foreign_ones_do_not() -> None:
     assert subquad.classify(nn.DataParallel(classifier), ["text"]) == subquad.classify(classifier, ["text"])
     with pytest.raises(ValueError, match="needs a model that predicts what comes next, and Foreign does not"):
         subquad.score(Foreign(), b"text")
-    with pytest.raises(ValueError, match="an encoder is needed to embed texts, got Foreign"):
+    with pytest.raises(ValueError, match="expected an encoder, got Foreign"):
         subquad.embed(Foreign(), ["text"])
-    with pytest.raises(ValueError, match="a classifier is needed here, got Foreign"):
+    with pytest.raises(ValueError, match="expected a classifier, got Foreign"):
         subquad.classify(Foreign(), ["text"])

@@ -173,7 +173,7 @@ WRONG: dict[str, dict[str, Any]] = {
     "cross_patch 9 reaches past": {"cross_patch": 9},
     "did you mean 'patch_size'": {"patchsize": 4},
     "conv_kernels must be positive": {"conv_kernels": [0]},
-    "conv_kernels belong to the global model": {"conv_kernels": [3], "without": "global"},
+    "conv_kernels are for the global model": {"conv_kernels": [3], "without": "global"},
     "'ablation': Input should be 'local' or 'global'": {"without": "both"},
 }
 

@@ -179,7 +179,7 @@ WRONG: dict[str, dict[str, Any]] = {
     "reads its context by attention, got stack.mixer.kind 'hyena': set 'attention'": {"stack": hyena_stack(16)},
     "a PerceiverAR predicts what comes next, but its mixer 'attention' sees it": {"stack": stack(16, two_sided=True)},
     "PerceiverAR predicts what comes next, but its mixer 'attention'": {"stack": stack(16, depth=0, two_sided=True)},
-    "a PerceiverAR predicts what comes next, but its mixer 'hyena' sees it": {
+    "a PerceiverAR predicts the next id, but its mixer 'hyena' sees later ids": {
         "stack": with_changes(stack(16), {"overrides": {1: hyena(two_sided=True)}})
     },
     "did you mean 'latents'": {"latent": 8},

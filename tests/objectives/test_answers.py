@@ -105,7 +105,7 @@ def test_a_run_stops_when_it_gets_no_better(tmp_path: Path, monkeypatch: pytest.
     ("options", "sentence"),
     [
         ({"data.window": 8}, "one window, of 16 bytes"),
-        ({"data.pack": True}, "leave out data.window, pack"),
+        ({"data.pack": True}, "leave out data.window, data.pack"),
         ({"model.max_len": 8}, "exceeds the model's context"),
         ({"eval.stop.patience": 1, "eval.windows": 0}, "needs a validation part"),
     ],
@@ -118,5 +118,5 @@ def test_settings_that_do_not_fit_a_task(tmp_path: Path, options: dict[str, Any]
 def test_accuracy_needs_answers(tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_bytes(b"no answers " * 50)
-    with pytest.raises(ValueError, match="needs answers to validate"):
+    with pytest.raises(ValueError, match="needs a validation with accuracy"):
         train(tmp_path / "run", str(text), {"eval.stop.accuracy": 0.5})

@@ -139,7 +139,7 @@ def test_a_language_model_is_a_start(table: str, tmp_path: Path) -> None:
         ("classifier", {}, "a classifier needs a backbone"),
         ("transformer-tiny", {"model.backbone": "transformer-tiny"}, "model.backbone is for a classifier"),
         ("transformer-tiny", {"data.valid": ["x.tsv"]}, "the objective 'next_token' does not read data.valid"),
-        ("classifier", {"model.backbone": BACKBONE, "eval.sample_bytes": 4}, "write no samples"),
+        ("classifier", {"model.backbone": BACKBONE, "eval.sample_bytes": 4}, "cannot generate samples"),
         ("classifier", {"model.backbone": BACKBONE, "data.format": "fasta"}, "the objective 'classification' does not read data.format"),
         ("classifier", {"model.backbone": {**BACKBONE, "max_len": 8}}, r"a text has \d+ ids and the context is 8: .*data\.window=8"),
         ("classifier", {"model.backbone": BACKBONE, "data.window": 25}, "a window of 25 ids exceeds the context of 24"),
@@ -174,5 +174,5 @@ def test_another_start_is_refused_in_words(table: str, tmp_path: Path) -> None:
         )
     with pytest.raises(ValueError, match="needs a model that predicts what comes next, and Classifier does not"):
         api.generate(api.load(run), "a")
-    with pytest.raises(ValueError, match="a classifier is needed here, got LanguageModel"):
+    with pytest.raises(ValueError, match="expected a classifier, got LanguageModel"):
         api.classify(api.build(BACKBONE), ["a"])

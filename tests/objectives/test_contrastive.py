@@ -126,7 +126,7 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
     refused({"data.window": 33}, "a window of 33 ids exceeds the context of 32: lower data.window")
     refused({"objective.columns.passage": "answer"}, "expected a column 'answer', got 'query', 'passage'")
     refused({"data.format": "fasta"}, "the objective 'contrastive' does not read data.format")
-    refused({"eval.sample_bytes": 9}, "write no samples")
+    refused({"eval.sample_bytes": 9}, "cannot generate samples")
     refused({"objective.temperature": 0}, "objective.temperature")
     long = tmp_path / "long.tsv"
     long.write_text("query\tpassage\na\t" + "b" * 33 + "\n")

@@ -68,7 +68,7 @@ def test_numbers(start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert few < 12 < many
     assert "Pearson" in (run / "report.html").read_text() and "squared error" in (run / "report.html").read_text()
     assert set(json.loads((run / "data.json").read_text())["parts"]["test"]["labels"]) == {"least", "most"}
-    with pytest.raises(ValueError, match="estimates a number of each text and has no classes"):
+    with pytest.raises(ValueError, match="is a regression model and has no classes"):
         api.classify(model, ["ab"])
     from subquad.cli.classify import main
 
@@ -124,7 +124,7 @@ def test_another_kind_of_start_is_named(start: Path, tmp_path: Path) -> None:
         ("transformer-tiny", "encoder there and language_model here"),
         ("bert-tiny", r"model\.init_std, .* and \d+ more"),
     ):
-        with pytest.raises(ValueError, match=f"they differ in .*{kinds}"):
+        with pytest.raises(ValueError, match=f"the two differ in .*{kinds}"):
             api.train(model, table, tmp_path / "run", {"steps": 1}, init=start, quiet=True)
 
 

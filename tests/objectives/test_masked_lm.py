@@ -124,7 +124,7 @@ def test_word_pieces(corpus: Corpus, tmp_path: Path) -> None:
         ({"data.window": 33}, "a window of 33 ids exceeds the model's context of 32"),
         ({"data.tokenizer": 40}, "at least 64 tokens"),
         ({"data.tokenizer": 100, "model.vocab": 20}, "and the model a vocabulary of 20: set model.vocab="),
-        ({"eval.sample_bytes": 3}, "write no samples"),
+        ({"eval.sample_bytes": 3}, "cannot generate samples"),
         ({"objective.mask_replace_prob": 0.8, "objective.random_replace_prob": 0.3}, "at most 1 together, got 0.8 and 0.3"),
         ({"data.valid": "x.tsv"}, "the objective 'masked_lm' does not read data.valid"),
         ({"model.mask_token": 103}, "the mask token 103 is also a byte: set model.mask_token=learned"),
@@ -137,5 +137,5 @@ def test_what_cannot_be_is_refused(corpus: Corpus, tmp_path: Path, options: dict
     with pytest.raises(ValueError, match=sentence):
         trained(corpus, tmp_path / "run", options)
     assert not (tmp_path / "run").exists()
-    with pytest.raises(ValueError, match="a task asks for the next byte"):
+    with pytest.raises(ValueError, match="tasks are for causal models"):
         api.train(MODEL, "synthetic:recall", tmp_path / "run", {"steps": 1}, quiet=True)

@@ -170,7 +170,7 @@ def test_weights_of_another_tokenizer_are_no_start(tmp_path: Path, make_trainer:
     for changes in ({"data.tokenizer": 270}, {"data.tokenizer": None}):
         other = make_trainer(tmp_path / "other", {**TOKENS, **changes})
         other.model.tokenizer = start.tokenizer
-        with pytest.raises(ValueError, match="go with another tokenizer"):
+        with pytest.raises(ValueError, match="were trained with another tokenizer"):
             other.run()
 
 

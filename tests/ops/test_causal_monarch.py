@@ -74,9 +74,9 @@ def test_half_precision_and_wrong_inputs() -> None:
     u, k, a, c = torch.randn(2, 3, 8), torch.randn(3, 8), 0.3 * torch.randn(4, 4), 0.3 * torch.randn(4, 2, 2)
     y = causal_monarch_conv(u.bfloat16(), k, a, c)
     torch.testing.assert_close(y, causal_monarch_conv(u.bfloat16().float(), k, a, c).bfloat16(), rtol=0, atol=0)
-    with pytest.raises(ValueError, match="one square matrix for each of b digits"):
+    with pytest.raises(ValueError, match="give b square matrices in c"):
         causal_monarch_conv(u, k, a, c[1:])
-    with pytest.raises(ValueError, match="one filter a channel"):
+    with pytest.raises(ValueError, match="one filter per channel"):
         causal_monarch_conv(u, k[1:], a, c)
     with pytest.raises(ValueError, match="9 positions exceed the 8 = h b"):
         causal_monarch_conv(torch.randn(2, 3, 9), k, a, c)
@@ -90,6 +90,6 @@ def test_prepared_taps_change_nothing() -> None:
     expected = causal_monarch_conv(u, k, a, c)
     for prepared in (taps, spectrum(taps, 12)):
         torch.testing.assert_close(causal_monarch_conv(u, prepared, a, c, prepared=True), expected, rtol=0, atol=1e-11)
-    with pytest.raises(ValueError, match="with prepared=True"):
+    with pytest.raises(ValueError, match="and set prepared=True"):
         causal_monarch_conv(u, spectrum(taps, 12), a, c)
     assert causal_monarch_conv(u[..., :0], k, a, c).shape == (2, 3, 0)

@@ -139,7 +139,7 @@ def test_what_does_not_fit_is_told() -> None:
     refused("short .P, D, taps.", bias=bias[:, :2])
     refused("real must be", real=torch.ones(BATCH, LENGTH, dtype=torch.int64))
     refused("real must be", real=torch.ones(BATCH, LENGTH + 1, dtype=torch.bool))
-    refused("one filter a channel", filters=[(k[:1], None)])
+    refused("one filter per channel", filters=[(k[:1], None)])
     refused("u must be", filters=[(spectrum(k[:1], LENGTH), None)])
     refused("u must be", filters=[(spectrum(torch.cat((k, k)), LENGTH), None)])
     refused("real floating-point", filters=[(k.to(torch.complex128), None)])

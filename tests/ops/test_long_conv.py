@@ -117,7 +117,7 @@ def test_two_dimensions(shape: tuple[int, int], taps: tuple[int, int], center: t
 def test_wrong_inputs() -> None:
     u, k = torch.randn(2, 3, 8), torch.randn(3, 8)
     for half in (torch.float16, torch.bfloat16):
-        with pytest.raises(ValueError, match="loses its digits: keep filters in float32"):
+        with pytest.raises(ValueError, match="too little precision for a transform: keep filters in float32"):
             long_conv(u, k.to(half))
         with pytest.raises(ValueError, match="k_reverse is in"):
             spectrum(k, 8, k.to(half))
@@ -127,7 +127,7 @@ def test_wrong_inputs() -> None:
         long_conv(u[0], k)
     wrong: dict[str, dict[str, Any]] = {
         "method must be one of auto, fft, dft, direct, got 'ftt'": {"method": "ftt"},
-        r"skip must be \(3,\), one number a channel, got \(4,\)": {"skip": torch.ones(4)},
+        r"skip must be \(3,\), one number per channel, got \(4,\)": {"skip": torch.ones(4)},
         r"a gate must have the shape of u, \(2, 3, 8\), got \(1, 3, 8\)": {"before": torch.ones(1, 3, 8)},
     }
     for sentence, options in wrong.items():
@@ -141,7 +141,7 @@ def test_wrong_inputs() -> None:
         spectrum(k, 20, method="direct")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"u must be \(B, 3, L\)"):
         long_conv(u[:, :2], spectrum(k, 8))
-    with pytest.raises(ValueError, match="make it of filters in float64"):
+    with pytest.raises(ValueError, match="make it from filters in float64"):
         long_conv(u.double(), spectrum(k, 8))
     with pytest.raises(ValueError, match="at least 1 position, got a length of -1"):
         spectrum(k, -1)

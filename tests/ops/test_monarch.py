@@ -162,17 +162,17 @@ def test_wrong_inputs() -> None:
             written_out(w, torch.randn(5, 3, 3))
     with pytest.raises(ValueError, match="0 blocks must divide 12 columns"):
         project_to_monarch(torch.randn(12, 12), (0, 4))
-    with pytest.raises(ValueError, match="are at least 1, got 0 and 2"):
+    with pytest.raises(ValueError, match="must be at least 1, got 0 and 2"):
         project_to_monarch(torch.randn(0, 0))
     with pytest.raises(ValueError, match="5 blocks must divide 12 columns"):
         project_to_monarch(torch.randn(12, 12), (5, 4))
     with pytest.raises(ValueError, match="one matrix at a time"):
         project_to_monarch(torch.randn(2, 12, 12))
-    with pytest.raises(ValueError, match="ranks 1 to 3, got rank 4"):
+    with pytest.raises(ValueError, match="ranks from 1 to 3, got rank 4"):
         project_to_monarch(torch.randn(12, 12), (4, 3), 4)
-    with pytest.raises(ValueError, match="are at least 1, got 8 and 0"):
+    with pytest.raises(ValueError, match="must be at least 1, got 8 and 0"):
         monarch_dft(8, order=0)
-    with pytest.raises(ValueError, match="are at least 1, got 0 and 2"):
+    with pytest.raises(ValueError, match="must be at least 1, got 0 and 2"):
         monarch_dft(0)
     with pytest.raises(ValueError, match="expected 8 points in the last dimension, got 7"):
         monarch_dft(8)(torch.randn(2, 7))

@@ -164,7 +164,7 @@ def test_a_full_state_is_an_error() -> None:
 
 
 def test_wrong_filters() -> None:
-    with pytest.raises(ValueError, match="got a filter in torch.bfloat16: convert it"):
+    with pytest.raises(ValueError, match="in float32 or float64, got torch.bfloat16: convert it"):
         OnlineFilter.of(torch.randn(DIM, 3).bfloat16(), 3)
     with pytest.raises(ValueError, match=r"got \(3, 0\) and max_len 3"):
         OnlineFilter.of(torch.randn(DIM, 0), 3)

@@ -63,7 +63,7 @@ def test_rows_advance_by_lengths_of_their_own_and_the_inverse_undoes_it(seed: in
 def test_room() -> None:
     a, c = _factors(4, 5)
     assert OnlineBasis.of(a, c, 9).c.shape == (4, 3, 3)
-    with pytest.raises(ValueError, match="21 positions do not fit the 20 = h b"):
+    with pytest.raises(ValueError, match="21 positions do not fit a and c, which are for 1 to 20"):
         OnlineBasis.of(a, c, 21)
     state = _state(a, c, 9)
     assert state.nbytes == 8 * (2 * 12 * DIM + 2 * 4 * DIM + 16 + 36)

@@ -111,5 +111,5 @@ def test_without_matplotlib_there_are_no_figures(tmp_path: Path, monkeypatch: py
 
 
 def test_lengths_that_differ_are_refused() -> None:
-    with pytest.raises(ValueError, match="2 x and 1 y"):
+    with pytest.raises(ValueError, match="2 values of x and 1 of y"):
         Series("x", [1, 2], [1])

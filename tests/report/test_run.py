@@ -156,7 +156,7 @@ def test_a_passage_shows_bits_and_what_cannot_be_seen() -> None:
     assert shown[0] == ("h4 edge", "é: 3.00 + 1.00 = 4.00 bits, byte 1 of 2", "é", "")
     assert (shown[1].hint, shown[1].face, shown[1].after) == ("line break: 8.00 bits, byte 1 of 2", "↵", "\n")
     assert shown[2] == ("h16 code", "\\x00: inf bits, byte 2 of 2", "\\x00", "")
-    with pytest.raises(ValueError, match="5 bytes came with 2 bits"):
+    with pytest.raises(ValueError, match="5 bytes came with 2 values of bits"):
         coloured(Passage("", b"hello", np.zeros(2, np.float32)))
 
 

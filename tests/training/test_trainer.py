@@ -258,7 +258,7 @@ def test_out_must_be_new_and_writable(tmp_path: Path, make_trainer: MakeTrainer,
         run_folder.check_out(tmp_path / "book.txt")
     with pytest.raises(ValueError, match="cannot write to"):
         run_folder.check_out(tmp_path / "book.txt" / "run")
-    with pytest.raises(ValueError, match="holds no run to resume"):
+    with pytest.raises(ValueError, match="is not a run to resume"):
         run_folder.check_out(tmp_path, resume=True)
 
     def refuse(dir: Path) -> None:

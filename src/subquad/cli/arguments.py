@@ -109,7 +109,7 @@ def input_path(name: str) -> Path:
     """A file to read. Raises ``ValueError`` if there is none, before anything slow has begun."""
     path = Path(name)
     if path.is_dir() or not path.exists():
-        raise ValueError(f"expected a file or - for stdin, {'got the folder' if path.is_dir() else 'there is no'} {name!r}")
+        raise ValueError(f"expected a file or - for stdin, {'got the folder' if path.is_dir() else 'but there is no file'} {name!r}")
     return path
 
 

@@ -80,7 +80,7 @@ def _score_tasks(request: Namespace, run: str | Path) -> None:
     options = given(request, "overlap", "bits_out")
     if options or request.strided or request.sliding or not all(name.startswith(TASK) for name in request.files):
         raise ValueError(
-            "tasks are scored by their answers: score them apart from files, without --overlap, --strided, --sliding, --bits-out"
+            "tasks are evaluated on their answers: score them separately from files, without --overlap, --strided, --sliding, --bits-out"
         )
 
     from subquad import api

@@ -105,16 +105,18 @@ class DataSpec(Config):
     @model_validator(mode="after")
     def _knows_its_task(self) -> DataSpec:
         if self.synthetic and (len(self.paths) > 1 or self.task):
-            raise ValueError(f"a synthetic task is all of its data, got {list(self.paths)}: name it alone, without 'task'")
+            raise ValueError(f"a synthetic task cannot be combined with other data, got {list(self.paths)}: name it alone, without 'task'")
         if self.labels and (self.synthetic or self.task):
-            raise ValueError("labels are those of a table of texts, and a task has answers of its own: leave one of them out")
+            raise ValueError("labels need a table of texts, not a task: leave out one of them")
         return self
 
     @model_validator(mode="after")
     def _three_parts(self) -> DataSpec:
         check_fractions(self.fractions)
         if min(self.fractions) == 0:
-            raise ValueError(f"a comparison validates and tests, so all fractions are above 0, got {self.fractions}: raise them")
+            raise ValueError(
+                f"a comparison needs validation and test parts, so all fractions must be above 0, got {self.fractions}: raise them"
+            )
         return self
 
 
@@ -160,7 +162,9 @@ class PublishedTable(Config):
     @model_validator(mode="after")
     def _fits(self) -> PublishedTable:
         if wrong := [name for name, row in self.rows.items() if len(row) != len(self.columns)]:
-            raise ValueError(f"the row {wrong[0]!r} of {self.caption!r} needs {len(self.columns)} figures, one a column (null for none)")
+            raise ValueError(
+                f"the row {wrong[0]!r} of {self.caption!r} needs {len(self.columns)} figures, one for each column (null for none)"
+            )
         return self
 
 
@@ -214,33 +218,37 @@ class Experiment(Config):
             raise ValueError("an experiment needs models to train, or costs to count")
         texts = [name for name, spec in self.data.items() if spec.labels is None]
         if self.models and (not self.data or (texts and self.budget is None) or not self.seeds):
-            raise ValueError("models need data, a budget and at least one seed: give all of them (labels have steps of their own)")
+            raise ValueError("models need data, a budget and at least one seed: give all of them (data with labels need no budget)")
         if self.budget and self.data and not texts:
-            raise ValueError("labels have steps of their own: leave out the budget, which is for texts")
+            raise ValueError("all data have labels with their own steps: leave out the budget")
         for name, values in (("seeds", self.seeds), ("rates.among", self.rates.among if self.rates else ()), ("score", self.score)):
             if len(set(values)) < len(values):
-                raise ValueError(f"{name} holds a value twice: {list(values)}")
+                raise ValueError(f"{name} has a value twice: {list(values)}")
         if self.reference is not None and self.reference not in self.models:
-            raise ValueError(f"reference names no model, {self.reference!r}: {suggest(self.reference, self.models)}")
+            raise ValueError(f"reference {self.reference!r} is not one of the models: {suggest(self.reference, self.models)}")
         if "basic" not in self.score:
-            raise ValueError("score must hold 'basic', which the table is made of")
+            raise ValueError("score must include 'basic', which the main table shows")
         if self.rates and self.rates.data not in self.data:
-            raise ValueError(f"rates.data names no text, {self.rates.data!r}: {suggest(self.rates.data, self.data)}")
+            raise ValueError(f"rates.data {self.rates.data!r} is not one of the data sets: {suggest(self.rates.data, self.data)}")
         if self.rates and self.data[self.rates.data].labels:
-            raise ValueError(f"rates.data names labels, {self.rates.data!r}: name a text, and give labels their own train.optim.lr")
+            raise ValueError(f"rates.data {self.rates.data!r} has labels: name data without labels, and set train.optim.lr of the labels")
         for name, spec in self.data.items():
             if len(set(spec.only)) < len(spec.only):
-                raise ValueError(f"data.{name}.only holds a model twice: {list(spec.only)}")
+                raise ValueError(f"data.{name}.only has a model twice: {list(spec.only)}")
             if wrong := [model for model in spec.only if model not in self.models]:
-                raise ValueError(f"data.{name}.only names no model, {wrong[0]!r}: {suggest(wrong[0], self.models)}")
+                raise ValueError(f"data.{name}.only names {wrong[0]!r}, which is not one of the models: {suggest(wrong[0], self.models)}")
             self._check_begin(name, spec)
         for name, model in self.models.items():
             if model.tokens and any(spec.synthetic for spec in self.data.values()):
-                raise ValueError(f"models.{name} reads tokens, and a synthetic task is made of bytes: leave out tokens")
+                raise ValueError(f"models.{name} reads tokens, but a synthetic task consists of bytes: leave out tokens")
             if model.solve and model.solve.like not in self.models:
-                raise ValueError(f"models.{name}.solve.like names no model, {model.solve.like!r}: {suggest(model.solve.like, self.models)}")
+                raise ValueError(
+                    f"models.{name}.solve.like {model.solve.like!r} is not one of the models: {suggest(model.solve.like, self.models)}"
+                )
             if model.tokens and self.budget and self.budget.bytes:
-                raise ValueError(f"models.{name} reads tokens, whose bytes cannot be budgeted: use a budget of flops, seconds or steps")
+                raise ValueError(
+                    f"models.{name} reads tokens, so a budget of bytes does not apply: use a budget of flops, seconds or steps"
+                )
         return self
 
     def _check_begin(self, name: str, spec: DataSpec) -> None:
@@ -250,17 +258,17 @@ class Experiment(Config):
         models, begin = spec.only or tuple(self.models), spec.labels.begin
         texts = {text: one for text, one in self.data.items() if one.labels is None}
         if begin and begin not in texts:
-            raise ValueError(f"data.{name}.labels.begin names no text, {begin!r}: {suggest(begin, texts)}")
+            raise ValueError(f"data.{name}.labels.begin {begin!r} is not one of the data sets without labels: {suggest(begin, texts)}")
         trained = (texts[begin].only or tuple(self.models)) if begin else ()
         if begin and (missing := [model for model in models if model not in trained]):
-            raise ValueError(f"data.{name}.labels.begin: {missing[0]} does not train on {begin}: add it there, or leave it out here")
+            raise ValueError(f"data.{name}.labels.begin: {missing[0]} does not train on {begin}: add the model there, or leave it out here")
 
 
 def read_experiment(path: str | Path) -> Experiment:
     """Raises ``ValueError`` when the file is missing, not YAML, or not an experiment."""
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"expected an experiment file such as experiments/megabyte-text.yaml, there is no file {str(path)!r}")
+        raise ValueError(f"expected an experiment file such as experiments/megabyte-text.yaml, but there is no file {str(path)!r}")
     return parse(Experiment, read_yaml(path))
 
 
@@ -305,7 +313,7 @@ def with_data(experiment: Experiment, paths: Mapping[str, Sequence[str]]) -> Exp
     values = experiment.model_dump(mode="json")
     for name, files in paths.items():
         if name not in values["data"]:
-            raise ValueError(f"the experiment has no text {name!r}: {suggest(name, values['data'])}")
+            raise ValueError(f"the experiment has no data set {name!r}: {suggest(name, values['data'])}")
         values["data"][name]["paths"] = list(files)
         if values["data"][name]["labels"]:
             values["data"][name]["labels"]["test"] = []

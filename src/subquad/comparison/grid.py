@@ -91,7 +91,7 @@ def resolve(experiment: Experiment) -> dict[str, Resolved]:
     while waiting:
         ready = [name for name, spec in waiting.items() if spec.solve is None or spec.solve.like in found]
         if not ready:
-            raise ValueError(f"the models {', '.join(waiting)} are solved for by each other: let one of them have a size of its own")
+            raise ValueError(f"the models {', '.join(waiting)} refer to each other in solve.like: give one of them a fixed size")
         for name in ready:
             found[name] = _resolved(name, waiting.pop(name), experiment, found)
     return {name: found[name] for name in experiment.models}
@@ -106,7 +106,7 @@ def _resolved(name: str, spec: ModelSpec, experiment: Experiment, others: Mappin
             return _costed(config, options, spec.note)
         target = others[spec.solve.like].training_flops_per_byte
         if target is None:
-            raise ValueError(f"solve.like names {spec.solve.like!r}, whose FLOPs are not counted: give the model a size of its own")
+            raise ValueError(f"solve.like names {spec.solve.like!r}, whose FLOPs are not counted: give the model a fixed size")
         candidates = []
         for values in itertools.product(*spec.solve.among.values()):
             sizes = dict(zip(spec.solve.among, values, strict=True))
@@ -137,7 +137,7 @@ def model_config(spec: ModelSpec) -> BaseModelConfig:
 
 def _check_unsettled(options: Mapping[str, Any], of_data: Sequence[str], remedy: str) -> None:
     if settled := [key for key in options if key.split(".")[0] in _SETTLED or key.startswith(tuple(of_data))]:
-        raise ValueError(f"the training option {settled[0]!r} is settled by the experiment: {remedy}")
+        raise ValueError(f"the training option {settled[0]!r} is set by the experiment: {remedy}")
 
 
 def flat(options: Mapping[str, Any], prefix: str = "") -> Values:
@@ -210,7 +210,9 @@ def _cell(experiment: Experiment, model: Resolved, name: str, data: str, seed: i
     split = {"data.split": spec.split, "data.fractions": list(spec.fractions), "data.split_seed": SPLIT_SEED}
     if (spec.synthetic or spec.task) and not model.objective.READS_TASKS:
         kind = model.objective.kind
-        raise ValueError(f"data.{data} is a task, which {name} with the objective {kind!r} does not read: name others in data.{data}.only")
+        raise ValueError(
+            f"data.{data} is a task, which {name} with the objective {kind!r} cannot learn: name other models in data.{data}.only"
+        )
     if task := spec.synthetic:
         model = fitted(model, task.size)
         split |= {"eval.windows": model.options.get("eval.windows", task.examples)}  # all of them: an answer is one of a few hundred

@@ -103,7 +103,7 @@ def _outcome(cell: Cell, folder: Path, windowings: Sequence[Windowing], probes: 
         return replace(outcome, status="diverged", step=log.ended_at)
     if cell.role == "rate":
         if log.best is None:
-            raise RunError("there is no validation to choose a learning rate by: give the data a validation part")
+            raise RunError("choosing a learning rate needs a validation: give the data a validation part")
         return replace(outcome, status="done", loss={"validation": log.best.loss}, accuracy=log.best.metrics.get("accuracy"))
     return replace(outcome, status="done", **_tested(cell, run, paths, windowings, probes))
 
@@ -139,7 +139,7 @@ def start_of(cell: Cell, folder: Path) -> Path | None:
     outcome = read_outcome(other)
     if outcome is None or outcome.status != "done":
         status = "waiting" if outcome is None else outcome.status
-        raise RunError(f"it begins from {cell.begin}, which is {status}: go on with --resume once that is done")
+        raise RunError(f"it starts from {cell.begin}, which is {status}: resume with --resume when that is done")
     return other / "run"
 
 

@@ -102,11 +102,13 @@ def _claim(out: Path, experiment: Experiment, resume: bool) -> None:
         raise ValueError(f"{out} is a file, expected a folder for the comparison: give another --out")
     if holds_files(out):
         if not (out / EXPERIMENT).is_file():
-            raise ValueError(f"{out} is not empty and holds no comparison: give another --out")
+            raise ValueError(f"{out} is not empty and is not a comparison: give another --out")
         if not resume:
-            raise ValueError(f"{out} holds a comparison already: go on with it by --resume, or give another --out")
+            raise ValueError(f"{out} already holds a comparison: resume it with --resume, or give another --out")
         if read_experiment(out / EXPERIMENT) != experiment:
-            raise ValueError(f"{out} holds a comparison of another experiment: resume it with its own file, or give another --out")
+            raise ValueError(
+                f"{out} holds a comparison of another experiment: resume it with that experiment's file, or give another --out"
+            )
         return
     try:
         out.mkdir(parents=True, exist_ok=True)

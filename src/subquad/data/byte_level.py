@@ -27,7 +27,7 @@ def byte_pieces(values: dict[str, Any], name: str) -> dict[int, bytes]:
     try:
         return {int(number): bytes(map(_BYTE_OF.__getitem__, token)) for token, number in vocab.items() if number not in added}
     except KeyError as error:
-        raise ValueError(f"{name} is not byte-level: {error} in a token stands for no byte, expected GPT-2's spelling of bytes") from None
+        raise ValueError(f"{name} is not byte-level: {error} in a token is not a byte in GPT-2's spelling of bytes") from None
 
 
 def _is_byte_level(part: Any) -> bool:

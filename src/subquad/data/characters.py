@@ -42,7 +42,7 @@ class Characters:
             unknown, written = tokens.index(str(values["unknown"])), str(values["unknown_as"]).encode()
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
-                f"{name} holds no vocabulary of characters ({error or type(error).__name__}): restore it from a copy"
+                f"{name} is not a vocabulary of characters ({error or type(error).__name__}): restore it from a copy"
             ) from None
         self.vocab = len(tokens)
         self.mask_id = tokens.index("[MASK]") if "[MASK]" in tokens else None

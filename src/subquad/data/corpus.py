@@ -83,7 +83,9 @@ class Corpus:
         if any(map(is_task, paths)):
             if len(paths) > 1 or image is not None or form != "raw":
                 named = ", ".join(map(str, paths))
-                raise ValueError(f"a task is all the data of a run, got {named}: name it alone, and no image shape or format")
+                raise ValueError(
+                    f"a task cannot be combined with other data, got {named}: name it alone, without an image shape or a format"
+                )
             task = parse_task(paths[0])
             return cls(task_documents(task), paths, task=task)
         documents, empty = open_documents(paths)
@@ -117,7 +119,7 @@ class Corpus:
         if by not in ("auto", "document", "range"):
             raise ValueError(f"expected a split by 'auto', 'document' or 'range', got {by!r}")
         if self.task is not None and by == "range":
-            raise ValueError("examples of a task are split whole, got a split by range: use 'document' or 'auto'")
+            raise ValueError("examples of a task cannot be split by range: use 'document' or 'auto'")
         way: Literal["document", "range"] = by if by != "auto" else "document" if self._has_many() else "range"
         parts = self._by_document(fractions, seed) if way == "document" else self._by_range(fractions)
         return Split(*parts, by=way, fractions=fractions, seed=seed)

@@ -45,7 +45,7 @@ class File:
         try:
             content = np.fromfile(self.path, dtype=np.uint8, count=stop - start, offset=start)
         except OSError as error:
-            raise RunError(f"cannot read {self.path} any more ({error.strerror or error}): put it back and resume") from None
+            raise RunError(f"can no longer read {self.path} ({error.strerror or error}): restore it and resume") from None
         if len(content) < stop - start:
             raise RunError(f"{self.path} shrank while in use: expected {stop} bytes, got {start + len(content)}; restore it and resume")
         return content

@@ -69,12 +69,10 @@ def _sequences(document: Document, case: bytes) -> Iterator[tuple[bytes | None, 
 
 def _letters(lines: bytes, name: str, begun: bool, case: bytes) -> bytes:
     if not begun and lines.strip(_BREAKS):
-        raise ValueError(
-            f"{name} is not FASTA: expected it to begin with '>', got {lines.lstrip(_BREAKS)[:20]!r}; leave data.format at raw"
-        )
+        raise ValueError(f"{name} is not FASTA: expected it to begin with '>', got {lines.lstrip(_BREAKS)[:20]!r}; leave out data.format")
     letters = lines.translate(case, _BREAKS)
     if foreign := letters.translate(None, _LETTERS):
-        raise ValueError(f"{name} is not FASTA: expected letters, * and - in its sequences, got {foreign[:1]!r}; leave data.format at raw")
+        raise ValueError(f"{name} is not FASTA: expected letters, * and - in its sequences, got {foreign[:1]!r}; leave out data.format")
     return letters
 
 

@@ -53,7 +53,7 @@ def open_documents(paths: Sequence[str | Path]) -> tuple[list[Document], int]:
     if not documents:
         where = ", ".join(map(str, paths)) or "an empty list of paths"
         what = f"only empty files ({empty})" if empty else "none"
-        raise ValueError(f"expected files with bytes in {where}, got {what} (hidden names are skipped): give at least one byte of data")
+        raise ValueError(f"expected files with bytes in {where}, got {what} (hidden names are skipped): give data that is not empty")
     documents.sort(key=lambda document: document.name)
     return documents, empty
 
@@ -117,7 +117,7 @@ def _walk(folder: str) -> Iterator[tuple[str, int]]:
                 elif entry.is_file():
                     yield entry.path, entry.stat().st_size
         except OSError as error:
-            raise ValueError(f"cannot read the folder {current!r} ({error.strerror}): expected files that may be read") from None
+            raise ValueError(f"cannot read the folder {current!r} ({error.strerror}): expected readable files") from None
 
 
 def _name(path: str, base: str) -> str:
@@ -135,7 +135,7 @@ def _documents(path: str, name: str, size: int | None, spool: Spool) -> Iterator
             yield spool.add(pipe, name)
         return
     if size and not os.access(path, os.R_OK):
-        raise ValueError(f"cannot read {path!r} (permission denied): expected files that may be read")
+        raise ValueError(f"cannot read {path!r} (permission denied): expected readable files")
     document = Document(name, size, File(path))
     if size:
         with _unpacking(path):

@@ -39,12 +39,13 @@ def in_folders(documents: Sequence[Document]) -> list[tuple[Document, str]]:
         below = classes.get(folder, set())
         if len(below) == 1:
             raise ValueError(
-                f"{document.name} lies beside a single folder with files, {min(below)!r}: expected files of one class, or folders of two "
+                f"{document.name} is beside a single folder with files, {min(below)!r}: expected files of one class, or folders of two "
                 "classes or more; move one of them out"
             )
         if not below and not folder:
             raise ValueError(
-                f"{document.name} is not a table by its name and lies in no folder of a class: expected .tsv, .csv or .jsonl (or say which "
+                f"{document.name} is not a table by its name, and is not in the folder of a class: expected .tsv, .csv or .jsonl (or "
+                "say which "
                 "in objective.columns.table), or a folder whose folders are the classes"
             )
         if not below:

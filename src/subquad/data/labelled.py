@@ -89,11 +89,11 @@ def read_labelled(
     for name, part in labelled.parts.items():
         _check_labels(name, part, names, numbers)
     if not labelled.train:
-        raise ValueError(f"no text of {sum(map(len, parts))} is left for training: give more data, or another split in data.fractions")
+        raise ValueError(f"none of {sum(map(len, parts))} texts is left for training: give more data, or another split in data.fractions")
     if len(names) == 1 and not classes:
         raise ValueError(
-            f"all {len(labelled.train)} texts for training have the label {names[0]!r}, expected two classes or more: give texts of others "
-            "too, or name all of them in model.classes"
+            f"all {len(labelled.train)} texts for training have the label {names[0]!r}, expected two classes or more: give texts of other "
+            "classes too, or name all classes in model.classes"
         )
     return labelled
 
@@ -114,9 +114,7 @@ def _examples(paths: Sequence[str], columns: LabelColumns) -> list[Example]:
     if len(others) == len(documents):
         return [Example(document.read().tobytes(), label) for document, label in in_folders(others)]
     if others:
-        raise ValueError(
-            f"{others[0].name} is not a table by its name, and beside it are tables: give tables or folders of classes, not both"
-        )
+        raise ValueError(f"{others[0].name} is not a table by its name, but other files are: give tables or folders of classes, not both")
     return read_tables(documents, partial(read_table, columns=columns), "texts and labels")
 
 
@@ -134,7 +132,9 @@ def _draw(examples: list[Example], fractions: Fractions, random: np.random.Gener
 def _check_labels(name: str, part: Sequence[Example], classes: Sequence[str], numbers: bool) -> None:
     for label in (str(example.label) for example in part):
         if numbers and not _is_number(label):
-            raise ValueError(f"a text of the {name} part has the label {label!r}, expected a number: correct it or leave out model.target")
+            raise ValueError(
+                f"a text of the {name} part has the label {label!r}, expected a number: correct it or leave out model.problem_type"
+            )
         if not numbers and label not in classes:
             names = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
             raise ValueError(f"a text of the {name} part has the label {label!r}, expected one of {names}: correct it or set model.classes")

@@ -77,7 +77,7 @@ def _read(document: Document, columns: PairColumns) -> list[Pair]:
     for where, row in read_rows(document, columns, "objective.columns"):
         texts = [cell(row, column, where, _NAMING) for column in wanted]
         if "" in texts:
-            raise ValueError(f"{where}: {wanted[texts.index('')]!r} is empty, and an empty text has no vector: leave the line out")
+            raise ValueError(f"{where}: {wanted[texts.index('')]!r} is empty, and an empty text has no embedding: leave the line out")
         pairs.append(Pair(*(text.encode("utf-8", "surrogateescape") for text in texts)))
     return pairs
 

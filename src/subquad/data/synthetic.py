@@ -75,7 +75,7 @@ class Task(Config, ABC):
                 return examples
             fresh = self.draw(again.size, random)
             examples.ids[again], examples.marks[again] = fresh.ids, fresh.marks
-        raise ValueError(f"there are too few different examples to draw {self.examples}: lower examples, or make them longer")
+        raise ValueError(f"the task has fewer than {self.examples} different examples: lower examples, or make them longer")
 
 
 class _Sized(Task):
@@ -97,7 +97,7 @@ class _Sized(Task):
     def even_length(self) -> int:
         """The length, of a task made of pairs."""
         if self.length % 2:
-            raise ValueError(f"an example is made of pairs, so its length is even, got {self.length}: use {self.length + 1}")
+            raise ValueError(f"an example consists of pairs, so its length must be even, got {self.length}: use {self.length + 1}")
         return self.length
 
 
@@ -205,7 +205,10 @@ class Functions(Task):
     @property
     def size(self) -> int:
         if self.length % (self.dims + 1):
-            raise ValueError(f"an example is made of points of dims + 1 = {self.dims + 1} bytes, which do not divide length {self.length}")
+            raise ValueError(
+                f"an example consists of points of dims + 1 = {self.dims + 1} bytes, which must divide its length, got length "
+                f"{self.length}: change one of them"
+            )
         return self.length
 
     def draw(self, count: int, random: Random) -> Examples:

@@ -125,7 +125,7 @@ def read_tables(documents: Sequence[Document], read: Callable[[Document], Iterab
         before = len(examples)
         examples.extend(read(document))
         if len(examples) == before:
-            raise ValueError(f"{document.name} has no line of data below its first: give one with {content}")
+            raise ValueError(f"{document.name} has no line of data below its header: add lines with {content}")
     return examples
 
 
@@ -170,7 +170,7 @@ def _rows(lines: Iterable[tuple[int, list[str]]], name: str, numbered: bool) -> 
         if head is None and not numbered:
             head = cells
             if twice := next((column for column in cells if cells.count(column) > 1), None):
-                raise ValueError(f"{name}, line {number}: two columns are called {twice!r}: give each a name of its own")
+                raise ValueError(f"{name}, line {number}: two columns are called {twice!r}: give them different names")
             continue
         if head is not None and len(cells) != len(head):
             raise ValueError(

@@ -140,7 +140,8 @@ class Tokenizer:
         shorter = min(len(decoded), len(data))
         place = next((place for place in range(shorter) if decoded[place] != data[place]), shorter)
         raise UnicodeError(
-            f"the tokenizer {self.name} does not give the text back, from byte {place} on: expected one without a normalizer and without "
+            f"the tokenizer {self.name} does not decode to the same text, from byte {place} on: expected one without a normalizer and "
+            "without "
             "an added prefix space, such as data.tokenizer=N trains"
         )
 

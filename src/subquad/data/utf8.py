@@ -27,7 +27,7 @@ def as_text(data: bytes, offset: int = 0) -> str:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise UnicodeError(
-            f"byte {offset + error.start} is not UTF-8, and token models read text: use a byte model for such data"
+            f"byte {offset + error.start} is not UTF-8, but token models read text: use a byte model for such data"
         ) from None
 
 

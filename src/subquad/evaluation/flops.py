@@ -83,7 +83,7 @@ def count_flops(
     """
     model = config if isinstance(config, BaseModelConfig) else parse_model(config)
     if not isinstance(model, ModelConfig):
-        raise ValueError(f"FLOPs per byte are counted of models that read ids themselves, got a {model.kind}: count its backbone")
+        raise ValueError(f"FLOPs per byte are counted for models that read ids themselves, got a {model.kind}: count its backbone")
     config = model
     length = config.max_len if length is None else length
     if length < 1:

@@ -40,7 +40,7 @@ def evaluate(
     _check_judgements(judgements)
     for query, names in lists.items():
         if len(set(names)) < len(names):
-            raise ValueError(f"the list of query {query!r} names a document twice: keep the first of them")
+            raise ValueError(f"the list of query {query!r} has a document twice: keep the first")
     # trec_eval orders by score, and a grade below 0 makes it read outside its memory.
     run = {query: {name: float(-rank) for rank, name in enumerate(names)} for query, names in lists.items()}
     grades = {query: {name: max(grade, 0) for name, grade in graded.items()} for query, graded in judgements.items()}
@@ -85,7 +85,7 @@ def fused(lists: Sequence[Sequence[str]], constant: int = 60) -> list[str]:
     A larger ``constant`` counts the first ranks for less. Raises ``ValueError`` for a negative one.
     """
     if constant < 0:
-        raise ValueError(f"the constant is added to ranks from 1 on, so 0 or more, got {constant}: the usual one is 60")
+        raise ValueError(f"the constant of rank fusion must be 0 or more, got {constant}: the usual one is 60")
     scores: dict[str, float] = {}
     for ranked in lists:
         for rank, name in enumerate(ranked, 1):
@@ -95,7 +95,7 @@ def fused(lists: Sequence[Sequence[str]], constant: int = 60) -> list[str]:
 
 def _check_judgements(judgements: Mapping[str, Grades]) -> None:
     if not judgements:
-        raise ValueError("there is no judged query to measure: give judgements, query to document to grade")
+        raise ValueError("expected at least one judged query, got none: give judgements, a mapping of queries to grades by document")
     for query, grades in judgements.items():
         for name, grade in grades.items():
             if not isinstance(grade, Integral):

@@ -35,7 +35,7 @@ def answer(model: nn.Module, task: str) -> Answers:
     """
     corpus = Corpus.open([task])
     if corpus.task is None:
-        raise ValueError(f"expected a task such as synthetic:recall,length=256, got {task!r}: files have no answers, score them")
+        raise ValueError(f"expected a task such as synthetic:recall,length=256, got {task!r}: use score for files")
     return answer_spans(model, [Span(document, 0, document.size) for document in corpus.documents], corpus.task)
 
 

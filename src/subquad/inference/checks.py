@@ -21,7 +21,7 @@ def byte_model(model: nn.Module) -> CausalModel:
     """
     causal, tokenizer = text_model(model)
     if tokenizer is not None:
-        raise ValueError("a byte model is needed here, got a token model: train one without data.tokenizer")
+        raise ValueError("expected a byte model, got a token model: train a model without data.tokenizer")
     return causal
 
 

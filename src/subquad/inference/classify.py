@@ -34,7 +34,7 @@ def classify(model: nn.Module, texts: Sequence[bytes | str], *, truncate: bool =
     """
     classes = _classifier(model).config.classes
     if is_regression(model):
-        raise ValueError("this model estimates a number of each text and has no classes: use regress")
+        raise ValueError("this model is a regression model and has no classes: use regress")
     results = []
     for logits in _outputs(model, texts, truncate):
         probabilities = dict(zip(classes, logits.softmax(0).tolist(), strict=True))
@@ -45,7 +45,7 @@ def classify(model: nn.Module, texts: Sequence[bytes | str], *, truncate: bool =
 def regress(model: nn.Module, texts: Sequence[bytes | str], *, truncate: bool = False) -> list[float]:
     """The number of each text, from a classifier that estimates numbers; otherwise as ``classify``."""
     if not is_regression(model):
-        raise ValueError("this model has classes and does not estimate numbers: use classify")
+        raise ValueError("this model has classes and does not predict values: use classify")
     return [number.item() for number in _outputs(model, texts, truncate)]
 
 
@@ -55,7 +55,7 @@ def is_regression(model: nn.Module) -> bool:
 
 
 def _classifier(model: nn.Module) -> Classifier:
-    return expect_model(model, Classifier, "a classifier is needed here, got {}: train one with subquad train classifier --init RUN")
+    return expect_model(model, Classifier, "expected a classifier, got {}: train one with subquad train classifier --init RUN")
 
 
 def _outputs(model: nn.Module, texts: Sequence[bytes | str], truncate: bool) -> list[Tensor]:
@@ -100,5 +100,5 @@ def regression_metrics(results: Sequence[float], labels: Sequence[str | None]) -
     try:
         true = [float(label) for _, label in pairs]
     except ValueError as error:
-        raise ValueError(f"a regression is compared with numbers, and a label is not one ({error}): name the column of numbers") from None
+        raise ValueError(f"expected labels that are numbers, got one that is not ({error}): name the column of numbers") from None
     return metrics.regression_metrics(true, [result for result, _ in pairs])

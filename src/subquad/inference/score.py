@@ -145,7 +145,9 @@ class _Windows:
         self.modules, self.device = list(model.modules()), device_of(model)
         self.length, self.patch_size = causal.config.max_len, causal.patch_size
         if sliding and overlap:
-            raise ValueError(f"sliding is an overlap of half a window ({self.length // 2} {unit}), got overlap={overlap} as well: give one")
+            raise ValueError(
+                f"sliding is an overlap of half a window ({self.length // 2} {unit}), got overlap={overlap} too: give one of them"
+            )
         if not 0 <= overlap < self.length:
             raise ValueError(f"overlap must be from 0 to {self.length - 1}, less than the context of {self.length} {unit}, got {overlap}")
         if batch is not None and batch < 1:
@@ -216,7 +218,7 @@ def _open(data: bytes | str | Path) -> npt.NDArray[np.uint8]:
         raise ValueError(f"data must be bytes or the path of a file, got {type(data).__name__}")
     path = Path(data)
     if not path.is_file():
-        raise ValueError(f"expected a file to score, got {str(path)!r}, which is {'a folder' if path.is_dir() else 'no file'}")
+        raise ValueError(f"expected a file to score, got {str(path)!r}, which is {'a folder' if path.is_dir() else 'not a file'}")
     try:
         return np.memmap(path, dtype=np.uint8, mode="r") if path.stat().st_size else np.empty(0, np.uint8)
     except OSError as error:

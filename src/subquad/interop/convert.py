@@ -41,7 +41,10 @@ def convert(
     official = kind_of(kind)
     if official.model is None:
         whole = ", ".join(name for name, known_kind in KINDS.items() if known_kind.model is not None)
-        raise ValueError(f"{kind} is a layer, not a whole model, so it makes no run: use subquad.from_official in Python (models: {whole})")
+        raise ValueError(
+            f"{kind} is a layer, not a whole model, so it cannot be converted to a run: use subquad.from_official in Python (models: "
+            f"{whole})"
+        )
     if run_folder.holds_files(out):
         raise ValueError(f"{out} is not empty: give another --out")
     weights = _weights_file(Path(src))
@@ -85,7 +88,7 @@ def _weights_file(src: Path) -> Path:
     """The one checkpoint file that ``src`` is or holds."""
     suffixes = SAFE + PICKLED
     if not src.exists():
-        raise ValueError(f"there is no {str(src)!r}: expected a checkpoint file ({', '.join(suffixes)}) or a folder that holds one")
+        raise ValueError(f"{str(src)!r} does not exist: expected a checkpoint file ({', '.join(suffixes)}) or a folder that holds one")
     files = [src] if src.is_file() else sorted(path for path in src.iterdir() if path.suffix in suffixes)
     if len(files) != 1 or files[0].suffix not in suffixes:
         names = ", ".join(path.name for path in files) or "none"

@@ -83,7 +83,7 @@ class OperatorOptions(Config):
     @classmethod
     def _odd(cls, emb_dim: int) -> int:
         if emb_dim % 2 == 0:
-            raise ValueError("features are time and pairs of a cosine and a sine, so their number is odd")
+            raise ValueError("features are time and pairs of a cosine and a sine, so their number must be odd")
         return emb_dim
 
 

@@ -194,7 +194,7 @@ def as_model(module: nn.Module) -> Encoder | Classifier:
     """
     assert isinstance(module, OfficialBert)
     if not module.one_answer:
-        raise ValueError("this head gives a text several labels or numbers, and a run gives one: use subquad.from_official in Python")
+        raise ValueError("this head gives several labels or values per text, but a run gives one: use subquad.from_official in Python")
     module.encoder.embedding.padding_idx = None
     set_padding(module.model, "masked")
     return module.model

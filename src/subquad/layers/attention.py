@@ -43,7 +43,7 @@ class AttentionConfig(MixerConfig):
     @model_validator(mode="after")
     def _whole(self) -> AttentionConfig:
         if self.two_sided and self.window is not None:
-            raise ValueError(f"a window of {self.window} is for causal attention: set window=null or two_sided=false")
+            raise ValueError(f"only causal attention has a window, got window={self.window}: set window=null or two_sided=false")
         return self
 
     def build(self, dim: int, max_len: int) -> Attention:
@@ -116,7 +116,7 @@ class Attention(Mixer):
         if segment is not None and config.window is not None:
             raise ValueError(f"a window of {config.window} inside segments of {segment} is not supported: set window=null")
         if segment is not None and lookback > segment:
-            raise ValueError(f"lookback {lookback} reaches past the segment before, which has {segment} positions: use at most {segment}")
+            raise ValueError(f"lookback {lookback} reaches past the previous segment, which has {segment} positions: use at most {segment}")
         if segment is not None and config.two_sided:
             raise ValueError("segments are for causal attention: set two_sided=false")
         self.config, self.segment, self.lookback = config, segment, lookback
@@ -142,7 +142,7 @@ class Attention(Mixer):
 
     def init_state(self, batch: int, max_len: int) -> KeyValues:
         if self.config.two_sided:
-            raise ValueError("a two-sided attention sees what comes later, so it has no steps: set two_sided=false to generate")
+            raise ValueError("two-sided attention sees later positions, so it cannot decode: set two_sided=false to generate")
         block = self.segment or self.config.window
         back = self.lookback if self.segment else (self.config.window or 1) - 1
         weight = self.out.weight
@@ -233,6 +233,6 @@ def _rotary_dim(config: AttentionConfig, head_dim: int) -> int:
     if abs(count - share) > 1e-6 or count % 2 or (config.rotary and not count):
         raise ValueError(
             f"rotary positions rotate pairs of channels, but head_dim is {head_dim} and rotary_fraction {config.rotary_fraction:g} of it "
-            f"are {share:g}: make that an even number or set rotary=false"
+            f"are {share:g}: make it even or set rotary=false"
         )
     return count

@@ -90,7 +90,7 @@ class MixerConfig(Config, ABC):
         Any mixer can be reset at each segment; a lookback is for those that say how. Raises ``ValueError`` where this one does not.
         """
         if lookback:
-            raise ValueError(f"a mixer of kind {self.kind!r} cannot look back over a patch's edge: set cross_patch=0")
+            raise ValueError(f"a mixer of kind {self.kind!r} cannot look back across a patch boundary: set cross_patch=0")
         return Segmented(self.build(dim, segment), segment)
 
 
@@ -113,7 +113,7 @@ def check_mask(x: Tensor, mask: Tensor | None) -> None:
     """A mask of x (B, T, D), or none. Raises ``ValueError`` for another shape or type than (B, T) of bool."""
     if mask is not None and (mask.shape != x.shape[:2] or mask.dtype != torch.bool):
         shape = f"{tuple(mask.shape)} of {mask.dtype}"
-        raise ValueError(f"a mask has one entry a position, {tuple(x.shape[:2])}, True where it is real, got {shape}: give (B, T)")
+        raise ValueError(f"a mask has one entry per position, {tuple(x.shape[:2])}, True at real positions, got {shape}: give (B, T)")
 
 
 class Segmented(Mixer):

@@ -120,16 +120,16 @@ class GatedConv(Mixer):
     def _check_causal(self) -> None:
         if self.two_sided:
             raise ValueError(
-                f"a two-sided {type(self).__name__} sees what comes later, so it has no steps: set two_sided=false to generate"
+                f"a two-sided {type(self).__name__} sees later positions, so it cannot decode: set two_sided=false to generate"
             )
 
     def _check_length(self, length: int) -> None:
         if length < 0:
-            raise ValueError(f"a length is 0 or more positions, got {length}")
+            raise ValueError(f"a length must be 0 or more positions, got {length}")
         if length > self.max_len + 1:  # a context and the start vector before it
             raise ValueError(
                 f"{length} positions exceed the {self.max_len} of the filter: build the model with a larger max_len; "
-                f"filter.filter_len={self.max_len} then keeps the filters as they are and continues them"
+                f"filter.filter_len={self.max_len} then keeps the filters and continues them"
             )
 
 

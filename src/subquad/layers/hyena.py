@@ -44,7 +44,7 @@ class HyenaConfig(MixerConfig):
     @model_validator(mode="after")
     def _has_filters(self) -> HyenaConfig:
         if not self.filters:
-            raise ValueError("order 1 leaves its one filter to the short convolution, so none is long: use order 2, or short_first=false")
+            raise ValueError("with order 1 the short convolution is the only filter: use order 2, or short_first=false")
         return self
 
     def build(self, dim: int, max_len: int) -> Hyena:

@@ -49,7 +49,7 @@ class Hyena2dConfig(MixerConfig):
     @model_validator(mode="after")
     def _fits(self) -> Hyena2dConfig:
         if not self.filters:
-            raise ValueError("order 1 leaves its one filter to the short convolution, so none is long: use order 2, or short_first=false")
+            raise ValueError("with order 1 the short convolution is the only filter: use order 2, or short_first=false")
         if min(self.shape) < 1 or self.short_kernel % 2 == 0:
             raise ValueError(f"shape must be two positive sides and short_kernel odd, got {list(self.shape)} and {self.short_kernel}")
         if self.filter.learned_features or self.filter.filter_len is not None:
@@ -97,10 +97,10 @@ class Hyena2d(Mixer):
         return y if mask is None else y.masked_fill(~mask.unsqueeze(-1), 0)
 
     def init_state(self, batch: int, max_len: int) -> State:
-        raise ValueError("a two-dimensional Hyena sees the whole image at once, so it has no steps: use a causal mixer to generate")
+        raise ValueError("a two-dimensional Hyena sees the whole image, so it cannot decode: use a causal mixer to generate")
 
     def prefill(self, x: Tensor, state: State, lengths: Sequence[int] | None = None) -> Tensor:
-        raise ValueError("a two-dimensional Hyena sees the whole image at once, so it has no steps: use a causal mixer to generate")
+        raise ValueError("a two-dimensional Hyena sees the whole image, so it cannot decode: use a causal mixer to generate")
 
 
 class ImageFilter(ImplicitFilter):

@@ -50,7 +50,7 @@ class WindowConfig(Config):
     @model_validator(mode="after")
     def _in_order(self) -> WindowConfig:
         if self.fast > self.slow:
-            raise ValueError(f"the fastest decay must be over before the slowest, got fast={self.fast} and slow={self.slow}: swap them")
+            raise ValueError(f"fast must be at most slow, got fast={self.fast} and slow={self.slow}: swap them")
         return self
 
 
@@ -83,7 +83,9 @@ class ImplicitFilterConfig(FilterConfig):
     @model_validator(mode="after")
     def _fits(self) -> ImplicitFilterConfig:
         if self.features < 3 or self.features % 2 == 0:
-            raise ValueError(f"features are time and pairs of a cosine and a sine, so an odd number from 3 on, got {self.features}")
+            raise ValueError(
+                f"features are time and pairs of a cosine and a sine, so their number must be odd and at least 3, got {self.features}"
+            )
         return self
 
     def build(self, channels: int, max_len: int) -> ImplicitFilter:
@@ -215,7 +217,7 @@ class TwoSidedFilter(ImplicitFilter):
 
     def __init__(self, config: ImplicitFilterConfig, channels: int, max_len: int) -> None:
         if config.normalized:
-            raise ValueError("a filter with a reverse network of its own is not normalized: leave filter.normalized out")
+            raise ValueError("a filter with a separate reverse network cannot be normalized: leave filter.normalized out")
         super().__init__(config, channels, max_len)
         self.reverse_hidden, self.reverse_last = _linear_maps(config, config.features, channels)
         self.init_weights(0.0)

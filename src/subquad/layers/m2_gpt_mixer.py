@@ -55,7 +55,7 @@ class M2GptMixerConfig(MixerConfig):
     @model_validator(mode="after")
     def _has_blocks(self) -> Self:
         if self.block is not None and self.basis == "dft":
-            raise ValueError('block is of a learned basis, and this one is "dft": set basis="learned", or leave block out')
+            raise ValueError('block is for a learned basis, got basis="dft": set basis="learned", or leave block out')
         return self
 
     def build(self, dim: int, max_len: int) -> M2GptMixer:

@@ -24,7 +24,7 @@ from subquad.layers.base import Mixer, MixerConfig, check_mask, check_width
 from subquad.ops.monarch import monarch_multiply
 from subquad.state import State
 
-NO_STEPS = "a Monarch mixer sees what comes later, so it has no steps: use a causal mixer to generate"
+NO_STEPS = "a Monarch mixer sees later positions, so it cannot decode: use a causal mixer to generate"
 
 
 class MonarchConfig(MixerConfig):
@@ -84,7 +84,9 @@ class MonarchPair(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[-1] > self.size:
-            raise ValueError(f"{x.shape[-1]} positions exceed the {self.size} this mixer was built for: raise max_len or cut the input")
+            raise ValueError(
+                f"{x.shape[-1]} positions exceed the {self.size} that this mixer was built for: raise max_len or truncate the input"
+            )
         first, second, third, fourth = self.factors
         hidden = F.relu(self.kernel * monarch_multiply(F.pad(x, (0, self.kernel.shape[-1] - x.shape[-1])), first, second))
         return monarch_multiply(hidden, third, fourth)[..., : x.shape[-1]]

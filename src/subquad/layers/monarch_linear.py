@@ -108,5 +108,5 @@ def _shapes(inputs: int, outputs: int, order: int, blocks: int | None) -> list[S
 def _digits(width: int, order: int) -> tuple[int, ...]:
     digits = even_factors(width, order)
     if min(digits) < 2:
-        raise ValueError(f"a width of {width} is not a product of {order} numbers above 1: take another width, or a lower order")
+        raise ValueError(f"a width of {width} is not a product of {order} numbers above 1: use another width or a lower order")
     return digits

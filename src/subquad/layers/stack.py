@@ -50,7 +50,7 @@ class StackConfig(Config):
     @model_validator(mode="after")
     def _overrides_exist(self) -> StackConfig:
         if wrong := [index for index in self.overrides if not 0 <= index < self.depth]:
-            raise ValueError(f"overrides names block {wrong[0]}, but the blocks are 0 to {self.depth - 1}: take one of them")
+            raise ValueError(f"overrides names block {wrong[0]}, but the blocks are 0 to {self.depth - 1}: name one of them")
         return self
 
     @model_validator(mode="after")

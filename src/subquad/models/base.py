@@ -61,7 +61,7 @@ class CausalModelConfig(ModelConfig, ABC):
 def check_causal(stack: StackConfig, where: str) -> None:
     """Raises ``ValueError`` for a stack that sees the ids it should predict."""
     if seeing := [mixer.kind for mixer in stack.mixers if not mixer.causal]:
-        raise ValueError(f"{where} predicts what comes next, but its mixer {seeing[0]!r} sees it: make it causal (two_sided=false)")
+        raise ValueError(f"{where} predicts the next id, but its mixer {seeing[0]!r} sees later ids: make it causal (two_sided=false)")
 
 
 @dataclass
@@ -76,7 +76,7 @@ class ModelState(State):
         """Raises ``ValueError`` when a row would take more ids than the state has room for."""
         most = max((length + count for length, count in zip(self.lengths, counts, strict=True)), default=0)
         if most > self.max_len:
-            raise ValueError(f"{most} ids do not fit a context of {self.max_len}: prefill at most what is left, or start a new state")
+            raise ValueError(f"{most} ids do not fit a context of {self.max_len}: prefill fewer ids, or start a new state")
 
 
 class TextTokenizer(Protocol):
@@ -161,7 +161,7 @@ class CausalModel(Model, ABC):
         batch, n = ids.shape
         counts = [n] * batch if lengths is None else list(lengths)
         if len(counts) != batch or not all(0 <= count <= n for count in counts):
-            raise ValueError(f"lengths must be {batch} numbers from 0 to {n}, one a row, got {counts}")
+            raise ValueError(f"lengths must be {batch} numbers from 0 to {n}, one per row, got {counts}")
         state.check_capacity(counts)
         most = max(counts, default=0)
         if most == 0:
@@ -184,7 +184,7 @@ class CausalModel(Model, ABC):
 
     def _check_length(self, length: int) -> None:
         if length > self.config.max_len:
-            raise ValueError(f"{length} ids exceed the context of {self.config.max_len}: cut them into windows or raise max_len")
+            raise ValueError(f"{length} ids exceed the context of {self.config.max_len}: split them into windows or raise max_len")
 
     def _room(self, max_len: int | None) -> int:
         room = self.config.max_len if max_len is None else max_len
@@ -198,7 +198,7 @@ def cut_to_span(logits: Tensor, span: tuple[int, int] | None) -> Tensor:
         return logits
     first, end = span
     if not 0 <= first < end <= logits.shape[1]:
-        raise ValueError(f"a span must lie within {logits.shape[1]} ids, got {first} to {end}: take one of training_spans")
+        raise ValueError(f"a span must lie within {logits.shape[1]} ids, got {first} to {end}: use one of training_spans")
     return logits[:, first:end]
 
 
@@ -222,5 +222,5 @@ def expect_model(module: nn.Module, kind: type[M], message: str) -> M:
 
 def causal_model(module: nn.Module, what: str) -> CausalModel:
     """The causal model inside of any wrappers; raises ``ValueError`` that says ``what`` needs one for any other."""
-    message = f"{what} needs a model that predicts what comes next, and {{}} does not: take another (subquad models)"
+    message = f"{what} needs a causal model, got {{}}: use another model (subquad models lists them)"
     return expect_model(module, CausalModel, message)  # type: ignore[type-abstract]

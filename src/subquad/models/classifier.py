@@ -75,7 +75,9 @@ class ClassifierConfig(BaseModelConfig):
         if self.problem_type == "regression" and self.classes:
             raise ValueError('problem_type="regression" has no classes: leave model.classes out')
         if isinstance(self.backbone, EncoderConfig) and self.pooling != "mean":
-            raise ValueError("an encoder pools as backbone.pooling says: leave pooling out, and set model.backbone.pooling.over")
+            raise ValueError(
+                "pooling is for language models, and the backbone is an encoder: leave it out, and set model.backbone.pooling.over"
+            )
         return self
 
     @property
@@ -126,8 +128,8 @@ class Classifier(Model):
         lengths = [ids.shape[1]] * len(ids) if lengths is None else lengths
         shortest = None if isinstance(lengths, Tensor) else min(lengths, default=ids.shape[1])
         if shortest == 0 and (isinstance(self.backbone, Encoder) or self.backbone.start is None):
-            where = "an encoder reads it" if isinstance(self.backbone, Encoder) else "the backbone has no start"
-            raise ValueError(f"an empty text has no class where {where}: leave it out")
+            reason = "an encoder" if isinstance(self.backbone, Encoder) else "a backbone without a start vector"
+            raise ValueError(f"{reason} cannot classify an empty text: leave it out")
         counts = torch.as_tensor(lengths, device=ids.device)  # (B,)
         if isinstance(self.backbone, Encoder):
             mask = None if shortest == ids.shape[1] else length_mask(counts, ids.shape[1], ids.device)

@@ -134,7 +134,7 @@ class Encoder(Model):
             return h
         if output == "embedding" or self.head is None:
             if positions is not None:
-                raise ValueError('positions are of logits, and there are none here: leave them out, or build the encoder with head="mlm"')
+                raise ValueError('positions select logits, but this output has none: leave them out, or build the encoder with head="mlm"')
             return self._pooled(h, mask)
         return self.head(h if positions is None else h.flatten(0, 1).index_select(0, positions), self.embedding.weight)
 
@@ -193,15 +193,17 @@ class Encoder(Model):
 
     def _check(self, ids: Tensor, mask: Tensor | None, token_types: Tensor | None, masked: Tensor | None) -> None:
         if ids.ndim != 2:
-            raise ValueError(f"ids must be (B, T), one row a text, got {tuple(ids.shape)}: put one text into a batch of 1")
+            raise ValueError(f"ids must be (B, T), one row per text, got {tuple(ids.shape)}: put a single text into a batch of 1")
         if ids.shape[1] > self.config.max_len:
-            raise ValueError(f"{ids.shape[1]} ids exceed the context of {self.config.max_len}: cut the text, or use subquad.extend_context")
+            raise ValueError(
+                f"{ids.shape[1]} ids exceed the context of {self.config.max_len}: truncate the text, or use subquad.extend_context"
+            )
         if token_types is not None and self.types is None:
-            raise ValueError("this encoder knows no token types (types=0): leave token_types out")
+            raise ValueError("this encoder has no token types (types=0): leave token_types out")
         for name, given in (("a mask", mask), ("token_types", token_types), ("masked", masked)):
             if given is not None and given.shape != ids.shape:
                 raise ValueError(
-                    f"{name} must have the shape of the ids, {tuple(ids.shape)}, got {tuple(given.shape)}: give one entry an id"
+                    f"{name} must have the shape of the ids, {tuple(ids.shape)}, got {tuple(given.shape)}: give one entry per id"
                 )
         if mask is not None and not torch.compiler.is_compiling():
             _check_right_padding(mask.bool())
@@ -213,8 +215,8 @@ def _check_right_padding(mask: Tensor) -> None:
     if mask.shape[1] == 0 or bool((mask[:, 0] & (mask <= before).all(1)).all()):  # one look at the numbers, for which a device must wait
         return
     if empty := (~mask.any(1)).nonzero().flatten().tolist():
-        raise ValueError(f"row {empty[0]} of the mask has no real id, so there is nothing to read: leave the text out")
-    raise ValueError("a mask must be 1 at each text's ids and 0 at the padding behind them: pad on the right")
+        raise ValueError(f"row {empty[0]} of the mask has no real id: leave this text out")
+    raise ValueError("a mask must be 1 at the ids of each text and 0 at the padding after them: pad on the right")
 
 
 class MaskedHead(nn.Module):

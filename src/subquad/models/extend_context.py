@@ -33,7 +33,7 @@ def extend_context(encoder: Encoder, max_len: int, filters: Filters) -> Encoder:
     Raises ``ValueError`` for what is not an encoder, a context that is not longer than the old one, another way with filters, and mixers
     with weights of the context's size that are not functions of position: those of ``monarch`` and of a learned causal basis.
     """
-    encoder = expect_model(encoder, Encoder, "an encoder is needed here, got {}: build other models with a larger max_len")
+    encoder = expect_model(encoder, Encoder, "expected an encoder, got {}: build other models with a larger max_len")
     config = encoder.config
     if not isinstance(max_len, int):
         raise ValueError(f"max_len must be a whole number of ids, got {max_len!r}: give one above {config.max_len}")
@@ -54,7 +54,7 @@ def extend_context(encoder: Encoder, max_len: int, filters: Filters) -> Encoder:
     for name, weight in longer.state_dict().items():
         if state[name].shape != weight.shape:
             old, new = tuple(state[name].shape), tuple(weight.shape)
-            raise ValueError(f"{name} is {old} and {new} at {max_len} ids, with no rule for the new ones: train an encoder of that max_len")
+            raise ValueError(f"{name} is {old} and {new} at {max_len} ids, which cannot be extended: train an encoder with that max_len")
     longer.load_state_dict(state)
     longer.tokenizer = encoder.tokenizer
     return longer.eval()

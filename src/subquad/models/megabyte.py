@@ -82,7 +82,7 @@ class MegabyteConfig(CausalModelConfig):
         if self.cross_patch is not None and self.cross_patch > min(self.patches):
             raise ValueError(f"cross_patch {self.cross_patch} reaches past the previous patch: use at most {min(self.patches)}")
         if self.conv_kernels and self.ablation == "global":
-            raise ValueError("conv_kernels belong to the global model, which ablation='global' leaves out: set conv_kernels=[]")
+            raise ValueError("conv_kernels are for the global model, which ablation='global' leaves out: set conv_kernels=[]")
         if any(kernel < 1 for kernel in self.conv_kernels):
             raise ValueError(f"conv_kernels must be positive, got {list(self.conv_kernels)}")
         return self

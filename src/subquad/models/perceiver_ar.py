@@ -184,7 +184,7 @@ class PerceiverAR(CausalModel):
             if not 0 <= first < end <= min(length, first + self.latents.size):
                 raise ValueError(
                     f"a span must lie within {length} ids and hold 1 to {self.latents.size} positions, got {first} to {end}: "
-                    "take one of training_spans"
+                    "use one of training_spans"
                 )
             return self._logits(self.latents.stack(self.reader(self._inputs(ids[:, :end]), first=first)))
         if length == 0:

@@ -26,7 +26,7 @@ def default_objective(model: BaseModelConfig) -> ObjectiveConfig:
     for objective in OBJECTIVES.values():
         if objective.trains(model):
             return objective.model_validate({})
-    raise ValueError(f"no objective trains a model of kind {model.kind!r}: name another one, or add an objective")
+    raise ValueError(f"no objective trains a model of kind {model.kind!r}: use another model, or add an objective")
 
 
 def find_metric(name: str) -> Metric:

@@ -236,7 +236,7 @@ def settle_tokenizer(model: Model, data: DataConfig, file: Path | None, spans: S
     tokenizer = None if data.tokenizer is None else open_tokenizer(file or data.tokenizer, spans, model.reversible)
     before = model.tokenizer
     if before is not None and (tokenizer is None or tokenizer.to_bytes() != before.to_bytes()):
-        raise ValueError("the weights to start from go with another tokenizer: give that run's, as data.tokenizer=RUN/tokenizer.json")
+        raise ValueError("the initial weights were trained with another tokenizer: use it with data.tokenizer=RUN/tokenizer.json")
     if tokenizer is not None and model.vocab < tokenizer.vocab:
         size = tokenizer.vocab
         raise ValueError(f"the tokenizer has {size} tokens and the model a vocabulary of {model.vocab}: set model.vocab={size}, or more")

@@ -175,7 +175,7 @@ class LabelObjective(TextObjective[TextBatch]):
     def test(self, model: Model, options: TestOptions) -> TestResult:
         examples = self.data.test
         if not examples:
-            raise RunError("the test part holds no text: name tables for it, or give the data a larger fraction")
+            raise RunError("the test part has no texts: name tables for it in data.test, or raise its fraction")
         metrics = self._evaluate(_runner(model), self._encoded(examples), options.batch_size)
         return TestResult({"basic": metrics.pop(self.loss_metric.name)}, sum(len(example.text) for example in examples), metrics)
 
@@ -237,7 +237,7 @@ def _mean_and_std(texts: Labelled) -> dict[str, float]:
     """The mean and the standard deviation of the values of the training part, as fields of the model's config."""
     values = np.array([float(str(example.label)) for example in texts.train])
     if (std := float(values.std())) == 0:
-        raise ValueError(f"all texts of the training part have the value {values[0]:g}, so there is nothing to learn: give other labels")
+        raise ValueError(f"all texts of the training part have the value {values[0]:g}: give labels that differ")
     return {"target_mean": float(values.mean()), "target_std": std}
 
 

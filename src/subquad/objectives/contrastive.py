@@ -158,7 +158,7 @@ class Contrastive(TextObjective[PairBatch]):
     def test(self, model: Model, options: TestOptions) -> TestResult:
         pairs = self.data.test
         if not pairs:
-            raise RunError("the test part holds no pair: name tables for it, or give the data a larger fraction")
+            raise RunError("the test part has no pairs: name tables for it in data.test, or raise its fraction")
         metrics = self._evaluate(ModelRunner(model, next(model.parameters()).device), self._encoded(pairs))
         size = sum(len(text) for pair in pairs for text in pair if text is not None)
         return TestResult({"basic": metrics.pop(LOSS.name)}, size, metrics)

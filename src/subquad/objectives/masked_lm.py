@@ -85,7 +85,7 @@ class MaskedLM(WindowObjective[MaskedBatch]):
         super().__init__(setup)
         assert isinstance(setup.model, EncoderConfig)
         if self.corpus.task is not None:
-            raise ValueError("a task asks for the next byte, and an encoder predicts masked positions: name files, or another model")
+            raise ValueError("tasks are for causal models, and an encoder predicts masked positions: use files, or another model")
         if setup.model.mask_token is None:
             raise ValueError('the encoder has no mask token: set model.mask_token to "learned", or to the id of [MASK]')
         self.config, self.mask_token = config, setup.model.mask_token
@@ -100,7 +100,7 @@ class MaskedLM(WindowObjective[MaskedBatch]):
         self._special_tokens = self.tokenizer.special_tokens if self.tokenizer is not None else ([], [])
         self._text_len = window - sum(map(len, self._special_tokens))  # ids of text in a window
         if self._text_len < 1:
-            raise ValueError(f"a window of {window} ids is all special tokens: raise data.window")
+            raise ValueError(f"a window of {window} ids has no room beside the special tokens: raise data.window")
         self._train = Windows(tokenized(self.split.train, self.tokenizer), self._text_len, seed, data.pack, data.shift)
         self._bytes_per_id = sum(span.size for span in self.split.train) / self._train.bytes
         self._valid = self._held_out(self.split.valid, samples, data.pack) if self.split.valid and samples else None
@@ -155,7 +155,7 @@ class MaskedLM(WindowObjective[MaskedBatch]):
     def test(self, model: Model, options: TestOptions) -> TestResult:
         """Loss and accuracy at masked positions of windows of the test part."""
         if not self.split.test:
-            raise RunError("there is no test part: give the data a fraction for it")
+            raise RunError("the data have no test part: raise the last of data.fractions")
         windows = max(1, round(options.max_bytes / self._bytes_per_id / self._text_len))
         batch = self._held_out(self.split.test, windows, pack=False)
         metrics = self._evaluate(ModelRunner(model, next(model.parameters()).device), batch, options.batch_size)

@@ -146,7 +146,7 @@ class NextToken(WindowObjective[Batch]):
             scores = [score(causal, text, sliding=sliding, strided=strided) for text in texts]
             bits = total(scores).bits_per_byte
             if bits is None:
-                raise RunError("the test part holds no bytes to score: give the data a larger one")
+                raise RunError("the test part has no bytes to score: raise its fraction")
             loss[windowing] = bits
             basic = [piece.bits for piece in scores] if windowing == "basic" else basic
         inside = mean_by_part(basic, causal.patch_size, causal.patch_size) if patched else []

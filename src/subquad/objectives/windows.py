@@ -33,7 +33,7 @@ class WindowObjective(Objective[B]):
         data, task = self.setup.data, self.corpus.task
         window = data.window or (data.image.size if data.image else task.size if task else self.max_len)
         if task and (window != task.size or data.pack or data.tokenizer is not None):
-            raise ValueError(f"an example of a task is one window, of {task.size} bytes: leave out data.window, pack and tokenizer")
+            raise ValueError(f"a window of a task is one example of {task.size} bytes: leave out data.window, data.pack and data.tokenizer")
         if window > self.max_len:
             raise ValueError(f"a window of {window} ids exceeds the model's context of {self.max_len}: lower data.window or raise max_len")
         return window

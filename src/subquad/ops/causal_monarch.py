@@ -38,10 +38,10 @@ def causal_monarch_conv(
     """
     if isinstance(k, Tensor):
         if u.ndim != 3 or k.ndim != 2 or u.shape[1] != k.shape[0]:
-            raise ValueError(f"u must be (B, D, L) and k (D, K), got {tuple(u.shape)} and {tuple(k.shape)}: one filter a channel")
+            raise ValueError(f"u must be (B, D, L) and k (D, K), got {tuple(u.shape)} and {tuple(k.shape)}: give one filter per channel")
         k = k if prepared else prepare_taps(k, u.shape[-1], a, c)
     elif not prepared:
-        raise ValueError("a spectrum is that of a convolution in the middle, of T k: make it of prepare_taps(k, ...), with prepared=True")
+        raise ValueError("a spectrum must be that of T k: make it from prepare_taps(k, ...) and set prepared=True")
     return from_powers(long_conv(to_powers(u, a, c), k, method=method), a, c).to(u.dtype)
 
 
@@ -103,8 +103,6 @@ def unit_lower(x: Tensor) -> Tensor:
 
 def _check(x: Tensor, a: Tensor, c: Tensor) -> None:
     if a.ndim != 2 or c.ndim != 3 or c.shape != (a.shape[0], c.shape[1], c.shape[1]) or a.shape[0] != a.shape[1]:
-        raise ValueError(
-            f"a must be (b, b) and c (b, h, h), got {tuple(a.shape)} and {tuple(c.shape)}: one square matrix for each of b digits"
-        )
+        raise ValueError(f"a must be (b, b) and c (b, h, h), got {tuple(a.shape)} and {tuple(c.shape)}: give b square matrices in c")
     if x.shape[-1] > c.shape[0] * c.shape[1]:
         raise ValueError(f"{x.shape[-1]} positions exceed the {c.shape[0] * c.shape[1]} = h b of a and c: make them larger")

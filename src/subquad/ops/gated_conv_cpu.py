@@ -81,7 +81,7 @@ def _check(
             f"{len(filters)} filters and gates {list(gates)}"
         )
     if skip.shape != (len(filters), p.shape[2]):
-        raise ValueError(f"skip must be (F, D), a number a filter and channel, {(len(filters), p.shape[2])}, got {tuple(skip.shape)}")
+        raise ValueError(f"skip must be (F, D), one number per filter and channel, {(len(filters), p.shape[2])}, got {tuple(skip.shape)}")
     if real is not None and (real.shape not in ((p.shape[0], p.shape[3]), (1, p.shape[3])) or real.dtype != torch.bool):
         raise ValueError(f"real must be (B, T) of bool, {(p.shape[0], p.shape[3])}, got {tuple(real.shape)} of {real.dtype}")
 

@@ -147,11 +147,13 @@ def check_filters(u: Tensor | None, k: Tensor, k_reverse: Tensor | None) -> None
         if filter_.dtype not in FLOATS:
             raise ValueError(f"{name} must be of real floating-point numbers, got {filter_.dtype}")
         if filter_.dtype in HALF_PRECISION:
-            raise ValueError(f"{name} is in {filter_.dtype}, in which a transform loses its digits: keep filters in float32, u may be half")
+            raise ValueError(
+                f"{name} is in {filter_.dtype}, too little precision for a transform: keep filters in float32; u may be in half precision"
+            )
         channels = k.shape[0] if u is None or u.ndim != 3 else u.shape[1]
         if filter_.ndim != 2 or filter_.shape[0] != channels or (u is not None and u.ndim != 3):
             shape = None if u is None else tuple(u.shape)
-            raise ValueError(f"u must be (B, D, L) and {name} (D, K), got {shape} and {tuple(filter_.shape)}: one filter a channel")
+            raise ValueError(f"u must be (B, D, L) and {name} (D, K), got {shape} and {tuple(filter_.shape)}: give one filter per channel")
 
 
 def check_inputs(u: Tensor, channels: int, skip: Tensor | None, gates: Sequence[Tensor | None]) -> None:
@@ -159,7 +161,7 @@ def check_inputs(u: Tensor, channels: int, skip: Tensor | None, gates: Sequence[
     if u.ndim != 3 or u.shape[1] != channels or not u.is_floating_point():
         raise ValueError(f"u must be (B, {channels}, L), of floating-point numbers, got {tuple(u.shape)} of {u.dtype}")
     if skip is not None and skip.shape != (channels,):
-        raise ValueError(f"skip must be ({channels},), one number a channel, got {tuple(skip.shape)}")
+        raise ValueError(f"skip must be ({channels},), one number per channel, got {tuple(skip.shape)}")
     for gate in gates:
         if gate is not None and gate.shape != u.shape:
             raise ValueError(f"a gate must have the shape of u, {tuple(u.shape)}, got {tuple(gate.shape)}: expand it")
@@ -168,7 +170,7 @@ def check_inputs(u: Tensor, channels: int, skip: Tensor | None, gates: Sequence[
 def check_spectrum(u: Tensor, k: Spectrum, k_reverse: Tensor | None) -> None:
     """Raises ``ValueError`` unless a spectrum has the digits of u, is for as many positions, and is the whole filter."""
     if u.dtype == torch.float64 and k.values.dtype in (torch.complex64, torch.float32):
-        raise ValueError("a spectrum of filters in float32 would cut u's digits in float64: make it of filters in float64")
+        raise ValueError("a spectrum of float32 filters has too little precision for u in float64: make it from filters in float64")
     if k_reverse is not None or u.shape[-1] > k.length:
         what = "a reverse filter beside it" if k_reverse is not None else f"{u.shape[-1]} positions"
         raise ValueError(f"a spectrum made for up to {k.length} positions cannot take {what}: make another, with spectrum() or prepare()")

@@ -120,7 +120,7 @@ def project_to_monarch(dense: Tensor, sizes: tuple[int, int] | None = None, rank
         raise ValueError(f"{first} blocks must divide {columns} columns and {second} blocks {rows} rows: give other sizes")
     parts = dense.unflatten(1, (first, -1)).unflatten(0, (-1, second)).permute(1, 2, 0, 3)  # (l, k, s, p)
     if not 1 <= rank <= min(parts.shape[-2:]):
-        raise ValueError(f"parts of {parts.shape[-2]} x {parts.shape[-1]} have ranks 1 to {min(parts.shape[-2:])}, got rank {rank}")
+        raise ValueError(f"parts of {parts.shape[-2]} x {parts.shape[-1]} have ranks from 1 to {min(parts.shape[-2:])}, got rank {rank}")
     left, values, right = torch.linalg.svd(parts, full_matrices=False)
     root = values[..., :rank].sqrt()
     w1 = (root.unsqueeze(-1) * right[..., :rank, :]).permute(1, 2, 0, 3).flatten(1, 2)
@@ -188,7 +188,7 @@ def _transform(x: Tensor, radices: Sequence[int], inverse: bool) -> Tensor:
 def even_factors(n: int, order: int) -> tuple[int, ...]:
     """``order`` factors of n as near to each other as can be, the smallest first."""
     if n < 1 or order < 1:
-        raise ValueError(f"a size and its number of factors, the order, are at least 1, got {n} and {order}: give larger ones")
+        raise ValueError(f"the size and the order (its number of factors) must be at least 1, got {n} and {order}")
     if order == 1:
         return (n,)
     first = max(d for d in range(1, math.isqrt(n) + 1) if n % d == 0 and d**order <= n)
@@ -225,6 +225,6 @@ def _check_factors(length: int, factors: Sequence[Tensor]) -> None:
             shapes = ", ".join(str(tuple(factor.shape)) for factor in factors)
             raise ValueError(
                 f"factor {index + 1} of {shapes} must be (blocks, outputs, inputs) with blocks x inputs = {length}, "
-                f"the numbers that reach it: pad the input or change the blocks"
+                f"its number of inputs: pad the input or change the blocks"
             )
         length = factor.shape[0] * factor.shape[1]

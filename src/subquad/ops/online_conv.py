@@ -40,11 +40,11 @@ class OnlineFilter:
     def of(cls, k: Tensor, max_len: int) -> OnlineFilter:
         """The filters ``k`` (D, K), any K > 0, made ready for ``max_len`` positions. Raises ``ValueError`` for a k in half precision."""
         if k.dtype not in (torch.float32, torch.float64):
-            raise ValueError(
-                f"an online convolution runs in float32 or float64, got a filter in {k.dtype}: convert it, FFTs need the digits"
-            )
+            raise ValueError(f"an online convolution needs a filter in float32 or float64, got {k.dtype}: convert it")
         if k.ndim != 2 or not k.shape[1] or max_len < 1:
-            raise ValueError(f"expected filters (D, K) with a tap and room for a position, got {tuple(k.shape)} and max_len {max_len}")
+            raise ValueError(
+                f"expected filters (D, K) with K of at least 1 and max_len of at least 1, got {tuple(k.shape)} and max_len {max_len}"
+            )
         taps = k.detach()[:, :max_len].contiguous()
         tile = min(BASE, 1 << (max_len - 1).bit_length())
         base = F.pad(taps[:, :tile], (0, max(0, tile - taps.shape[1]))).t().contiguous()

@@ -35,7 +35,9 @@ class OnlineBasis:
         """The factors ``a`` (b, b) and ``c`` (b, h, h), of which only what lies below the diagonals is read, for ``max_len`` positions."""
         h = -(-max_len // a.shape[0])
         if not 1 <= h <= c.shape[1]:
-            raise ValueError(f"{max_len} positions do not fit the {c.shape[0] * c.shape[1]} = h b of a and c: take from 1 to so many")
+            raise ValueError(
+                f"{max_len} positions do not fit a and c, which are for 1 to {c.shape[0] * c.shape[1]} positions (h b): change max_len"
+            )
         return cls(unit_lower(a.detach()), unit_lower(c.detach()[:, :h, :h]), max_len)
 
     @property

@@ -56,7 +56,7 @@ class Series:
 
     def __post_init__(self) -> None:
         if len(self.x) != len(self.y):
-            raise ValueError(f"series {self.name!r} has {len(self.x)} x and {len(self.y)} y: give one y for every x")
+            raise ValueError(f"series {self.name!r} has {len(self.x)} values of x and {len(self.y)} of y: give as many of both")
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ def coloured(passage: Passage) -> list[Character]:
     Raises ``ValueError`` unless there is one number of bits for every byte.
     """
     if len(passage.bits) != len(passage.data):
-        raise ValueError(f"a passage of {len(passage.data)} bytes came with {len(passage.bits)} bits: give one number for every byte")
+        raise ValueError(f"a passage of {len(passage.data)} bytes came with {len(passage.bits)} values of bits: give one per byte")
     return [_character(passage, start, stop) for start, stop in characters(passage.data[:LONGEST])]
 
 

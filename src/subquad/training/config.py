@@ -119,7 +119,8 @@ class TrainConfig(Config):
             raise ValueError(f"the objective {objective.kind!r} does not read data.{changed[0]}: leave it out")
         if self.eval.sample_bytes and not objective.GENERATES:
             raise ValueError(
-                f"models of the objective {objective.kind!r} write no samples, got eval.sample_bytes={self.eval.sample_bytes}: leave it out"
+                f"models of the objective {objective.kind!r} cannot generate samples, got eval.sample_bytes={self.eval.sample_bytes}: "
+                "leave it out"
             )
         return self
 

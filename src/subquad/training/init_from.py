@@ -30,7 +30,7 @@ def init_from(model: Model, source: str) -> None:
     if isinstance(old, Encoder) and isinstance(new, Encoder):
         old = _as_long(_with_head_of(old, new), new, source)
     if state_shapes(old) != state_shapes(new):
-        raise ValueError(f"{source} holds another model, they differ in {_difference(old, new)}")
+        raise ValueError(f"{source} holds another model; the two differ in {_difference(old, new)}")
     _check_same_filters(old, new, source)
     new.load_state_dict(old.state_dict())
     model.tokenizer = start.tokenizer
@@ -72,5 +72,5 @@ def _check_same_filters(old: nn.Module, new: nn.Module, source: str) -> None:
         if before.max_len != after.max_len and after.config.filter_len is None:
             raise ValueError(
                 f"the filters of {source} are for {before.max_len} positions and would be stretched to {after.max_len}: set the mixer's "
-                f"filter.filter_len to {before.max_len} to continue them as they are, or to {after.max_len} to stretch them"
+                f"filter.filter_len to {before.max_len} to continue them, or to {after.max_len} to stretch them"
             )

@@ -100,7 +100,7 @@ class Trainer:
                 words, remedy = (
                     ("finished its", "give more --steps") if reason == "finished" else ("stopped early, after", "change eval.stop")
                 )
-                self.display.say(f"{self.out} has {words} {counters.step} steps already: {remedy} to go on")
+                self.display.say(f"{self.out} has {words} {counters.step} steps already: {remedy} to continue")
                 return self._result(counters, reason)
             # Before the first step an interrupt has nothing to save and ends the program at once.
             with Interrupts() as interrupts, self._following(counters):
@@ -134,14 +134,19 @@ class Trainer:
         self._decide(saved)
         changed = differences(self.config, saved)
         if fixed := [key for key in changed if not key.startswith(_CHANGEABLE + _MOVABLE)]:
-            raise ValueError(f"a resumed run cannot change {', '.join(fixed)}: leave it as {self.out} has it, or start anew with --init")
+            raise ValueError(
+                f"a resumed run cannot change {', '.join(fixed)}: leave it as it is in {self.out}, or start a new run with --init"
+            )
         data = json.loads((self.out / DATA).read_text(encoding="utf-8"))
         if data.get("order") != ORDER:
             raise ValueError(
-                f"{self.out} was started by an earlier version, with its samples in another order: start anew with --init {self.out}"
+                f"{self.out} was started by an earlier version, which ordered its samples differently: start a new run with --init "
+                f"{self.out}"
             )
         if data["fingerprint"] != self.objective.fingerprint:
-            raise ValueError(f"the data is not what {self.out} was trained on: give the same files, or start anew with --init {self.out}")
+            raise ValueError(
+                f"the data is not what {self.out} was trained on: give the same files, or start a new run with --init {self.out}"
+            )
         folder = newest_state(self.out, self.display.say)
         if folder is None and self.config.init:
             init_from(self.model, self.config.init)
@@ -151,7 +156,7 @@ class Trainer:
         if counters.step > self.config.steps:
             raise ValueError(f"{self.out} has done {counters.step} steps, more than steps={self.config.steps}: give more --steps")
         if saved.steps != self.config.steps:
-            self.display.say(f"the schedule is now that of {self.config.steps} steps, it was that of {saved.steps}")
+            self.display.say(f"the schedule is now for {self.config.steps} steps; it was for {saved.steps}")
         with self._writing():
             run_folder.seal(self.out, [run_folder.CONFIG, run_folder.WEIGHTS, run_folder.TOKENIZER, run_folder.TRAIN, DATA])
             if changed:
@@ -183,7 +188,7 @@ class Trainer:
         self.objective.prepare(self.model, tokenizer)
         stop, metrics = self.config.eval.stop, self.objective.metric_names
         if stop.accuracy is not None and "accuracy" not in metrics:
-            raise ValueError("eval.stop.accuracy needs answers to validate: train on a task or labels, or stop by eval.stop.patience")
+            raise ValueError("eval.stop.accuracy needs a validation with accuracy: train on a task or on labels, or use eval.stop.patience")
         if stop.patience is not None and not metrics:
             raise ValueError("eval.stop.patience needs a validation part: give the data one, and eval.windows above 0")
 
@@ -316,7 +321,7 @@ class Trainer:
             self._close()
             run_folder.seal(self.out)
         if reason == "interrupted":
-            self.display.tell(f"stopped after step {counters.step}; go on with: {resume_command(self.out)}")
+            self.display.tell(f"stopped after step {counters.step}; resume with: {resume_command(self.out)}")
         return self._result(counters, reason)
 
     def _result(self, counters: Counters, reason: Reason) -> Result:
@@ -358,5 +363,6 @@ class Trainer:
         except OSError as error:
             reason = error.strerror or str(error)
             raise RunError(
-                f"could not write to {self.out} ({reason}); {last_good(self.out)}; make room, then go on with: {resume_command(self.out)}"
+                f"could not write to {self.out} ({reason}); {last_good(self.out)}; free some space, then resume with: "
+                f"{resume_command(self.out)}"
             ) from error
