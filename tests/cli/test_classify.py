@@ -128,8 +128,8 @@ def test_a_regression_model_gives_values(folder: Path, tmp_path: Path, capsys: p
         ("classify run bare.tsv --text 1 --label 1", 2, "the label 'text 0' is not one of the classes 0, 1, 2"),
         ("classify run table.jsonl --table xml", 2, "table"),
         ("classify . note.txt", 1, "not a run folder"),
-        ("generate run --prompt a", 2, "generating or scoring needs a model that predicts what comes next"),
-        ("score run note.txt", 2, "generating or scoring needs a model that predicts what comes next"),
+        ("generate run --prompt a", 2, "generating or scoring needs a causal model"),
+        ("score run note.txt", 2, "generating or scoring needs a causal model"),
         ("train classifier --data table.jsonl --out new", 2, "a classifier needs a backbone"),
     ],
 )

@@ -74,7 +74,7 @@ def test_a_cell_that_fails_is_told_of_and_the_tables_are_printed(file: Path, cap
         (["two.yaml"], "--out is missing"),
         ([], "name an experiment file"),
         (["two.yaml", "--out", "x", "--data", "text.txt"], "--data expects NAME=PATH"),
-        (["two.yaml", "--out", "x", "--data", "txt=text.txt"], "no text 'txt': did you mean 'text'"),
+        (["two.yaml", "--out", "x", "--data", "txt=text.txt"], "no data set 'txt': did you mean 'text'"),
         (["two.yaml", "--out", "x", "--data", "text=a", "--data", "text=b"], "--data text is given twice"),
         (["two.yaml", "--out", "x", "--jobs", "-1"], "jobs must be 0 or more"),
         (["two.yaml", "--out", "x", "--resme"], "did you mean '--resume'"),

@@ -131,7 +131,7 @@ def test_a_start_that_failed_is_told(values: dict[str, Any], tmp_path: Path) -> 
     values["data"]["text"]["paths"] = [str(empty)]
     found = compare(parse(Experiment, values), tmp_path / "out", jobs=0, quiet=True)
     assert {one.data: one.status for one in found.outcomes} == {"text": "failed", "moods": "failed", "fresh": "done"}
-    assert "it begins from text/m2-seed0, which is failed" in found.finals("m2", "moods")[0].error
+    assert "it starts from text/m2-seed0, which is failed" in found.finals("m2", "moods")[0].error
 
 
 def test_other_data_and_the_quick_version(values: dict[str, Any], table: Path) -> None:
@@ -146,14 +146,14 @@ def test_other_data_and_the_quick_version(values: dict[str, Any], table: Path) -
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"labels": {"steps": 1, "begin": "txt"}}, "begin names no text, 'txt'"),
-        ({"labels": {"steps": 1, "begin": "moods"}}, "begin names no text, 'moods'"),
+        ({"labels": {"steps": 1, "begin": "txt"}}, "begin 'txt' is not one of the data sets"),
+        ({"labels": {"steps": 1, "begin": "moods"}}, "begin 'moods' is not one of the data sets"),
         ({"labels": {"steps": 1}, "task": "reverse"}, "leave out one of them"),
         ({"labels": {"steps": 0}}, "greater than 0"),
         ({"labels": {"steps": 1, "set": {"dropot": 0.1}}}, "data.moods, models.bert: unknown key 'dropot'"),
-        ({"labels": {"steps": 1, "train": {"data.window": 8}}}, "'data.window' is settled by the experiment"),
+        ({"labels": {"steps": 1, "train": {"data.window": 8}}}, "'data.window' is set by the experiment"),
         ({"labels": {"steps": 1, "train": {"batch": 0}}}, "greater than 0"),
-        ({"task": "reverse"}, "data.moods is a task, which bert with the objective 'masked_lm' does not read"),
+        ({"task": "reverse"}, "data.moods is a task, which bert with the objective 'masked_lm' cannot learn"),
         ({"only": ["bert", "gpt"]}, "the loss of bert is in nats per masked position and that of gpt in bits per byte"),
     ],
 )

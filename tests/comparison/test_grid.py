@@ -84,15 +84,15 @@ def test_models_that_cannot_be_are_named(values: dict[str, Any]) -> None:
         "b": {"preset": "transformer-tiny", "solve": {"like": "a"} | solve},
     }
     for models, sentence in [
-        (circle, "a, b are solved for by each other"),
+        (circle, "a, b refer to each other in solve.like"),
         ({"a": {"preset": "transformer-tinny"}}, "models.a: unknown preset"),
         ({"a": {"preset": "transformer-tiny", "set": {"stack.dpth": 2}}}, "models.a: unknown key 'dpth'"),
         ({"a": {"preset": "transformer-tiny", "train": {"optim.rate": 2}}}, "models.a: unknown key 'rate'"),
         (
             {"a": {"preset": "transformer-tiny", "train": {"model": {"max_len": 8}}}},
-            "models.a: the training option 'model.max_len' is settled",
+            "models.a: the training option 'model.max_len' is set",
         ),
-        ({"a": {"preset": "transformer-tiny", "train": {"steps": 8}}}, "models.a: the training option 'steps' is settled"),
+        ({"a": {"preset": "transformer-tiny", "train": {"steps": 8}}}, "models.a: the training option 'steps' is set"),
     ]:
         with pytest.raises(ValueError, match=sentence):
             resolve(parse(Experiment, values | {"models": models}))

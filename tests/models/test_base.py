@@ -45,7 +45,7 @@ def test_wrappers_are_looked_through() -> None:
 def test_a_model_of_another_kind_is_refused_by_its_name() -> None:
     with pytest.raises(ValueError, match="an encoder, not Foreign"):
         expect_model(nn.DataParallel(Foreign()), Encoder, "an encoder, not {}")
-    with pytest.raises(ValueError, match="a test needs a model that predicts what comes next, and Encoder does not"):
+    with pytest.raises(ValueError, match="a test needs a causal model, got Encoder"):
         causal_model(compiled(build_model("bert-tiny")), "a test")
 
 
@@ -55,7 +55,7 @@ def test_wrapped_models_pass_the_doors_and_foreign_ones_do_not() -> None:
     assert subquad.score(nn.DataParallel(causal), b"text").bits_per_byte == subquad.score(causal, b"text").bits_per_byte
     assert torch.equal(subquad.embed(nn.DataParallel(encoder), ["text"]), subquad.embed(encoder, ["text"]))
     assert subquad.classify(nn.DataParallel(classifier), ["text"]) == subquad.classify(classifier, ["text"])
-    with pytest.raises(ValueError, match="needs a model that predicts what comes next, and Foreign does not"):
+    with pytest.raises(ValueError, match="needs a causal model, got Foreign"):
         subquad.score(Foreign(), b"text")
     with pytest.raises(ValueError, match="expected an encoder, got Foreign"):
         subquad.embed(Foreign(), ["text"])

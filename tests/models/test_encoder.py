@@ -162,7 +162,7 @@ def test_flops_of_a_bert_are_those_of_its_matrices() -> None:
     [
         ([[0, 1, 1], [1, 1, 1]], "pad on the right"),
         ([[1, 1, 0], [1, 0, 1]], "pad on the right"),
-        ([[1, 1, 1], [0, 0, 0]], "row 1 of the mask has no real id, so there is nothing to read: leave the text out"),
+        ([[1, 1, 1], [0, 0, 0]], "row 1 of the mask has no real id: leave this text out"),
     ],
 )
 @pytest.mark.parametrize("output", ["head", "embedding", "hidden"])
@@ -218,11 +218,11 @@ def test_wrong_inputs(ids: Tensor) -> None:
             extend_context(build_model(other), 2048, "continued")  # type: ignore[arg-type]
     for mixer in (MonarchConfig(), M2GptMixerConfig(heads=2, basis="learned", filter=SMALL)):
         sized = model.config.model_copy(update={"stack": StackConfig(dim=16, depth=1, mixer=mixer)}).build()
-        with pytest.raises(ValueError, match=r"stack.blocks.0.* at 50 ids, with no rule for the new ones"):
+        with pytest.raises(ValueError, match=r"stack.blocks.0.* at 50 ids, which cannot be extended"):
             extend_context(sized, 50, "continued")
-    with pytest.raises(ValueError, match=r"ids must be \(B, T\), one row a text, got \(14,\)"):
+    with pytest.raises(ValueError, match=r"ids must be \(B, T\), one row per text, got \(14,\)"):
         model(ids[0])
-    with pytest.raises(ValueError, match="texts must be a list of bytes or str, got one str"):
+    with pytest.raises(ValueError, match="texts must be a list of bytes or str, got a single str"):
         subquad.embed(model, "hello")
     for use in (subquad.generate, subquad.score):
         with pytest.raises(ValueError, match="an encoder predicts masked positions, not what comes next"):

@@ -177,8 +177,8 @@ def test_flops_of_one_window_are_those_of_a_forward_pass() -> None:
 WRONG: dict[str, dict[str, Any]] = {
     "latents must be even, got 7": {"latents": 7},
     "reads its context by attention, got stack.mixer.kind 'hyena': set 'attention'": {"stack": hyena_stack(16)},
-    "a PerceiverAR predicts what comes next, but its mixer 'attention' sees it": {"stack": stack(16, two_sided=True)},
-    "PerceiverAR predicts what comes next, but its mixer 'attention'": {"stack": stack(16, depth=0, two_sided=True)},
+    "a PerceiverAR predicts the next id, but its mixer 'attention' sees later ids": {"stack": stack(16, two_sided=True)},
+    "PerceiverAR predicts the next id, but its mixer 'attention'": {"stack": stack(16, depth=0, two_sided=True)},
     "a PerceiverAR predicts the next id, but its mixer 'hyena' sees later ids": {
         "stack": with_changes(stack(16), {"overrides": {1: hyena(two_sided=True)}})
     },

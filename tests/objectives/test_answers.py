@@ -104,7 +104,7 @@ def test_a_run_stops_when_it_gets_no_better(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"data.window": 8}, "one window, of 16 bytes"),
+        ({"data.window": 8}, "one example of 16 bytes"),
         ({"data.pack": True}, "leave out data.window, data.pack"),
         ({"model.max_len": 8}, "exceeds the model's context"),
         ({"eval.stop.patience": 1, "eval.windows": 0}, "needs a validation part"),

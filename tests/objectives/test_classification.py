@@ -172,7 +172,7 @@ def test_another_start_is_refused_in_words(table: str, tmp_path: Path) -> None:
             init=run,
             quiet=True,
         )
-    with pytest.raises(ValueError, match="needs a model that predicts what comes next, and Classifier does not"):
+    with pytest.raises(ValueError, match="needs a causal model, got Classifier"):
         api.generate(api.load(run), "a")
     with pytest.raises(ValueError, match="expected a classifier, got LanguageModel"):
         api.classify(api.build(BACKBONE), ["a"])

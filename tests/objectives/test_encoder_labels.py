@@ -107,7 +107,7 @@ def test_what_cannot_be_is_refused(start: Path, tmp_path: Path) -> None:
         api.train("classifier", table, tmp_path / "run", OPTIONS | {"model.problem_type": "regression"}, init=start, quiet=True)
     same = tmp_path / "same.tsv"
     same.write_text("text\tlabel\n" + "ab\t3\n" * 20)
-    with pytest.raises(ValueError, match="have the value 3, so there is nothing to learn"):
+    with pytest.raises(ValueError, match="have the value 3: give labels that differ"):
         api.train("classifier", str(same), tmp_path / "run", OPTIONS | {"model.problem_type": "regression"}, init=start, quiet=True)
     other = {"kind": "classifier", "backbone": {**MODEL, "stack": {**STACK, "dim": 8}}}
     with pytest.raises(ValueError, match=r"differ in model\.stack\.dim"):

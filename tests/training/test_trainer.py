@@ -159,7 +159,7 @@ def test_a_finished_run_says_so_and_can_be_extended(
     manifest.check(out, ["model.safetensors", "train.yaml"])
     result = make_trainer(out, {"steps": 16}, Hooks()).run(resume=True)
     assert result.step == 16 and read(out).steps == 16
-    assert "the schedule is now that of 16 steps" in capsys.readouterr().err
+    assert "the schedule is now for 16 steps" in capsys.readouterr().err
     assert {"kind": "resume", "step": 12, "steps": 16} in read_log(out)
     manifest.check(out)
     with pytest.raises(ValueError, match="has done 16 steps, more than steps=5"):
