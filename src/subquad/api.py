@@ -102,7 +102,7 @@ def train(
     ``preset_or_config``: a preset's name, a train.yaml, or a mapping (of a train.yaml, or of a model alone). A kind of model that is put on
     a backbone goes by its name, "classifier"; its backbone is then the model of ``init``, or what the option ``model.backbone`` says.
     ``data``: files, folders, globs, archives; None keeps the config's. ``options``: keys of train.yaml, nested or dotted. ``init`` starts
-    from another run's weights, and takes its tokenizer. ``resume`` goes on with the run in ``out``, whose train.yaml is then the config, so
+    from another run's weights, and takes its tokenizer. ``resume`` continues the run in ``out``, whose train.yaml is then the config, so
     that the model may be None. ``report=False`` leaves out report.html. Raises ``ValueError`` for wrong input, ``RunError`` when the run
     fails.
     """
@@ -129,7 +129,7 @@ def read_texts(paths: Sequence[str], run: str | Path | None = None, columns: Map
 
     A .tsv, .csv or .jsonl gives a text for each line, in the columns that ``run`` was trained on, changed by ``columns`` (names and
     numbers as ``objective.columns`` takes them); with a ``table`` among these every path is one. Any other file, and - for stdin, is one
-    text; its label is the name of the folder it lies in, below a path, where ``run`` was trained on that class. A label may be missing
+    text; its label is the name of its folder, below a path, where ``run`` was trained on that class. A label may be missing
     unless ``columns`` names its column. Raises ``ValueError`` for a path or line that cannot be read.
     """
     config = read(run) if run is not None and Path(run, TRAIN).is_file() else None
@@ -205,7 +205,7 @@ def _source(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
 def _with_backbone(
     model: str | Mapping[str, Any], named: str | Mapping[str, Any] | None, init: str | Path | None
 ) -> str | Mapping[str, Any]:
-    """What names a model, with a backbone where it stands on one: the one that is named, its own, or that of ``init``."""
+    """What names a model, with a backbone if its kind has one: the one that is named, its own, or that of ``init``."""
     values: str | Mapping[str, Any] = {"kind": model} if isinstance(model, str) and model in MODELS and model not in presets() else model
     kind = MODELS.get(str(values.get("kind"))) if isinstance(values, Mapping) else None
     if kind is None or "backbone" not in kind.model_fields:

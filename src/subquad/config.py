@@ -181,7 +181,7 @@ def _sentence(kind: type[BaseModel], values: Mapping[str, Any], error: Validatio
 
 
 def _class_at(kind: type[BaseModel], values: Any, path: tuple[int | str, ...]) -> type[BaseModel]:
-    """The config class whose fields lie at a path into ``values``."""
+    """The config class whose fields are at a path into ``values``."""
     choices: list[OneOf | type[BaseModel]] = []
     for part in path:
         field = kind.model_fields.get(str(part))

@@ -7,4 +7,4 @@ handles wrong inputs lets failures pass. Both say what was expected, what was fo
 
 
 class RunError(Exception):
-    """The request was right and the run failed; the message says what is left and how to go on."""
+    """The request was right and the run failed; the message says what is left and how to continue."""

@@ -170,7 +170,7 @@ def seal(folder: str | Path, names: Iterable[str] | None = None) -> None:
     """Makes the manifest cover exactly the files named, or every file of the folder: what nothing will change from here on.
 
     Hashes that it already holds for the files named are kept, so a file damaged since it was written is not blessed; without names
-    all are computed anew, except those of config.json, model.safetensors, tokenizer.json and train.yaml.
+    all are computed again, except those of config.json, model.safetensors, tokenizer.json and train.yaml.
     """
     folder = Path(folder)
     hashes = settle(folder)

@@ -76,7 +76,7 @@ class RunLog:
 def read_run_log(run: Path) -> RunLog:
     """Reads a run folder; damaged log lines are left out, and so is what a resumed run did a second time.
 
-    Raises ``ValueError`` when ``run`` is not a run folder, ``RunError`` when its config.json is no JSON object.
+    Raises ``ValueError`` when ``run`` is not a run folder, ``RunError`` when its config.json is not a JSON object.
     """
     if not (run / "config.json").is_file():
         raise ValueError(f"expected a run folder with a config.json, got {str(run)!r}: give the folder that `subquad train --out` wrote")

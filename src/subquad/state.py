@@ -22,7 +22,7 @@ class State:
         return dataclasses.replace(self, **{field.name: _clone(getattr(self, field.name)) for field in dataclasses.fields(self)})
 
     def reset(self, rows: Sequence[bool], fresh: Self) -> None:
-        """Puts the rows that are True back to where they stand in ``fresh``, a state of the same shapes."""
+        """Resets the rows that are True to those of ``fresh``, a state of the same shapes."""
         for field in dataclasses.fields(self):
             setattr(self, field.name, _reset(getattr(self, field.name), getattr(fresh, field.name), rows))
 

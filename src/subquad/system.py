@@ -1,4 +1,4 @@
-"""What is asked of the operating system: files that are whole or absent after a crash, one writer a folder, children that end with their
+"""What needs the operating system: files that are complete or absent after a crash, one writer a folder, children that end with their
 parent.
 
 What only POSIX has is here and nowhere else. On Windows a folder cannot be locked, which a sentence says; that names in a folder are on
@@ -150,7 +150,7 @@ def _is_same(file: IO[str], path: Path) -> bool:
 def end_with_parent() -> None:
     """Asks this process, a child by ``multiprocessing``, to end (SIGTERM) when its parent has gone.
 
-    A session of its own keeps the terminal's Ctrl-C from it: the parent hears that, and asks its children to save and end.
+    A separate session keeps the terminal's Ctrl-C from it: the parent receives that, and asks its children to save and end.
     """
     if sys.platform != "win32":
         os.setsid()

@@ -113,7 +113,7 @@ def test_training_learns_every_position_once_or_more(model: CausalModel, ids: Te
         learned[first:end] |= agrees
     assert learned.all()
     for span in ((0, LENGTH + 1), (5, 5), (-1, 3)):
-        with pytest.raises(ValueError, match=f"a span must lie within {LENGTH} ids"):
+        with pytest.raises(ValueError, match=f"a span must be within {LENGTH} ids"):
             model(ids, span)
 
 

@@ -96,7 +96,7 @@ def test_training_learns_the_windows_that_forward_runs(length: int) -> None:
 
 @pytest.mark.parametrize("span", [(0, 9), (30, 38), (5, 5), (-1, 3)])
 def test_wrong_spans(span: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match="a span must lie within 37 ids and hold 1 to 8 positions"):
+    with pytest.raises(ValueError, match="a span must be within 37 ids and hold 1 to 8 positions"):
         model_of(perceiver_ar(8))(torch.zeros(1, LENGTH, dtype=torch.long), span)
 
 

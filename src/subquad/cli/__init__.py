@@ -86,7 +86,7 @@ def _help() -> str:
 def _complain(message: str, status: int) -> int:
     if os.environ.get("SUBQUAD_DEBUG"):
         traceback.print_exc()
-    # A write to a full disk fails a second time when the interpreter flushes on its way out, with a traceback of its own.
+    # A write to a full disk fails a second time when the interpreter flushes on its way out, with another traceback.
     try:
         sys.stdout.flush()
     except OSError:

@@ -17,7 +17,7 @@ def print_json(value: Any) -> None:
 
 
 def print_tree(values: Mapping[str, Any], indent: str = "") -> None:
-    """``name: value`` lines, what lies in a mapping, or in a list of them, indented below its name."""
+    """``name: value`` lines, the contents of a mapping, or of a list of them, indented below its name."""
     for name, value in values.items():
         if isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value):
             value = {str(index): item for index, item in enumerate(value)}

@@ -84,7 +84,7 @@ class DataSpec(Config):
     documents as it takes, an equal piece of each, which holds several windows where the document does.
 
     ``task`` "reverse" makes lines "word=drow" of the words in the files, and asks for the answers of held-out words. A path such as
-    ``synthetic:recall,length=256`` makes a task of its own, judged by all answers of its test part; each model's context is then as long
+    ``synthetic:recall,length=256`` makes a synthetic task, evaluated on all answers of its test part; each model's context is then as long
     as an example. With ``labels`` the files are tables of labelled texts, and a model becomes a classifier. ``only`` names the models that
     train on it, all without.
     """
@@ -252,7 +252,7 @@ class Experiment(Config):
         return self
 
     def _check_begin(self, name: str, spec: DataSpec) -> None:
-        """Raises ``ValueError`` where a classifier would begin from a run that there is not."""
+        """Raises ``ValueError`` where a classifier would start from a run that does not exist."""
         if spec.labels is None:
             return
         models, begin = spec.only or tuple(self.models), spec.labels.begin

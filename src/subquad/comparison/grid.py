@@ -155,7 +155,7 @@ def _costed(config: BaseModelConfig, options: Values, note: str) -> Resolved:
     share = objective.logits_share
     if share is None or not isinstance(config, ModelConfig):
         return Resolved(config, options | {"batch": batch}, objective, batch, None, None, note)
-    length = min(train.data.window or config.max_len, config.max_len)  # one window may be asked for of models of all contexts
+    length = min(train.data.window or config.max_len, config.max_len)  # one window may be set for models with different contexts
     forward, training = (count_flops(config, length, backward=backward) for backward in (False, True))
     spans = skeleton(config).training_spans(length)
     targets = sum(end - first for first, end in spans) / len(spans) * batch
@@ -170,7 +170,7 @@ def fitted(model: Resolved, size: int) -> Resolved:
 
 
 def rate_cells(experiment: Experiment, models: Mapping[str, Resolved]) -> list[Cell]:
-    """The cells that choose learning rates; models with a rate of their own have none."""
+    """The cells that choose learning rates; models with a fixed rate have none."""
     rates = experiment.rates
     if rates is None or experiment.budget is None:
         return []
@@ -243,7 +243,7 @@ def _label_cell(experiment: Experiment, model: Resolved, name: str, data: str, s
         options |= {f"objective.columns.{key}": value for key, value in labels.columns.model_dump(mode="json").items()}
         options |= {"data.fractions": list(spec.fractions), "data.split_seed": SPLIT_SEED, "data.test": found_paths(labels.test)}
         options |= {"seed": seed, "optim.lr": lr}
-        if tokens and not labels.begin:  # the run that it begins from brings its own
+        if tokens and not labels.begin:  # the run that it starts from has its own
             options["data.tokenizer"] = tokens
         resolved = _costed(config, options, model.note)
     except ValueError as error:

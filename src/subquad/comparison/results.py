@@ -31,7 +31,7 @@ class Outcome:
     """One cell.
 
     ``loss`` is that on the test part by scoring window ("basic", "sliding", ...), in ``unit`` ("bits per byte", "nats per masked
-    position", ...). ``accuracy`` is the share of right answers in the test part, or, of a cell that chooses a rate, in
+    position", ...). ``accuracy`` is that of the test part, or, of a cell that chooses a rate, in
     the best validation; None where there is no answer to be right. ``metrics`` are others of the test part, by name. ``inside`` are bits
     at each position inside a patch, empty without patches, and ``by_position`` the means over equal parts of the context, both of the
     basic way.
@@ -142,7 +142,7 @@ class Results:
         return [o.loss[way] for o in self.finals(model, data) if o.status == "done" and way in o.loss]
 
     def accuracy(self, model: str, data: str) -> list[float]:
-        """Shares of right answers in the test part, of the seeds that are done; none where the data ask for no answers."""
+        """Accuracies on the test part, of the seeds that are done; none for data without accuracy."""
         return [o.accuracy for o in self.finals(model, data) if o.status == "done" and o.accuracy is not None]
 
     @property
@@ -161,7 +161,7 @@ def summary(values: list[float]) -> tuple[float, float] | None:
 
 
 def verdict(results: Results, model: str, other: str, data: str) -> Literal["ahead", "behind", "even", "unknown"]:
-    """Whether ``model`` has a lower loss than ``other``, or of a task has more answers right.
+    """Whether ``model`` has a lower loss than ``other``, or on a task a higher accuracy.
 
     Only a gap wider than either spread over seeds counts.
     """

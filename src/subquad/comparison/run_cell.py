@@ -1,4 +1,4 @@
-"""One cell: train, or go on with what was trained; then score and measure. What comes out is one ``Outcome``.
+"""One cell: train or resume, then evaluate and measure. The result is one ``Outcome``.
 
 A cell's folder holds the run (``run/``) and, once all is known, ``outcome.json``.
 """
@@ -132,7 +132,7 @@ def _tested(cell: Cell, run: Path, paths: Sequence[str], windowings: Sequence[Wi
 
 
 def start_of(cell: Cell, folder: Path) -> Path | None:
-    """The run that a cell begins from, which another cell has trained; None for fresh weights."""
+    """The run that a cell starts from, which another cell trained; None for fresh weights."""
     if not cell.begin:
         return None
     other = folder.parent.parent / cell.begin

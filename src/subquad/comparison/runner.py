@@ -1,6 +1,6 @@
-"""Runs the grid: every cell in a process of its own, so that one that fails, or is killed, leaves the others alone; then the tables.
+"""Runs the grid: every cell in its own process, so that one that fails or is killed does not affect the others; then the tables.
 
-``OUT/cells/TEXT/MODEL-seedN`` holds a cell. What is finished is never run again; a run that was broken off goes on where it was saved.
+``OUT/cells/TEXT/MODEL-seedN`` holds a cell. Finished cells are never run again; an interrupted run continues from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def compare(
     """Runs what is left of an experiment in the folder ``out`` and writes results.json, results.csv, charts and report.html there.
 
     ``experiment``: a file, or what is in one. ``command`` is told in the report as what repeats it.
-    ``jobs`` cells run at a time, each in a process of its own, and share the processor's cores; 0 runs them one by one in this process.
+    ``jobs`` cells run at a time, each in its own process, and share the processor's cores; 0 runs them one by one in this process.
     Raises ``ValueError`` before anything runs for an experiment that cannot
     be and for a folder that holds something else, ``RunError`` when it was interrupted. A cell that fails is told of in the results.
     """
@@ -75,10 +75,10 @@ def compare(
             rates = grid.choose(rate_cells(experiment, models))
             finals = final_cells(experiment, models, rates)
             grid.expect(finals)
-            for begun in (False, True):  # those that begin from other cells come after these
+            for begun in (False, True):  # cells that start from other cells come after these
                 grid.run([cell for cell in finals if bool(cell.begin) == begun])
         except KeyboardInterrupt:
-            grid.watch.tell(f"stopped, and all that was trained is saved: go on with the same command and --resume (in {out})")
+            grid.watch.tell(f"stopped; all training is saved: resume with the same command and --resume (in {out})")
             raise
         finally:
             grid.watch.end()
@@ -175,7 +175,7 @@ class _Grid:
         return [self.known[cell.name] for cell in cells]
 
     def _run_apart(self, left: list[Cell]) -> None:
-        """Each cell in a process of its own, ``jobs`` at a time."""
+        """Each cell in its own process, ``jobs`` at a time."""
         running: list[_Running] = []
         with _stopping(running):
             while left or running:

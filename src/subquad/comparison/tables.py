@@ -105,7 +105,7 @@ def cost_table(results: Results) -> Table:
         "Learning rate": lambda runs: ", ".join(dict.fromkeys(f"{run.lr:g}" for run in runs)) or NONE,
     }
     finals = [outcome for outcome in results.outcomes if outcome.role == "final"]
-    finals = [outcome for outcome in finals if outcome.flops_per_byte is not None] or finals  # fine-tuning is no part of a model's cost
+    finals = [outcome for outcome in finals if outcome.flops_per_byte is not None] or finals  # fine-tuning is not part of a model's cost
     runs = {model: [outcome for outcome in finals if outcome.model == model] for model in results.models}
     runs = {model: outcomes for model, outcomes in runs.items() if outcomes}
     shown = {name: words for name, words in columns.items() if any(words(outcomes) != NONE for outcomes in runs.values())}

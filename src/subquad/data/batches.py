@@ -1,6 +1,6 @@
 """Windows as batches, with what each of their positions is for where the documents say so.
 
-The marks of a document are cut by the same ``Windows`` as its bytes, so each lies where its byte does. B windows, T positions.
+The marks of a document are cut by the same ``Windows`` as its bytes, so each is where its byte is. B windows, T positions.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Batch:
         return None if self.marks is None else (self.marks & LEARNED) > 0
 
     def count(self, counted: Mask | None, span: tuple[int, int]) -> int:
-        """Positions of a span that lie inside the lengths and are counted."""
+        """Positions of a span that are inside the lengths and counted."""
         if counted is None:
             return int((self.lengths.clip(*span) - span[0]).sum())
         return int(counted[:, slice(*span)].sum())

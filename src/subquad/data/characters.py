@@ -32,7 +32,7 @@ class Characters:
     """
 
     reversible = True
-    special_tokens: tuple[list[int], list[int]] = ([], [])  # none stand around a text
+    special_tokens: tuple[list[int], list[int]] = ([], [])  # none are added to a text
 
     def __init__(self, content: bytes, name: str = "tokenizer.json") -> None:
         self._content, self.name = content, name

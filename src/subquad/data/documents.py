@@ -1,6 +1,6 @@
-"""Documents: named byte strings that are read when asked for, wherever their bytes lie.
+"""Documents: named byte strings that are read on demand, wherever their bytes are stored.
 
-A plain file is opened for the moment of a read, so 100,000 files cost neither descriptors nor memory. What had to be unpacked lies in one
+A plain file is opened for the moment of a read, so 100,000 files cost neither descriptors nor memory. What had to be unpacked is in one
 unlinked temporary file that is memory-mapped.
 """
 
@@ -100,9 +100,9 @@ class Spool:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Document:
-    """A named string of ``size`` bytes that lies at ``offset`` in a source.
+    """A named string of ``size`` bytes at ``offset`` in a source.
 
-    ``order``, when given, is a permutation of its positions: byte i of the document is byte ``order[i]`` of what lies there.
+    ``order``, when given, is a permutation of its positions: byte i of the document is byte ``order[i]`` there.
     ``marks`` holds, at the same places, what each byte is for (``data/synthetic.py``); None where all are learned and none is an answer.
     """
 

@@ -44,7 +44,7 @@ def _records(document: Document, case: bytes, spool: Spool) -> list[Document]:
 
 
 def _sequences(document: Document, case: bytes) -> Iterator[tuple[bytes | None, bytes]]:
-    """Pairs of a header, None where a record goes on, and the letters that follow."""
+    """Pairs of a header, None where a record continues, and the letters that follow."""
     header: bytearray | None = None  # the part of a header read so far, while inside one
     begun = False
     line_start = True

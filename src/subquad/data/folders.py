@@ -1,7 +1,7 @@
-"""Labelled texts in folders: the class of a file is the name of the folder that it lies in, as in ``train/pos/0_9.txt``.
+"""Labelled texts in folders: the class of a file is the name of its folder, as in ``train/pos/0_9.txt``.
 
-An archive is no folder of its own: ``reviews.zip/pos/0_9.txt`` is of the class ``pos`` too. What lies beside the folders of two or more
-classes, such as a README, is no text.
+An archive does not count as a folder: ``reviews.zip/pos/0_9.txt`` is of the class ``pos`` too. Files beside the folders of two or more
+classes, such as a README, are left out.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Folder: TypeAlias = tuple[str, ...]  # the parts of its path
 
 
 def class_of(name: str) -> str | None:
-    """The class of a document by its name; None for one that lies in no folder."""
+    """The class of a document by its name; None for one outside of any folder."""
     folder = _folder(name)
     return folder[-1] if folder else None
 
@@ -24,7 +24,7 @@ def class_of(name: str) -> str | None:
 def in_folders(documents: Sequence[Document]) -> list[tuple[Document, str]]:
     """The documents that are texts of classes, in their order, each with its class.
 
-    ``ValueError`` for a document that lies in no folder, and for one beside a single folder, which may be a class or not.
+    ``ValueError`` for a document outside of any folder, and for one beside a single folder, which may be a class or not.
     """
     holding = dict.fromkeys(_folder(document.name) for document in documents)
     outer = {folder[:depth] for folder in holding for depth in range(len(folder))}

@@ -1,6 +1,6 @@
 """Labelled texts: tables of a text and its label, or folders of classes, in parts for training, validation and test.
 
-A split by fractions is stratified: each class gives its share to every part. Labels may be numbers to estimate; there are no classes then,
+A split by fractions is stratified: each class gives its share to every part. Labels may be values to predict; there are no classes then,
 and all texts are one.
 """
 

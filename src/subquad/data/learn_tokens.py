@@ -64,7 +64,7 @@ def learn_wordpiece(texts: Sequence[str], vocab: int) -> bytes:
 
 
 def training_texts(spans: Sequence[Span]) -> Iterator[str]:
-    """One of every so many pieces of the spans, ``TRAINING_BYTES`` at most, so that all parts of a large corpus are read alike."""
+    """Every n-th piece of the spans, ``TRAINING_BYTES`` at most, so that all parts of a large corpus are read alike."""
     every = max(1, -(-sum(span.size for span in spans) // TRAINING_BYTES))
     number = 0
     for span in spans:

@@ -1,4 +1,4 @@
-"""Masked positions: ids that a model predicts from what stands around them (BERT, arXiv 1810.04805, section 3.1).
+"""Masked positions: ids that a model predicts from those around them (BERT, arXiv 1810.04805, section 3.1).
 
 Each id is masked with a probability, and at least one in each row. Of the masked ids 80 % are replaced by the mask token, 10 % by an id
 drawn from the whole vocabulary, and 10 % stay as they are: these make a model keep in mind that any id may be wrong. M2-BERT masks 30 % in

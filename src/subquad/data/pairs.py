@@ -1,6 +1,6 @@
 """Pairs: tables of a query and a passage that answers it, in parts for training, validation and test.
 
-A query may have several passages, in lines of their own, and a passage may answer several queries. A split by fractions is of queries:
+A query may have several passages, each on its own line, and a passage may answer several queries. A split by fractions is of queries:
 all pairs of one query are in the same part.
 """
 

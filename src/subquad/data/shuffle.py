@@ -1,6 +1,6 @@
 """The order of samples, a pure function of the seed: the state of the data is one integer, the number of the next sample.
 
-An epoch is a permutation of its own. Only that of the current epoch is kept, 8 bytes a sample, so resuming and skipping need no replay.
+Each epoch is another permutation. Only that of the current epoch is kept, 8 bytes a sample, so resuming and skipping need no replay.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def generator(seed: int, purpose: str, *numbers: int) -> np.random.Generator:
 
 
 class Order:
-    """An endless order of samples: epoch after epoch, each a permutation of [0, count) of its own."""
+    """An endless order of samples: epoch after epoch, each another permutation of [0, count)."""
 
     def __init__(self, count: int, seed: int) -> None:
         if count < 1:

@@ -160,7 +160,7 @@ AnyTokenizer: TypeAlias = Tokenizer | Characters
 def open_tokenizer(source: str | int | Path, spans: Sequence[Span] = (), reversible: bool = True) -> AnyTokenizer:
     """A tokenizer by what names it: "dna", the path of a tokenizer.json, or a number of tokens, which are learnt on the spans.
 
-    Where the ids need not be ``reversible``, a tokenizer.json of any kind will do, and a WordPiece is learnt in the place of byte pairs.
+    Where the ids need not be ``reversible``, a tokenizer.json of any kind will do, and a WordPiece is trained instead of byte pairs.
     ``ValueError`` for a file that is missing, cannot be read or is not a tokenizer, and as from ``Tokenizer.train``.
     """
     if isinstance(source, int):

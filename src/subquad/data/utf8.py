@@ -15,7 +15,7 @@ def is_continuation(byte: int) -> bool:
 
 
 def unfinished(data: bytes) -> int:
-    """How many bytes at the end begin a character that goes on behind them, 0 to 3."""
+    """How many bytes at the end are the beginning of an incomplete character, 0 to 3."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     decoder.decode(data[-3:])
     return len(decoder.getstate()[0])

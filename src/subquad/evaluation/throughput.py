@@ -40,7 +40,7 @@ def synchronize(device: Device) -> None:
 def matmul_rate(dtype: torch.dtype, device: Device = "cpu") -> float:
     """FLOP per second of a square matrix product that is large enough to be limited by arithmetic alone."""
     size = SIZE.get(torch.device(device).type, 2048)
-    a = torch.full((size, size), 0.5, dtype=dtype, device=device)  # no random numbers: a resumed run has its own to go on with
+    a = torch.full((size, size), 0.5, dtype=dtype, device=device)  # no random numbers: a resumed run continues its own
     return 2 * size**3 / seconds(lambda: a @ a, device=device)
 
 

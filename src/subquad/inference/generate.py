@@ -130,7 +130,7 @@ class _Row:
         self.done = False
 
     def append(self, id_: int, piece: bytes, options: _Options) -> None:
-        """Adds an id and the bytes it writes; a row that is done goes on in the model only."""
+        """Adds an id and the bytes it writes; a finished row continues in the model only."""
         self.ids.append(id_)
         self.seen[id_] = True
         for byte in piece:

@@ -81,7 +81,7 @@ def draw(
     cumulative = probabilities(logits, sampling, seen, allowed).cumsum(-1)
     uniform = [torch.rand((), generator=generator, dtype=torch.float64).item() for generator in generators]
     total = cumulative[:, -1]
-    # Rounding can lift uniform * total to the total itself, which lies beyond the last id: the largest number below it does not.
+    # Rounding can lift uniform * total to the total itself, which is beyond the last id: the largest number below it does not.
     target = np.minimum(uniform * total, np.nextafter(total, 0))
     return [int(row.searchsorted(value, side="right")) for row, value in zip(cumulative, target, strict=True)]
 

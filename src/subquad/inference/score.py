@@ -2,7 +2,7 @@
 
 Every file is cut into windows of the model's context, each a new start. ``overlap=N`` reads the last N bytes of a window again at the
 beginning of the next, as context only; ``sliding`` is an overlap of half a window. ``strided`` (MEGABYTE, section 2.3.3) reads each
-window a second time from P // 2 bytes further on and takes each byte from the pass in which it lies nearer to its patch's beginning.
+window a second time from P // 2 bytes further on and takes each byte from the pass in which it is nearer to the start of its patch.
 
 With a token model a file is encoded whole, and windows, their overlap and their patches count tokens. A token's bits are booked on its
 last byte and its other bytes cost nothing, so bits per byte are those of the file's bytes for every model.

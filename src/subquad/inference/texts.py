@@ -14,11 +14,11 @@ from subquad.models.base import Model, Spectra
 from subquad.models.encoder import Encoder
 
 BATCH_IDS = 1 << 14
-NEAR = 1.25  # texts of up to so many times a length share its filters' spectra
+NEAR = 1.25  # texts of up to this many times a length share its filter spectra
 
 
 def text_rows(model: Model, texts: Sequence[bytes | str], truncate: bool) -> list[Ids]:
-    """The ids of each text. Raises ``ValueError`` as ``model_ids`` does, and for one text in the place of several."""
+    """The ids of each text. Raises ``ValueError`` as ``model_ids`` does, and for a single text in place of a list."""
     if isinstance(texts, bytes | str):
         raise ValueError(f"texts must be a list of bytes or str, got a single {type(texts).__name__}: put it into a list")
     return [model_ids(model, text, truncate) for text in texts]

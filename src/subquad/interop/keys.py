@@ -36,7 +36,7 @@ SAME = Layout(lambda official: official, lambda ours: ours)
 
 @dataclass(frozen=True)
 class Key:
-    """One tensor of ours and its official name; the same tensor also stands under the names of ``copies``."""
+    """One tensor of ours and its official name; the state also has it under the names of ``copies``."""
 
     official: str
     ours: str

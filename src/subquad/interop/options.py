@@ -16,7 +16,7 @@ C = TypeVar("C", bound=Config)
 def read_options(kind: type[C], values: Mapping[str, Any], fixed: Mapping[str, Any], ignored: Iterable[str], where: str = "") -> C:
     """The options of an official config as ``kind``.
 
-    ``fixed`` holds those of which one value is supported, ``ignored`` those without effect; ``where`` stands before names in errors.
+    ``fixed`` holds those with a single supported value, ``ignored`` those without effect; ``where`` precedes names in errors.
     Raises ``ValueError`` that lists the options not known, or not supported.
     """
     known = [*kind.model_fields, *fixed, *ignored]

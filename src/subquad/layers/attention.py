@@ -58,7 +58,7 @@ class KeyValues(State):
     """Rotated keys and values of the positions that later ones can see.
 
     Over the whole past, slot s holds position s. Over blocks of ``block`` positions (a segment or a window), slot s holds position
-    ``base + s``, where base is the start of the newest position's block less ``back``: everything visible lies side by side.
+    ``base + s``, where base is the start of the newest position's block less ``back``: all visible positions are contiguous.
     """
 
     cache: Tensor  # (B, slots, 2, H, d)
@@ -218,7 +218,7 @@ class Attention(Mixer):
         return self._causal(F.pad(q, (0, 0, 0, 0, lead, 0)), keys, values, None, 0.0)[:, lead:]
 
     def _masked(self, q: Tensor, buffer: Tensor, starts: Sequence[int], bases: Sequence[int]) -> Tensor:
-        """Rows at offsets of their own: one mask for each."""
+        """Rows at different offsets: one mask for each."""
         keys, values = buffer.unbind(2)
         query = torch.tensor(starts, device=q.device)[:, None] + torch.arange(q.shape[1], device=q.device)  # (B, n), positions
         key = torch.tensor(bases, device=q.device)[:, None] + torch.arange(keys.shape[1], device=q.device)  # (B, m)

@@ -35,12 +35,12 @@ class FilterConfig(Config, ABC):
         """Filters of that many channels for lags up to ``max_len``. Raises ``ValueError`` for sizes that do not fit."""
 
     def build_two_sided(self, channels: int, max_len: int) -> LongFilter:
-        """One of 2 C channels: the C filters, then the reverse ones beside them, made by a network of their own where there is one."""
+        """One of 2 C channels: the C filters, then the reverse ones beside them, made by a separate network where there is one."""
         return self.build(2 * channels, max_len)
 
 
 class WindowConfig(Config):
-    """A decay with a rate of its own for each channel: the slowest has fallen to a hundredth after ``slow`` times the length, the fastest
+    """A decay with a different rate for each channel: the slowest has fallen to a hundredth after ``slow`` times the length, the fastest
     after ``fast`` times; ``shift`` is added, so that no lag is closed for good."""
 
     fast: float = Field(0.3, gt=0)
@@ -122,7 +122,7 @@ class LongFilter(nn.Module, ABC):
 
     @abstractmethod
     def init_weights(self, std: float) -> None:
-        """Draws new weights. Filters have starting values of their own and may ignore ``std``, that of the model."""
+        """Draws new weights. Filters have their own initialisation and may ignore the model's ``std``."""
 
 
 class ImplicitFilter(LongFilter):
@@ -142,7 +142,7 @@ class ImplicitFilter(LongFilter):
     @torch.no_grad()
     def init_weights(self, std: float) -> None:
         if self.frequency.is_meta:
-            return  # there are no numbers to set, and PyTorch takes long over it
+            return  # nothing to initialise, and PyTorch would take long
         for linear in (module for module in self.modules() if isinstance(module, nn.Linear)):
             if self.config.init_std is None:
                 linear.reset_parameters()

@@ -65,7 +65,7 @@ class M2GptMixerConfig(MixerConfig):
 class M2GptMixer(GatedConv):
     """See the module's docstring. Raises ``ValueError`` when heads do not divide the width.
 
-    Inside, every head of every row is a row of its own, of ``dim`` channels.
+    Inside, every head of every row is a separate row of ``dim`` channels.
     """
 
     def __init__(self, config: M2GptMixerConfig, dim: int, max_len: int) -> None:

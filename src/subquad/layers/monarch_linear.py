@@ -1,6 +1,6 @@
 """A linear map whose matrix is a Monarch matrix of order p (arXiv 2310.12109, section 3): p block-diagonal factors, permutations between.
 
-    order 1    y = B x + bias: channels in groups, each with a small dense matrix of its own
+    order 1    y = B x + bias: channels in groups, each with its own small dense matrix
     order p    y = P B_p ... P B_1 x + bias: every output depends on every input
 
 With ``blocks`` given (orders 1 and 2) each factor has that many; inputs are filled up with zeros to whole blocks and outputs cut, as in

@@ -146,7 +146,7 @@ class CausalModel(Model, ABC):
         """(B, T) -> logits (B, T, V), where ``logits[:, t]`` predicts position t.
 
         With a ``span`` of positions, first and end, these alone as training sees them, (B, end - first, V): one of ``training_spans``.
-        Raises ``ValueError`` when T exceeds max_len, and for a span that does not lie within the ids.
+        Raises ``ValueError`` when T exceeds max_len, and for a span that is not within the ids.
         """
 
     @abstractmethod
@@ -193,12 +193,12 @@ class CausalModel(Model, ABC):
 
 
 def cut_to_span(logits: Tensor, span: tuple[int, int] | None) -> Tensor:
-    """Logits (B, T, V) at the positions of a span, all without one. Raises ``ValueError`` for a span that does not lie within T."""
+    """Logits (B, T, V) at the positions of a span, all without one. Raises ``ValueError`` for a span that is not within T."""
     if span is None:
         return logits
     first, end = span
     if not 0 <= first < end <= logits.shape[1]:
-        raise ValueError(f"a span must lie within {logits.shape[1]} ids, got {first} to {end}: use one of training_spans")
+        raise ValueError(f"a span must be within {logits.shape[1]} ids, got {first} to {end}: use one of training_spans")
     return logits[:, first:end]
 
 

@@ -1,7 +1,7 @@
 """An encoder of whole texts, two-sided: BERT with attention, M2-BERT with Monarch mixers (arXiv 2310.12109).
 
     x = norm(E[id] + P[position] + S[type]),   h = stack(x)  (T, D)
-    head "mlm":   logits[t] = E norm(gelu(W h[t])) + b, what stands at t;        head "none":   pooled(h)
+    head "mlm":   logits[t] = E norm(gelu(W h[t])) + b, the id at t;        head "none":   pooled(h)
 
 ``pooled`` is the mean over a text's positions or the first one, and whatever ``pooling`` adds; classes and numbers are read from it by a
 ``Classifier``. B batch, T ids, D width, V vocabulary. Cost in T: that of the stack's mixer.
@@ -42,9 +42,9 @@ class PoolingConfig(Config):
 class EncoderConfig(ModelConfig):
     """``positions`` are learned vectors; ``types`` is the number of kinds of segments that ids may belong to, 0 for none.
 
-    ``head`` is what comes out: "mlm", the logits of what stands at each position; "none", an embedding. ``padding="official"`` keeps the
+    ``head`` is what comes out: "mlm", the logits of the id at each position; "none", an embedding. ``padding="official"`` keeps the
     mask from the mixers, as the official M2-BERT does, so that padding changes results; embeddings are then of texts filled up to the
-    context. ``mask_token`` is what stands at masked positions: an id of the vocabulary, or a "learned" vector.
+    context. ``mask_token`` replaces masked ids: an id of the vocabulary, or a "learned" vector.
     """
 
     RENAMED: ClassVar[Mapping[str, str]] = {"blank": "mask_token"}
@@ -120,7 +120,7 @@ class Encoder(Model):
         """ids (B, T) -> logits (B, T, V) or embeddings (B, D), as the head says.
 
         ``mask`` (B, T) is True, or 1, at a text's own positions, which come first; padding behind them changes nothing. ``token_types``
-        (B, T) are those of the ids, 0 without. ``masked`` (B, T) is True where the mask token stands in place of an id. With ``positions``
+        (B, T) are those of the ids, 0 without. ``masked`` (B, T) is True where the mask token replaces the id. With ``positions``
         (N,), places in the flattened (B T), logits (N, V) are of these alone. ``spectra`` as ``prepare`` made them.
 
         ``output="embedding"`` gives one vector a text, (B, D), whatever the head; ``"hidden"`` the vectors after the last block, (B, T, D).

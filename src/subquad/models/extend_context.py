@@ -3,7 +3,7 @@
 Position vectors are copied: those of the first ``max_len`` positions again and again, as the official M2-BERT of 32,768 tokens began. Long
 filters are functions of position, evaluated at more points, in one of two ways:
 
-    continued   the taps stay as they are, and the function goes on beyond them; its window has then all but closed
+    continued   the taps stay the same, and the function continues beyond them, where its window is nearly zero
     stretched   the function is drawn out over the new length, taps and window, as the official code does
 
 A learned table of features is the usual features and what training added; the addition stays where it was, or is stretched linearly.

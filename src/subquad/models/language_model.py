@@ -29,7 +29,7 @@ from subquad.ops.ragged import run_index
 
 
 class LanguageModelConfig(CausalModelConfig):
-    """``positions`` are learned vectors added to the embeddings; a mixer may have positions of its own (``stack.mixer.rotary``).
+    """``positions`` are learned vectors added to the embeddings; a mixer may have its own (``stack.mixer.rotary``).
 
     ``start`` is what the first id is predicted from: a learned vector, or nothing ("none", as in models of other code that begin with an
     id of the text): then its logits are zeros, and a context of ``max_len`` is read by ``max_len`` positions.

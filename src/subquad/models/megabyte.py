@@ -273,7 +273,7 @@ class Megabyte(CausalModel):
 
 
 def _joined(x: Tensor | None, slices: Tensor | None) -> Tensor:
-    """A stage's own bytes and what the stage above says; the first stage has no word from above, a blind one no bytes."""
+    """A stage's own bytes plus the output of the stage above; the first stage has no stage above, a blind one no bytes."""
     assert x is not None or slices is not None
     return x if slices is None else slices if x is None else x + slices  # type: ignore[return-value]  # one of them is there
 
@@ -293,7 +293,7 @@ def megabyte(
 def _paper() -> dict[str, MegabyteConfig]:
     """Table 15: (dim, depth, heads) of the global and the local model; heads and what is not printed come from Table 14.
 
-    A width that is not a multiple of P cannot be cut into P slices; the nearest multiple stands in (2048 -> 2052 and 2560 -> 2556 for
+    A width that is not a multiple of P cannot be cut into P slices; the nearest multiple is used (2048 -> 2052 and 2560 -> 2556 for
     P = 12, 4096 -> 4080 for P = 48), with the heads as printed. The rows that cannot be resolved are listed in docs/megabyte.md.
     """
     paper = partial(megabyte, dropout=0.1)

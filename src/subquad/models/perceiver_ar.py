@@ -4,7 +4,7 @@
     c = x + attention(norm(x)) over the whole past,  c = c + feedforward(norm(c))     (the reader: cross-attention)
     y[t] = stack(c[w], ..., c[t])[t]  with  w = max(0, (floor(t / (N/2)) - 1) N/2),  logits = W y
 
-The stack sees N latents: position t lies in the second half of the window that starts at w, or anywhere in the first window.
+The stack sees N latents: position t is in the second half of the window that starts at w, or anywhere in the first window.
 Cost in T: T^2 for the reader's scores and two runs of the stack a position, each over N. A training step learns one window: T N.
 """
 
@@ -151,7 +151,7 @@ class Latents(nn.Module):
         return position >= self.size and position % self.overlap == 0
 
     def _room(self, position: int) -> int:
-        """Positions from here on that lie in the same window."""
+        """Positions from here on in the same window."""
         return self.size - position if position < self.size else self.overlap - position % self.overlap
 
 
@@ -183,7 +183,7 @@ class PerceiverAR(CausalModel):
             first, end = span
             if not 0 <= first < end <= min(length, first + self.latents.size):
                 raise ValueError(
-                    f"a span must lie within {length} ids and hold 1 to {self.latents.size} positions, got {first} to {end}: "
+                    f"a span must be within {length} ids and hold 1 to {self.latents.size} positions, got {first} to {end}: "
                     "use one of training_spans"
                 )
             return self._logits(self.latents.stack(self.reader(self._inputs(ids[:, :end]), first=first)))

@@ -1,6 +1,6 @@
 """Contrastive learning of embeddings for retrieval: a query's vector is to be nearer to its passage's than to those of other passages.
 
-The other passages are those of the batch and, where the table names one, a negative of each pair. A passage that stands in a batch twice is
+The other passages are those of the batch and, where the table names one, a negative of each pair. A passage that is in a batch twice is
 read once, and one that the table, in whatever part, gives to the same query is not a negative. Of the cosines s (B, P) of B queries and P
 passages, with p(i) the passage of query i:
 

@@ -49,7 +49,7 @@ _IGNORED = -100
 
 
 class NextTokenConfig(ObjectiveConfig):
-    """Nothing to set: what a sample is stands in the section ``data``."""
+    """There is nothing to set: the section ``data`` says what a sample is."""
 
     METRICS: ClassVar[tuple[Metric, ...]] = (BITS_PER_BYTE, ACCURACY)
     READS: ClassVar[frozenset[str]] = frozenset({"format", "split", "pack", "shift", "image"})

@@ -1,4 +1,4 @@
-"""What the objectives on tables share: whole texts as rows of ids, in an order shuffled anew in each epoch. B texts, T ids."""
+"""What the objectives on tables share: whole texts as rows of ids, in an order shuffled in each epoch. B texts, T ids."""
 
 from __future__ import annotations
 

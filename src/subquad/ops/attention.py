@@ -69,7 +69,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None, dropout: float 
 
 
 def _short(block: int, q: Tensor) -> bool:
-    """Whether blocks of so many queries are multiplied out: short ones on a CPU."""
+    """Whether blocks of that many queries are multiplied out: short ones on a CPU."""
     return block <= SHORT_BLOCK and q.device.type == "cpu"
 
 
@@ -102,7 +102,7 @@ def sees(query: Tensor, key: Tensor, window: int | None, segment: int | None, lo
 def _blocks(q: Tensor, k: Tensor, v: Tensor, block: int, back: int, window: int | None, dropout: float) -> Tensor:
     """Block i of the queries against block i of the keys and the last ``back`` keys of block i - 1.
 
-    The first block has no predecessor: where blocks are long it runs by itself, so that the others share one mask.
+    The first block has no predecessor: where blocks are long it runs separately, so that the others share one mask.
     """
     batch, length, heads, dim = q.shape
     count = -(-length // block)

@@ -32,7 +32,7 @@ def causal_monarch_conv(
 ) -> Tensor:
     """See the module's docstring; -> (B, D, L) in the type of u.
 
-    Only what lies below the diagonals of ``a`` and ``c`` is read, so any numbers may stand there. ``prepared`` says that k is T k already,
+    Only the entries below the diagonals of ``a`` and ``c`` are read. ``prepared`` says that k is T k already,
     as ``prepare_taps`` makes it for L positions or more, or the ``Spectrum`` of that. ``method`` is that of the convolution in the middle.
     Raises ``ValueError`` for shapes that do not fit and more than h b positions.
     """
@@ -97,7 +97,7 @@ def from_powers(y: Tensor, a: Tensor, c: Tensor) -> Tensor:
 
 
 def unit_lower(x: Tensor) -> Tensor:
-    """What lies below the diagonal of (..., n, n), with ones on it."""
+    """The part of (..., n, n) below the diagonal, with ones on it."""
     return x.tril(-1) + torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
 
 

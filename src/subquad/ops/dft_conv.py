@@ -5,7 +5,7 @@ With N = a M, n = M n1 + m and f = f1 + a g, the transform is two steps with a t
     U[f1, m] = sum over n1 of w_a^(n1 f1) x[n1, m],     X[f1 + a g] = sum over m of w_M^(m g) w_N^(m f1) U[f1, m],   w_n = exp(-2 pi i / n)
 
 Of real x only f1 = 0 .. a / 2 are needed, since U[a - f1] is the conjugate of U[f1]: the first step multiplies real numbers by cosines and
-sines into half the columns, the second goes on with these, and no half of either is wasted. Rows n1 of padding are left out of the first
+sines into half the columns, the second continues with these, and no half of either is wasted. Rows n1 of padding are left out of the first
 step. Order 3 takes the sum over m in two steps again. Frequencies stay in the order in which the products leave them, complex numbers are
 pairs of real ones, and the inverse is the transpose: matrix products, reshapes and transposes throughout.
 

@@ -1,8 +1,8 @@
-"""Long convolutions by FFT, a piece of the channels at a time, so that what lies between the transforms stays in the processor's cache.
+"""Long convolutions by FFT, a piece of the channels at a time, so that intermediate values stay in the processor's cache.
 
 A filter is laid on a circle of taps that is longer than input and filter together, so that nothing wraps around onto what is kept: lag j
 at tap j, lag -j at tap size - j. Shapes: u (B, D, L), k (D, K); B batch, D channels, L positions. ``ops/long_conv.py`` has the formula.
-Backward passes make the spectra anew, so that only real tensors are kept.
+Backward passes recompute the spectra, so that only real tensors are kept.
 """
 
 from __future__ import annotations

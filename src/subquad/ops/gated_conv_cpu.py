@@ -4,7 +4,7 @@
 
 Shapes: p (B, P, D, T), skip (F, D), -> (B, D, T); B batch, P parts, D channels, T positions, F long filters. ``gates`` names the g in their
 order of use: one for each filter, or one more, which then comes before them all. Source: Hyena (arXiv 2302.10866), section 3.2. Kept for
-the backward pass are p and what each long filter gives; the short convolution and all spectra are made anew, so that nothing as large as
+the backward pass are p and what each long filter gives; the short convolution and all spectra are recomputed, so that nothing as large as
 p crosses the memory more often than it must.
 """
 

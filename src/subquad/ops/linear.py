@@ -13,7 +13,7 @@ from torch import Tensor
 
 from subquad.ops.monarch import block_diagonal_multiply_columns
 
-CACHED = 1 << 21  # numbers of so many rows at a time stay in a CPU's cache
+CACHED = 1 << 21  # this many numbers stay in a CPU's cache
 
 
 def linear_to_positions_last(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ def block_diagonal_linear(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def elementwise(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """A function of each number of x (N, D), in the order in which they lie in memory: the kernels for contiguous tensors are faster."""
+    """A function of each number of x (N, D), in the order of memory: the kernels for contiguous tensors are faster."""
     return function(x) if x.is_contiguous() or not x.mT.is_contiguous() else function(x.mT).mT
 
 

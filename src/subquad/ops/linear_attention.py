@@ -22,7 +22,7 @@ from subquad.ops.rotary import Rotation, rotate
 CHUNK = 64
 # Inputs of phi are held between these, so that neither a product of two features nor the square of its inverse leaves float32.
 LOWEST, HIGHEST = -20.0, 1e6
-SMALLEST = 1e-18  # below any sum of two features' products; stands in where nothing is seen
+SMALLEST = 1e-18  # below any sum of two features' products; replaces the sum where nothing is seen
 
 Sums = tuple[Tensor, Tensor]  # S and z
 
@@ -50,7 +50,7 @@ def continue_linear_attention(
 
 
 def feature_map(x: Tensor) -> Tensor:
-    """elu(x) + 1, computed as exp(x) below zero: in float32 elu(x) + 1 itself is 0 from x = -17 on. x is held to -20 .. 10^6."""
+    """elu(x) + 1, computed as exp(x) below zero: in float32 elu(x) + 1 itself is 0 from x = -17 on. x is clamped to -20 .. 10^6."""
     return cast(Tensor, _FeatureMap.apply(x))
 
 
@@ -109,7 +109,7 @@ def _chunks(x: Tensor, count: int, size: int) -> Tensor:
 
 
 def _running(pieces: Tensor, start: Tensor | None) -> Tensor:
-    """(B, N, ...) -> (B, N + 1, ...): what stands before each piece, and after the last."""
+    """(B, N, ...) -> (B, N + 1, ...): the sums before each piece, and after the last."""
     first = torch.zeros_like(pieces[:, :1]) if start is None else start.unsqueeze(1)
     return torch.cat((first, pieces), 1).cumsum(1)
 

@@ -3,7 +3,7 @@
 A factor is a tensor (blocks, outputs, inputs), one small matrix a block. Order 1 is one factor; order 2 acts on the rows and then on the
 columns of the input laid out as a matrix; order p acts on p digits of the index, one after the other:
 
-    order 2    y[s, l] = sum over r of w2[l, s, r] h[r, l],   h = w1 x block by block, laid out anew as (r, l)
+    order 2    y[s, l] = sum over r of w2[l, s, r] h[r, l],   h = w1 x block by block, reshaped to (r, l)
     order p    in turn: x becomes (blocks, inputs), each block is multiplied, and the last digit moves to the front
 
 The discrete Fourier transform is one of any order: with N = a M, n = M n1 + m and f = f1 + a g,
@@ -132,7 +132,7 @@ def monarch_dft(n: int, inverse: bool = False, norm: Norm = "ortho", order: int 
     """The transform of ``n`` points as a Monarch matrix: a callable on (..., n), real or complex -> complex.
 
     ``norm`` is as in ``torch.fft``: "ortho" scales both directions by 1 / sqrt(n), "backward" the inverse alone by 1 / n. All blocks of a
-    factor are one small transform and a twist between two of them: n numbers a level, computed anew in float64 at every call so that
+    factor are one small transform and a twist between two of them: n numbers a level, computed in float64 at every call so that
     nothing is held between calls, where ``monarch_dft_factors`` makes ``order`` times n^(1 + 1 / order) once.
     """
     radices, scale = even_factors(n, order), _scale(n, inverse, norm)

@@ -49,7 +49,7 @@ class OnlineFilter:
         tile = min(BASE, 1 << (max_len - 1).bit_length())
         base = F.pad(taps[:, :tile], (0, max(0, tile - taps.shape[1]))).t().contiguous()
         spectra, size, largest = [], tile, 0
-        while size < max_len and largest < taps.shape[1] - 1:  # no tap joins what lies in larger tiles only
+        while size < max_len and largest < taps.shape[1] - 1:  # no tap reaches a larger tile
             spectra.append(torch.fft.rfft(taps[:, : 2 * size], n=2 * size))
             size, largest = 2 * size, size
         return cls(max_len, tile, taps, base, tuple(spectra))
@@ -84,7 +84,7 @@ def prefill_online_conv(u: Tensor, state: OnlineConvState, lengths: Sequence[int
     """The next n positions at once, (B, n, D) -> (B, n, D), in u's dtype.
 
     Row b advances by ``lengths[b]`` (0 to n; default n); its outputs past that are meaningless and change nothing. Adjacent rows that
-    stand together run together. Raises ``ValueError`` when a row would outgrow the state.
+    are at the same offset run together. Raises ``ValueError`` when a row would outgrow the state.
     """
     n, starts = u.shape[1], state.lengths
     counts = [n] * len(starts) if lengths is None else list(lengths)
@@ -158,7 +158,7 @@ def _block(u: Tensor, state: OnlineConvState, t: int) -> Tensor:
 
 
 def _finish(state: OnlineConvState, end: int) -> None:
-    """The tile whose last input stands before ``end``; then the next base tile is open."""
+    """The tile whose last input is just before ``end``; the next base tile is then open."""
     tile, spectra = state.filter.tile, state.filter.spectra
     if spectra:
         level = min((end & -end).bit_length() - tile.bit_length(), len(spectra) - 1)

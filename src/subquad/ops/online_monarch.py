@@ -1,6 +1,6 @@
 """The triangular maps around a causal Monarch convolution, T and its inverse (``ops/causal_monarch.py``), position by position, exactly.
 
-Position t = m1 b + m0 lies in block row m1. With the strictly lower parts A' and C' of the factors, and x before T, y after it,
+Position t = m1 b + m0 is in block row m1. With the strictly lower parts A' and C' of the factors, and x before T, y after it,
 
     s[m1, j0] = x[m1, j0] + sum over j1 < m1 of C'_j0[m1, j1] x[j1, j0],    y[m1, m0] = s[m1, m0] + sum over j0 < m0 of A'[m0, j0] s[m1, j0]
 
@@ -32,7 +32,7 @@ class OnlineBasis:
 
     @classmethod
     def of(cls, a: Tensor, c: Tensor, max_len: int) -> OnlineBasis:
-        """The factors ``a`` (b, b) and ``c`` (b, h, h), of which only what lies below the diagonals is read, for ``max_len`` positions."""
+        """The factors ``a`` (b, b) and ``c`` (b, h, h), of which only the part below the diagonals is read, for ``max_len`` positions."""
         h = -(-max_len // a.shape[0])
         if not 1 <= h <= c.shape[1]:
             raise ValueError(
@@ -66,7 +66,7 @@ def prefill_online_basis(x: Tensor, state: OnlineBasisState, lengths: Sequence[i
     """The next n positions of T x, or of T^-1 x with ``inverse``, (B, n, D) -> (B, n, D) in the factors' type.
 
     Row b advances by ``lengths[b]`` (0 to n; default n); its outputs past that are meaningless and change nothing. Adjacent rows that
-    stand together run together. Raises ``ValueError`` when a row would outgrow the state.
+    are at the same offset run together. Raises ``ValueError`` when a row would outgrow the state.
     """
     b, n, starts = state.basis.a.shape[0], x.shape[1], state.lengths
     counts = [n] * len(starts) if lengths is None else list(lengths)

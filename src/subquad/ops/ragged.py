@@ -1,6 +1,6 @@
-"""Runs of positions that start at a place of their own in every row of a batch.
+"""Runs of positions that start at a different offset in every row of a batch.
 
-Rows of a batch may stand at different offsets while decoding. Offsets are plain integers on the host, so equal rows, by far the
+Rows of a batch may be at different offsets while decoding. Offsets are plain integers on the host, so equal rows, by far the
 commonest case, cost a slice instead of a gather and nothing ever waits for a device.
 """
 
@@ -34,7 +34,7 @@ def length_mask(lengths: Sequence[int] | Tensor, length: int, device: torch.devi
 def take_rows(x: Tensor, starts: Sequence[int], count: int) -> Tensor:
     """(B, N, ...) -> (B, count, ...): row b holds ``x[b, starts[b] : starts[b] + count]``.
 
-    Where rows differ, what lies beyond N repeats the last entry; the caller ignores it.
+    Where rows differ, positions beyond N repeat the last entry; the caller ignores it.
     """
     if stand_together(starts):
         return x.narrow(1, starts[0] if starts else 0, count)
@@ -43,7 +43,7 @@ def take_rows(x: Tensor, starts: Sequence[int], count: int) -> Tensor:
 
 
 def put_rows(x: Tensor, starts: Sequence[int], new: Tensor) -> None:
-    """Writes ``new`` (B, n, ...) in place at ``x[b, starts[b] : starts[b] + n]``; what lies beyond N is dropped."""
+    """Writes ``new`` (B, n, ...) in place at ``x[b, starts[b] : starts[b] + n]``; positions beyond N are dropped."""
     size, count = x.shape[1], new.shape[1]
     if stand_together(starts):
         fits = min(count, size - starts[0]) if starts else 0

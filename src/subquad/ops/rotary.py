@@ -54,7 +54,7 @@ class RotarySteps:
 def next_rotation(
     steps: RotarySteps | None, starts: Sequence[int], count: int, dim: int, base: float, dtype: torch.dtype, device: torch.device
 ) -> tuple[Rotation, RotarySteps | None]:
-    """Tables of the next ``count`` positions, (count, d) or (B, count, d) where rows stand apart, and what the state holds from now on."""
+    """Tables of the next ``count`` positions, (count, d) or (B, count, d) where rows are at different offsets, and the next state."""
     if count != 1 or len(set(starts)) != 1:
         return rotary_table(run_index(starts, count, device), dim, base, dtype), steps
     position = starts[0]

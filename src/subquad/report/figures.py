@@ -71,7 +71,7 @@ class Level:
 class Chart:
     """What a chart shows.
 
-    ``y_top`` cuts the y axis there when points lie above it. ``note`` is a sentence for readers who cannot see the picture. A point that
+    ``y_top`` cuts the y axis there when points are above it. ``note`` is a sentence for readers who cannot see the picture. A point that
     is not finite, or not positive on a log axis, is left out.
     """
 

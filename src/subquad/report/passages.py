@@ -11,7 +11,7 @@ from subquad.format import visible
 from subquad.objectives.sections import Passage
 
 LEVELS = 16  # strengths of the colour
-FULL_BITS = 8.0  # what a uniform guess pays for a byte
+FULL_BITS = 8.0  # the bits of a byte under a uniform distribution
 LONGEST = 4096  # bytes on a page; more would make it slow to open
 
 
@@ -35,7 +35,7 @@ def coloured(passage: Passage) -> list[Character]:
 
 
 def characters(data: bytes) -> Iterator[tuple[int, int]]:
-    """Where each UTF-8 character starts and stops; a byte that is part of none stands alone."""
+    """Where each UTF-8 character starts and stops; a byte that is not part of one is a unit by itself."""
     start = 0
     while start < len(data):
         stop = start + _length(data, start)

@@ -50,7 +50,7 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[str]], file: Text
 
 
 def text(table: Table) -> str:
-    """Title, columns and note as plain lines. A star marks the best cells; without any, a wide table stands on its side."""
+    """Title, columns and note as plain lines. A star marks the best cells; without any, a wide table is transposed."""
     header: Sequence[str] = table.header
     rows: Sequence[Sequence[str]] = [
         [f"* {cell}" if (i, j) in table.best else cell for j, cell in enumerate(row)] for i, row in enumerate(table.rows)

@@ -129,5 +129,5 @@ def _prune(out: Path, newest: Path, keep: int) -> None:
 
 
 def resume_command(out: Path) -> str:
-    """The command line that goes on with a run."""
+    """The command line that resumes a run."""
     return f"subquad train --resume --out {shlex.quote(str(out))}"

@@ -43,17 +43,17 @@ class ScheduleConfig(Config):
 
 
 class StopConfig(Config):
-    """When a run ends before its last step: at a validation that gives this share of the answers right, or at the last of ``patience``
-    validations in a row that are no better than the best."""
+    """When a run ends before its last step: at a validation with this accuracy, or after ``patience`` validations in a row without
+    improvement."""
 
     accuracy: float | None = Field(default=None, gt=0, le=1)
     patience: int | None = Field(default=None, gt=0)
 
 
 class EvalConfig(Config):
-    """Every so many steps: bits per byte of ``windows`` validation windows, and ``sample_bytes`` bytes written after ``prompt``.
+    """Every ``every`` steps: the metrics of ``windows`` validation windows, and ``sample_bytes`` bytes generated after ``prompt``.
 
-    On a task with answers, validation is of the answers alone, and of how many are right.
+    On a task, validation is of the answers alone, with their accuracy.
     """
 
     every: int = Field(default=250, gt=0)
@@ -64,7 +64,7 @@ class EvalConfig(Config):
 
 
 class SaveConfig(Config):
-    """A resumable checkpoint every so many steps, of which the last ``keep`` stay."""
+    """A resumable checkpoint every ``every`` steps; the last ``keep`` are kept."""
 
     every: int = Field(default=250, gt=0)
     keep: int = Field(default=2, gt=0)

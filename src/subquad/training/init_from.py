@@ -66,7 +66,7 @@ def _as_long(old: Encoder, new: Encoder, source: str) -> Encoder:
 
 
 def _check_same_filters(old: nn.Module, new: nn.Module, source: str) -> None:
-    """Raises ``ValueError`` where filters of another length would be stretched without anybody having asked for it."""
+    """Raises ``ValueError`` where filters of another length would be stretched silently."""
     filters = [[module for module in model.modules() if isinstance(module, ImplicitFilter)] for model in (old, new)]
     for before, after in zip(*filters, strict=False):  # models that differ otherwise are refused elsewhere
         if before.max_len != after.max_len and after.config.filter_len is None:

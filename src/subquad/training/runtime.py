@@ -18,7 +18,7 @@ from subquad.layers.stack import Block
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether a device multiplies matrices of bfloat16 in units of their own: a GPU that supports it, or a CPU with AMX."""
+    """Whether a device has matrix units for bfloat16: a GPU that supports it, or a CPU with AMX."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device.type == "cpu" and bool(torch.cpu._is_amx_tile_supported())
@@ -50,7 +50,7 @@ def checkpointed(model: nn.Module, enabled: bool = True) -> Iterator[None]:
 
 @contextmanager
 def evaluation_mode(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Evaluation mode, no gradients, and random numbers of its own: training goes on as if nothing had been in between."""
+    """Evaluation mode without gradients, with separate random numbers: training continues as if there had been no evaluation."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
         model.eval()
         try:

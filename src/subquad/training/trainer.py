@@ -90,7 +90,7 @@ class Trainer:
         self.display = Display(config.steps, self.hooks.console, self.hooks.quiet, self.loss_name, self.unit)
 
     def run(self, resume: bool = False) -> Result:
-        """Trains to the last step, or until SIGINT or SIGTERM; ``resume`` goes on from the newest sound checkpoint in ``out``."""
+        """Trains to the last step, or until SIGINT or SIGTERM; ``resume`` continues from the newest sound checkpoint in ``out``."""
         run_folder.check_out(self.out, resume)
         if self.config.track:
             summary_writer()
@@ -172,7 +172,7 @@ class Trainer:
         return counters
 
     def _decide(self, earlier: TrainConfig) -> None:
-        """Replaces None and "auto" by what ``earlier`` decided, or decides now; what was decided stands in train.yaml."""
+        """Replaces None and "auto" by what ``earlier`` decided, or decides now; train.yaml records the decision."""
         config = self.config
         warmup = config.schedule.warmup if config.schedule.warmup is not None else earlier.schedule.warmup
         dtype = config.dtype if config.dtype != "auto" else earlier.dtype
@@ -215,7 +215,7 @@ class Trainer:
         return counters
 
     def _done(self, counters: Counters) -> Reason | None:
-        """Why there is nothing left to do, None when there is."""
+        """Why the run is over, None when it is not."""
         stop = self.config.eval.stop
         solved = stop.accuracy is not None and (counters.best_accuracy or 0.0) >= stop.accuracy
         if counters.step == self.config.steps:
