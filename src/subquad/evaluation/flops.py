@@ -27,9 +27,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from subquad.config import Config, with_changes
 from subquad.layers.base import Mixer
 from subquad.layers.long_filter import LongFilter
-from subquad.layers.stack import Stack
+from subquad.layers.stack import Stack, StackConfig
 from subquad.models import build_model, parse_model
 from subquad.models.base import BaseModelConfig, CausalModel, Model, ModelConfig
 from subquad.models.encoder import Encoder
@@ -94,7 +95,7 @@ def count_flops(
 @lru_cache(maxsize=256)  # a comparison asks for the same model in every cell
 def _count(config: str, length: int, causal: Causal, backward: bool) -> Flops:
     model = _skeleton(config)
-    spans = model.training_spans(length) if backward and isinstance(model, CausalModel) else [(0, length)]
+    spans = model.training_spans(length) if backward else [(0, length)]
     positions = sum(end - first for first, end in spans)
     counts = _Counts(0, 0, 0, 0, 0)
     for span in spans:
@@ -115,7 +116,7 @@ def skeleton(config: ModelConfig | Mapping[str, Any] | str) -> Model:
     return _skeleton((config if isinstance(config, BaseModelConfig) else parse_model(config)).model_dump_json())
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def _skeleton(config: str) -> Model:
     with torch.device("meta"), _Undrawn():  # drawing numbers that nobody keeps would take most of the time
         return build_model(json.loads(config))
@@ -155,20 +156,19 @@ _SOLVES = {
 
 def _forward_counts(model: Model, length: int, span: tuple[int, int]) -> _Counts:
     """Of a stack whose blocks are alike two are run, and the second stands for the others; a hybrid's are all run."""
-    with _visible_shares(model) as shares, _shallow(model, 2) as depths:
-        flops = _run(model, length, span, backward=False)
-        filters = [name for name, module in model.named_modules() if isinstance(module, LongFilter)]
+    depths = _depths(model)
+    run = _run(_two_blocks_deep(model.config), length, span, tuple(min(depth, 2) for depth in depths.values()), backward=False)
 
     def counts(root: str) -> _Counts:
         """Those of the modules whose names begin so."""
-        of_root = flops[root.removesuffix(".")]
-        attention = {name: flops[name].get(torch.ops.aten.bmm, 0) for name in shares if name.startswith(root)}
+        of_root = run.flops[root.removesuffix(".")]
+        attention = {name: run.flops[name].get(torch.ops.aten.bmm, 0) for name in run.shares if name.startswith(root)}
         return _Counts(
             everything=sum(of_root.values()),
             attention=sum(attention.values()),
-            visible=sum(count * shares[name] for name, count in attention.items()),
+            visible=sum(count * run.shares[name] for name, count in attention.items()),
             transforms=sum(of_root.get(transform, 0) for transform in _TRANSFORMS),
-            filters=sum(sum(flops[name].values()) for name in filters if name.startswith(root)),
+            filters=sum(sum(run.flops[name].values()) for name in run.filters if name.startswith(root)),
         )
 
     total = counts("")
@@ -180,47 +180,86 @@ def _forward_counts(model: Model, length: int, span: tuple[int, int]) -> _Counts
 
 def _training_flops(model: Model, length: int, span: tuple[int, int]) -> float:
     """Forward and backward, run at one and two blocks a stack and continued to all where blocks are alike."""
+    config, depths = _two_blocks_deep(model.config), list(_depths(model).values())
+    ones = [min(depth, 1) for depth in depths]
 
-    def run(two: str | None) -> float:
-        with _shallow(model, 1, two):
-            return sum(_run(model, length, span, backward=True)[""].values())
+    def run(blocks: Sequence[int]) -> float:
+        return sum(_run(config, length, span, tuple(blocks), backward=True).flops[""].values())
 
-    base = run(None)
-    with _shallow(model, 1) as depths:
-        pass
-    return base + sum((depth - 1) * (run(name) - base) for name, depth in depths.items() if depth > 1)
+    base = run(ones)
+    deeper = [run([*ones[:index], 2, *ones[index + 1 :]]) if depth > 1 else base for index, depth in enumerate(depths)]
+    return base + sum((depth - 1) * (flops - base) for depth, flops in zip(depths, deeper, strict=True) if depth > 1)
 
 
-def _run(model: Model, length: int, span: tuple[int, int], backward: bool) -> Mapping[str, Mapping[Any, float]]:
-    """FLOPs by operator of a pass, and of the forward pass of each module, by its name."""
+class _Run(NamedTuple):
+    """FLOPs by operator of a pass, and of the forward pass of each module, by its name; of each attention the visible share of its
+    products; the names of the long filters."""
+
+    flops: Mapping[str, Mapping[Any, float]]
+    shares: Mapping[str, float]
+    filters: Sequence[str]
+
+
+@lru_cache(maxsize=256)  # models that differ in depth alone are counted by the same runs
+def _run(config: str, length: int, span: tuple[int, int], blocks: tuple[int, ...], backward: bool) -> _Run:
+    """Of a model with as many ``blocks`` in each stack whose blocks are alike."""
+    model = _skeleton(config)
     counter = FlopCounterMode(display=False, custom_mapping=_TRANSFORMS | _SOLVES)
     model.requires_grad_(backward)  # a slice of a parameter asks for gradients even where there are none, which the counter cannot follow
     try:
-        with counter, torch.device("meta"), torch.set_grad_enabled(backward):
-            ids = torch.empty(1, length, dtype=torch.long)
-            y = model(ids, span) if isinstance(model, CausalModel) and span != (0, length) else model(ids)
-            if backward:
-                y.sum().backward()
+        with _shallow(model, blocks), _visible_shares(model) as shares:
+            filters = [name for name, module in model.named_modules() if isinstance(module, LongFilter)]
+            with counter, torch.device("meta"), torch.set_grad_enabled(backward):
+                ids = torch.empty(1, length, dtype=torch.long)
+                y = model(ids, span) if isinstance(model, CausalModel) and span != (0, length) else model(ids)
+                if backward:
+                    y.sum().backward()
     finally:
         model.requires_grad_(True)
     counts = counter.get_flop_counts()
     prefix = type(model).__name__ + "."  # by which the counter calls the modules inside
     named = {name.removeprefix(prefix): of_module for name, of_module in counts.items() if name.startswith(prefix)}
-    return defaultdict(dict, named | {"": counts["Global"]})
+    return _Run(defaultdict(dict, named | {"": counts["Global"]}), shares, filters)
+
+
+def _two_blocks_deep(config: BaseModelConfig) -> str:
+    """The config as JSON with two blocks, at most, in each stack whose blocks are alike: the others cost what the second costs."""
+    changes = {f"{name}.depth": 2 for name, stack in _stacks(config) if not stack.overrides and stack.depth > 2}
+    return with_changes(config, changes).model_dump_json()
+
+
+def _stacks(value: Any, name: str = "") -> Iterator[tuple[str, StackConfig]]:
+    """The stacks inside a config, by dotted name."""
+    if isinstance(value, StackConfig):
+        yield name, value
+        return
+    fields = value if isinstance(value, Config) else enumerate(value) if isinstance(value, tuple) else ()
+    for key, inner in fields:
+        yield from _stacks(inner, f"{name}.{key}" if name else str(key))
+
+
+def _alike(model: Model) -> dict[str, Stack]:
+    """The stacks whose blocks are alike, by name."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, Stack) and module.alike}
+
+
+def _depths(model: Model) -> dict[str, int]:
+    """How many blocks each stack has whose blocks are alike."""
+    return {name: len(stack.blocks) for name, stack in _alike(model).items()}
 
 
 @contextmanager
-def _shallow(model: Model, depth: int, two: str | None = None) -> Iterator[dict[str, int]]:
-    """Leaves ``depth`` blocks, at most, of each stack whose blocks are alike, two of the one of that name; gives their depths."""
-    stacks = {name: module for name, module in model.named_modules() if isinstance(module, Stack) and module.alike}
-    blocks = {name: stack.blocks for name, stack in stacks.items()}
+def _shallow(model: Model, blocks: Sequence[int]) -> Iterator[None]:
+    """Leaves so many blocks of each stack whose blocks are alike."""
+    stacks = list(_alike(model).values())
+    whole = [stack.blocks for stack in stacks]
     try:
-        for name, stack in stacks.items():
-            stack.blocks = blocks[name][: 2 if name == two else depth]
-        yield {name: len(of_stack) for name, of_stack in blocks.items()}
+        for stack, count in zip(stacks, blocks, strict=True):
+            stack.blocks = stack.blocks[:count]
+        yield
     finally:
-        for name, stack in stacks.items():
-            stack.blocks = blocks[name]
+        for stack, its_blocks in zip(stacks, whole, strict=True):
+            stack.blocks = its_blocks
 
 
 @contextmanager
