@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -249,9 +249,15 @@ def _hooks(config: TrainConfig, model: BaseModelConfig, quiet: bool) -> Hooks:
     return Hooks(
         sample=partial(_sample, config) if config.eval.sample_bytes else None,
         flops_per_target=flops,
-        matmul_rate=lambda dtype, device: matmul_rate(getattr(torch, dtype), device),
+        matmul_rate=_matmul_rate,
         quiet=quiet,
     )
+
+
+@cache
+def _matmul_rate(dtype: str, device: torch.device) -> float:
+    """Measured once a process: it is the machine's, whatever runs on it."""
+    return matmul_rate(getattr(torch, dtype), device)
 
 
 def _sample(config: TrainConfig, model: nn.Module, step: int) -> str:

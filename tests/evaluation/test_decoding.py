@@ -17,6 +17,12 @@ def test_layer_calls_are_those_of_section_3_2() -> None:
     assert layer_calls(transformer(8, 5, 2, 64).build(), 64) == 64 * 5
 
 
+@pytest.mark.parametrize("length", [1, 16, 20, 512])
+def test_every_patch_costs_what_the_first_costs(length: int) -> None:
+    model = megabyte((16, 3, 2), (8, 2, 2), 16, 64).build()
+    assert isinstance(model, CausalModel) and measure_decoding(model, length).serial_steps == 2 + 3 / 16
+
+
 def test_counting_leaves_the_model_as_it_was() -> None:
     model = transformer(8, 1, 2, 64).build()
     layer_calls(model, 4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -23,9 +24,12 @@ class Decoding:
     serial_steps: float
 
 
-def measure_decoding(model: CausalModel, length: int = 512) -> Decoding:
-    """Decodes ``length`` bytes (at most the context) and counts. The model is left as it was."""
-    length = min(length, model.config.max_len)
+def measure_decoding(model: CausalModel, length: int = 64) -> Decoding:
+    """Decodes whole patches, of ``length`` bytes or a little more (at most the context), and counts: each costs what the first costs.
+
+    The model is left as it was.
+    """
+    length = min(math.ceil(length / model.patch_bytes) * model.patch_bytes, model.config.max_len)
     with torch.inference_mode():
         state = model.init_state(1)
         calls = layer_calls(model, length)
