@@ -1,4 +1,4 @@
-"""Encoders in a comparison, and labels: what is hidden of a text, then classifiers that begin from these runs."""
+"""Encoders in a comparison: masked language modelling on a text, then fine-tuning on labels from these weights."""
 
 from __future__ import annotations
 
@@ -21,87 +21,86 @@ from subquad.comparison.tables import accuracy_table, cost_table, csv_text, main
 from subquad.config import parse
 from subquad.data.labelled import LabelColumns, read_labelled
 from subquad.evaluation.flops import count_flops
-
-TINY = {"stack.dim": 16, "max_len": 32}
+from tests.comparison.small import TINY, two_encoders, write_labels, write_text
 
 
 @pytest.fixture
 def table(tmp_path: Path) -> Path:
-    path = tmp_path / "moods.tsv"
-    path.write_text("".join(f"{('bad', 'good')[n % 2]}\t{('poor', 'fine')[n % 2]} {n}\n" for n in range(60)))
-    return path
+    return write_labels(tmp_path)
 
 
 @pytest.fixture
-def values(values: dict[str, Any], table: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Two encoders on a text and then on labels, which fresh weights learn too."""
-    monkeypatch.setattr("subquad.comparison.runner.machine", lambda: "not measured here, which takes seconds")
-    labels = {"steps": 12, "columns": {"text": 1, "label": 0}, "train": {"batch": 8, "optim.lr": 0.02}}
-    moods = {"paths": str(table), "fractions": [0.6, 0.2, 0.2]}
-    return values | {
-        "models": {"bert": {"preset": "bert-tiny", "set": TINY}, "m2": {"preset": "m2-bert-tiny", "set": TINY}},
-        "data": {
-            "text": values["data"]["text"],
-            "moods": moods | {"labels": labels | {"begin": "text", "set": {"dropout": 0.1}}},
-            "fresh": moods | {"labels": labels, "only": ["m2"]},
-        },
-        "budget": {"steps": 6},
-        "rates": None,
-        "seeds": [0],
-        "score": ["basic"],
-    }
+def values(text: Path, table: Path) -> dict[str, Any]:
+    return two_encoders(text, table)
 
 
-def test_labels_begin_from_what_was_hidden(values: dict[str, Any], tmp_path: Path, table: Path) -> None:
-    out = tmp_path / "out"
-    found = compare(parse(Experiment, values), out, jobs=0, quiet=True)
-    assert [(one.cell, one.status, one.error) for one in found.outcomes] == [
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the whole comparison has run, in ``out``."""
+    folder = tmp_path_factory.mktemp("encoders")
+    compare(two_encoders(write_text(folder), write_labels(folder)), folder / "out", jobs=0, quiet=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def results(folder: Path) -> Results:
+    return results_from(json.loads((folder / "out/results.json").read_text()))
+
+
+def test_classifiers_start_from_the_pretrained_encoders(results: Results, folder: Path) -> None:
+    assert [(outcome.cell, outcome.status, outcome.error) for outcome in results.outcomes] == [
         (f"{name}-seed0", "done", "") for name in ("text/bert", "text/m2", "moods/bert", "moods/m2", "fresh/m2")
     ]
-    start = json.loads((out / "cells/moods/m2-seed0/run/config.json").read_text())
-    assert start["kind"] == "classifier" and start["dropout"] == 0.1
-    assert (out / "cells/text/m2-seed0/run").as_posix() in (out / "cells/moods/m2-seed0/run/train.yaml").read_text()
-    assert "init: null" in (out / "cells/fresh/m2-seed0/run/train.yaml").read_text()
-
-    one = found.finals("m2", "moods")[0]
-    test = read_labelled([str(table)], columns=LabelColumns(text=1, label=0), fractions=(0.6, 0.2, 0.2)).test
-    results = api.classify(api.load(out / "cells/moods/m2-seed0/run"), [text for text, _ in test])
-    figures = api.classification_metrics(results, [label for _, label in test])
-    assert figures == {"accuracy": one.accuracy} | one.metrics and len(one.accuracies) == len(one.curve) > 0
-    nats = [-math.log(result.probabilities[str(label)]) for result, (_, label) in zip(results, test, strict=True)]
-    assert one.loss == {"basic": pytest.approx(sum(nats) / len(nats))}
-    assert one.scored_bytes == sum(len(text) for text, _ in test)
-    assert one.training_flops_per_byte is None and one.curve[0][0] is None
-
-    hidden = found.finals("bert", "text")[0]
-    assert hidden.accuracy is None and 0 <= hidden.metrics["masked_accuracy"] <= 1 and 1 < hidden.loss["basic"] < 12
-    assert hidden.ids_per_second and hidden.peak_bytes and hidden.state_bytes is None and hidden.training_bytes == 6 * 2 * 32
-    assert results_from(json.loads((out / "results.json").read_text())) == found
-    page = (out / "report.html").read_text()
-    assert "Bits per byte" not in page and "nats per masked position" in page and "by training bytes" in page
+    cells = folder / "out/cells"
+    config = json.loads((cells / "moods/m2-seed0/run/config.json").read_text())
+    assert config["kind"] == "classifier" and config["dropout"] == 0.1
+    assert (cells / "text/m2-seed0/run").as_posix() in (cells / "moods/m2-seed0/run/train.yaml").read_text()
+    assert "init: null" in (cells / "fresh/m2-seed0/run/train.yaml").read_text()
 
 
-def test_tables_say_what_bits_are_of(values: dict[str, Any], tmp_path: Path) -> None:
-    found = compare(parse(Experiment, values), tmp_path / "out", jobs=0, quiet=True)
-    main = main_table(found)
+def test_classifiers_are_evaluated_on_the_test_part(results: Results, folder: Path) -> None:
+    outcome = results.finals("m2", "moods")[0]
+    test = read_labelled([str(folder / "moods.tsv")], columns=LabelColumns(text=1, label=0), fractions=(0.6, 0.2, 0.2)).test
+    predictions = api.classify(api.load(folder / "out/cells/moods/m2-seed0/run"), [text for text, _ in test])
+    metrics = api.classification_metrics(predictions, [label for _, label in test])
+    assert metrics == {"accuracy": outcome.accuracy} | outcome.metrics and len(outcome.accuracies) == len(outcome.curve) > 0
+    nats = [-math.log(prediction.probabilities[str(label)]) for prediction, (_, label) in zip(predictions, test, strict=True)]
+    assert outcome.loss == {"basic": pytest.approx(sum(nats) / len(nats))}
+    assert outcome.scored_bytes == sum(len(text) for text, _ in test)
+    assert outcome.training_flops_per_byte is None and outcome.curve[0][0] is None
+
+
+def test_encoders_are_evaluated_at_masked_positions(results: Results) -> None:
+    outcome = results.finals("bert", "text")[0]
+    assert outcome.accuracy is None and 0 <= outcome.metrics["masked_accuracy"] <= 1 and 1 < outcome.loss["basic"] < 12
+    assert outcome.ids_per_second and outcome.peak_bytes and outcome.state_bytes is None and outcome.training_bytes == 6 * 2 * 32
+
+
+def test_tables_and_the_page_name_the_losses(results: Results, folder: Path) -> None:
+    main = main_table(results)
     assert main.title == "Loss" and "text in nats per masked position" in main.note and "moods in nats per label" in main.note
-    assert accuracy_table(found).header == ["Model", "moods", "fresh"] and accuracy_table(found).rows[0][2] == "–"
-    header, rows = metric_table(found).header, metric_table(found).rows
+    assert accuracy_table(results).header == ["Model", "moods", "fresh"] and accuracy_table(results).rows[0][2] == "–"
+    header, rows = metric_table(results).header, metric_table(results).rows
     assert header == [
         "Model",
         "text: accuracy at masked positions",
         *[f"{text}: {name}" for text in ("moods", "fresh") for name in ("F1", "Matthews correlation")],
     ]
-    assert rows[0][1] == f"{found.finals('bert', 'text')[0].metrics['masked_accuracy']:.3f}" and rows[0][4] == "–"
-    assert "## Other metrics" in markdown(found) and "less m2, loss: text" in markdown(found)
-    times = [one.training_seconds for one in found.finals("m2", "text")]
-    only = replace(found, outcomes=tuple(one for one in found.outcomes if one.flops_per_byte is not None))
-    assert cost_table(found) == cost_table(only) and times[0] is not None
-    lines = list(csv.DictReader(io.StringIO(csv_text(found), newline="")))
+    assert rows[0][1] == f"{results.finals('bert', 'text')[0].metrics['masked_accuracy']:.3f}" and rows[0][4] == "–"
+    assert "## Other metrics" in markdown(results) and "less m2, loss: text" in markdown(results)
+    lines = list(csv.DictReader(io.StringIO(csv_text(results), newline="")))
     assert [bool(line["matthews"]) for line in lines] == [False, False, True, True, True]
+    page = (folder / "out/report.html").read_text()
+    assert "Bits per byte" not in page and "nats per masked position" in page and "by training bytes" in page
 
 
-def test_an_encoder_costs_the_logits_that_it_is_asked_for(values: dict[str, Any]) -> None:
+def test_costs_are_those_of_pretraining(results: Results) -> None:
+    pretraining = replace(results, outcomes=tuple(outcome for outcome in results.outcomes if outcome.flops_per_byte is not None))
+    assert cost_table(results) == cost_table(pretraining)
+    assert results.finals("m2", "text")[0].training_seconds is not None
+
+
+def test_an_encoder_costs_the_logits_of_masked_positions(values: dict[str, Any]) -> None:
     experiment = parse(Experiment, values | {"train": values["train"] | {"objective.mlm_probability": 0.25}})
     model = resolve(experiment)["m2"]
     counted = count_flops(model.config, 32, backward=True)
@@ -111,34 +110,33 @@ def test_an_encoder_costs_the_logits_that_it_is_asked_for(values: dict[str, Any]
     assert str(Budget(steps=1500)) == "1,500 steps a cell"
 
 
-def test_numbers_are_estimated(values: dict[str, Any], tmp_path: Path) -> None:
+def test_regression_has_its_own_metrics(values: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "sizes.tsv"
     path.write_text("".join(f"{n}\t{'long ' * (n % 5)}text {n}\n" for n in range(60)))
     values |= {"data": {"sizes": values["data"]["fresh"] | {"paths": str(path)}}, "budget": None}
     values["data"]["sizes"]["labels"] |= {"set": {"problem_type": "regression"}}
     values["models"].pop("bert")
-    one = compare(parse(Experiment, values), tmp_path / "out", jobs=0, quiet=True).outcomes[0]
-    assert (
-        (one.status, one.error, one.accuracy) == ("done", "", None)
-        and one.loss["basic"] > 0
-        and set(one.metrics) == {"pearson", "spearman"}
-    )
+    outcome = compare(values, tmp_path / "out", jobs=0, quiet=True).outcomes[0]
+    assert (outcome.status, outcome.error, outcome.accuracy) == ("done", "", None)
+    assert outcome.loss["basic"] > 0 and set(outcome.metrics) == {"pearson", "spearman"}
 
 
-def test_a_start_that_failed_is_told(values: dict[str, Any], tmp_path: Path) -> None:
+def test_fine_tuning_fails_where_pretraining_failed(values: dict[str, Any], tmp_path: Path) -> None:
     empty = tmp_path / "short.txt"
     empty.write_bytes(b"x")
     values["data"]["text"]["paths"] = [str(empty)]
-    found = compare(parse(Experiment, values), tmp_path / "out", jobs=0, quiet=True)
-    assert {one.data: one.status for one in found.outcomes} == {"text": "failed", "moods": "failed", "fresh": "done"}
-    assert "it starts from text/m2-seed0, which is failed" in found.finals("m2", "moods")[0].error
+    values["models"].pop("bert")
+    results = compare(values, tmp_path / "out", jobs=0, quiet=True)
+    assert {outcome.data: outcome.status for outcome in results.outcomes} == {"text": "failed", "moods": "failed", "fresh": "done"}
+    error = results.finals("m2", "moods")[0].error
+    assert "it starts from text/m2-seed0, which is failed" in error
 
 
 def test_other_data_and_the_quick_version(values: dict[str, Any], table: Path) -> None:
     values["data"]["moods"]["labels"]["test"] = [str(table)]
     experiment = parse(Experiment, values)
     changed = with_data(experiment, {"moods": ["other.tsv"]}).data["moods"].labels
-    assert changed is not None and changed.test == () and changed.begin == "text"
+    assert changed is not None and changed.test == () and changed.init == "text"
     quick = quick_version(experiment)
     assert quick.budget == Budget(steps=2) and quick.data["moods"].labels is not None and quick.data["moods"].labels.steps == 2
 
@@ -146,8 +144,8 @@ def test_other_data_and_the_quick_version(values: dict[str, Any], table: Path) -
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"labels": {"steps": 1, "begin": "txt"}}, "begin 'txt' is not one of the data sets"),
-        ({"labels": {"steps": 1, "begin": "moods"}}, "begin 'moods' is not one of the data sets"),
+        ({"labels": {"steps": 1, "init": "txt"}}, "init 'txt' is not one of the data sets"),
+        ({"labels": {"steps": 1, "init": "moods"}}, "init 'moods' is not one of the data sets"),
         ({"labels": {"steps": 1}, "task": "reverse"}, "leave out one of them"),
         ({"labels": {"steps": 0}}, "greater than 0"),
         ({"labels": {"steps": 1, "set": {"dropot": 0.1}}}, "data.moods, models.bert: unknown key 'dropot'"),
@@ -157,7 +155,9 @@ def test_other_data_and_the_quick_version(values: dict[str, Any], table: Path) -
         ({"only": ["bert", "gpt"]}, "the loss of bert is in nats per masked position and that of gpt in bits per byte"),
     ],
 )
-def test_what_cannot_be_is_told_before_anything_runs(values: dict[str, Any], tmp_path: Path, change: dict[str, Any], sentence: str) -> None:
+def test_a_wrong_experiment_is_an_error_before_anything_runs(
+    values: dict[str, Any], tmp_path: Path, change: dict[str, Any], sentence: str
+) -> None:
     values["models"]["gpt"] = {"preset": "transformer-tiny", "set": TINY}
     values["data"]["text"]["only"] = ["bert", "m2"]
     values["data"]["moods"] = {"paths": values["data"]["moods"]["paths"], "only": ["bert"]} | change
@@ -166,17 +166,11 @@ def test_what_cannot_be_is_told_before_anything_runs(values: dict[str, Any], tmp
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(
-    ("model", "sentence"),
-    [
-        ({"preset": "megabyte-tiny"}, "data.fresh, models.m2"),
-    ],
-)
-def test_models_that_cannot_learn_it_are_named(values: dict[str, Any], model: dict[str, Any], sentence: str) -> None:
-    values["models"]["m2"] = model
+def test_a_model_that_cannot_be_a_classifier_is_an_error_with_its_name(values: dict[str, Any]) -> None:
+    values["models"]["m2"] = {"preset": "megabyte-tiny"}
     values["data"]["text"]["only"] = values["data"]["moods"]["only"] = ["bert"]
-    with pytest.raises(ValueError, match=sentence):
-        experiment = parse(Experiment, values)
+    experiment = parse(Experiment, values)
+    with pytest.raises(ValueError, match=r"data.fresh, models.m2"):
         final_cells(experiment, resolve(experiment), {})
 
 
@@ -190,7 +184,7 @@ def test_an_objective_without_a_cost_per_byte_needs_a_budget_in_steps(values: di
     assert [cell.options["steps"] for cell in final_cells(experiment, resolve(experiment), {})] == [7]
 
 
-def test_labels_alone_have_no_budget(values: dict[str, Any]) -> None:
+def test_an_experiment_of_labels_alone_has_no_budget(values: dict[str, Any]) -> None:
     values["data"] = {"fresh": values["data"]["fresh"]}
     with pytest.raises(ValueError, match="labels with their own steps: leave out the budget"):
         parse(Experiment, values)
@@ -199,11 +193,11 @@ def test_labels_alone_have_no_budget(values: dict[str, Any]) -> None:
     assert quick_version(experiment).budget is None
 
 
-def test_rates_are_of_texts(values: dict[str, Any]) -> None:
+def test_learning_rates_cannot_be_chosen_on_labels(values: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="has labels: name data without labels"):
         parse(Experiment, values | {"rates": {"among": [0.1], "data": "moods"}})
 
 
-def test_nothing_is_known_of_an_empty_grid() -> None:
+def test_tables_of_an_empty_comparison_are_empty() -> None:
     empty = Results("", "", "", "", "", (), (), ())
     assert main_table(empty).rows == [] and metric_table(empty).rows == []

@@ -1,4 +1,4 @@
-"""Experiment files: what is refused and in which words, the shipped ones, paths, the quick version."""
+"""Experiment files: errors, names of earlier versions, paths, other data, the quick version."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from typing import Any
 
 import pytest
 
-from subquad.comparison.experiment import DataSpec, Experiment, found_paths, quick_version, read_experiment, with_data
+from subquad.comparison.experiment import DataSpec, Experiment, expand_paths, quick_version, read_experiment, with_data
 from subquad.config import parse
 from subquad.errors import RunError
-
-SHIPPED = sorted((Path(__file__).parents[2] / "experiments").glob("*.yaml"))
 
 
 @pytest.mark.parametrize(
@@ -22,20 +20,22 @@ SHIPPED = sorted((Path(__file__).parents[2] / "experiments").glob("*.yaml"))
         ({"data": {}}, "give all of them"),
         ({"score": ["sliding"]}, "must include 'basic'"),
         ({"rates": {"among": [0.1], "data": "txt"}}, "did you mean 'text'"),
-        ({"models": {"a": {"preset": "megabyte-tiny", "config": {}}}}, "a preset or a config"),
+        ({"models": {"a": {"preset": "megabyte-tiny", "config": {}}}}, "a preset or by a config"),
         ({"models": {"a": {"preset": "megabyte-tiny", "solve": {"like": "b", "among": {"max_len": [1]}}}}}, "is not one of the models"),
         ({"models": {"a": {"preset": "transformer-tiny", "tokens": 300}}}, "a budget of bytes does not apply"),
         ({"models": {}}, "models to train, or costs to count"),
         ({"sedes": [1]}, "did you mean 'seeds'"),
+        ({"seeds": [1, 1]}, "seeds has a value twice"),
+        ({"reference": "gpt"}, "reference names 'gpt', which is not one of the models"),
     ],
 )
-def test_a_wrong_experiment_is_refused_in_words(values: dict[str, Any], change: dict[str, Any], sentence: str) -> None:
+def test_a_wrong_experiment_is_an_error_that_says_what_to_do(values: dict[str, Any], change: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         parse(Experiment, values | change)
 
 
 @pytest.mark.parametrize("content", ["", "- a\n", "a: [", "title: x\n"])
-def test_a_file_that_is_no_experiment_is_refused(tmp_path: Path, content: str) -> None:
+def test_a_file_that_is_not_an_experiment_is_an_error(tmp_path: Path, content: str) -> None:
     path = tmp_path / "wrong.yaml"
     path.write_text(content)
     with pytest.raises(ValueError, match="expected a mapping|cannot be read as YAML|is missing"):
@@ -44,26 +44,18 @@ def test_a_file_that_is_no_experiment_is_refused(tmp_path: Path, content: str) -
         read_experiment(tmp_path / "none.yaml")
 
 
-def test_every_shipped_experiment_can_be_read() -> None:
-    assert len(SHIPPED) == 11
-    for path in SHIPPED:
-        experiment = read_experiment(path)
-        assert "cannot" in experiment.about, "each says what it can and cannot show"
-        assert parse(Experiment, experiment.model_dump(mode="json")) == experiment
-
-
-def test_paths_are_filled_in_and_a_missing_folder_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_in_paths_are_filled_in_and_a_missing_folder_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = DataSpec(paths=("{data}/a/*.txt", "{stdlib}/ast.py"))
     monkeypatch.setenv("SUBQUAD_DATA", str(tmp_path))
-    first, second = found_paths(spec.paths)
+    first, second = expand_paths(spec.paths)
     assert first == f"{tmp_path}/a/*.txt"
     assert Path(second).is_file()
     monkeypatch.setenv("SUBQUAD_DATA", str(tmp_path / "none"))
     with pytest.raises(RunError, match="set SUBQUAD_DATA, or give files with --data"):
-        found_paths(spec.paths)
+        expand_paths(spec.paths)
 
 
-def test_other_data_and_the_quick_version_keep_the_grid(experiment: Experiment) -> None:
+def test_other_data_and_the_quick_version_keep_the_rest(experiment: Experiment) -> None:
     other = with_data(experiment, {"text": ["a", "b"]})
     assert other.data["text"].paths == ("a", "b")
     assert other.data["text"].score_bytes == experiment.data["text"].score_bytes
@@ -73,3 +65,9 @@ def test_other_data_and_the_quick_version_keep_the_grid(experiment: Experiment) 
     assert quick.models == experiment.models
     assert quick.seeds == (0,)
     assert quick.budget is not None and quick.budget.bytes == quick.quick.bytes
+
+
+def test_keys_of_earlier_versions_are_read(values: dict[str, Any]) -> None:
+    values["data"]["moods"] = {"paths": "moods.tsv", "labels": {"steps": 1, "begin": "text"}}
+    labels = parse(Experiment, values).data["moods"].labels
+    assert labels is not None and labels.init == "text"

@@ -1,4 +1,4 @@
-"""The grid: which cells there are, what their budgets come to, and sizes that are solved for."""
+"""The grid: its cells, their numbers of steps, and sizes chosen by cost."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from subquad.comparison.experiment import Budget, Experiment
-from subquad.comparison.grid import final_cells, flat, rate_cells, resolve, steps_for
+from subquad.comparison.grid import final_cells, rate_cells, resolve, steps_for
 from subquad.config import parse, with_changes
 from subquad.evaluation.flops import count_flops
 from subquad.models.megabyte import MegabyteConfig
@@ -23,7 +23,7 @@ def test_the_grid_is_models_times_data_times_seeds(experiment: Experiment) -> No
     assert len({cell.name for cell in [*rates, *finals]}) == 6
 
 
-def test_budgets_are_met_by_steps(experiment: Experiment) -> None:
+def test_a_budget_gives_a_number_of_steps(experiment: Experiment) -> None:
     model = resolve(experiment)["transformer"]
     assert model.targets_per_step == 64
     assert steps_for(Budget(bytes=640), model, "transformer") == 10
@@ -33,24 +33,23 @@ def test_budgets_are_met_by_steps(experiment: Experiment) -> None:
     assert rate_cells(experiment, resolve(experiment))[0].options["steps"] == 5
 
 
-def test_options_may_be_nested_and_count_all_the_same(values: dict[str, Any]) -> None:
+def test_options_may_be_nested(values: dict[str, Any]) -> None:
     values["models"]["transformer"]["train"] = {"data": {"window": 16}, "optim": {"lr": 0.02}}
     experiment = parse(Experiment, values | {"rates": None})
     models = resolve(experiment)
     assert models["transformer"].targets_per_step == 32
     cells = {cell.model: cell for cell in final_cells(experiment, models, {})}
     assert cells["transformer"].lr == 0.02 and cells["transformer"].options["steps"] == 20
-    assert flat({"a": {"b": {"c": 1}}, "d.e": 2}) == {"a.b.c": 1, "d.e": 2}
 
 
-def test_validations_read_as_much_for_every_model(experiment: Experiment) -> None:
+def test_every_model_is_validated_on_as_many_bytes(experiment: Experiment) -> None:
     for cell in final_cells(experiment, resolve(experiment), {}):
         assert cell.options["eval.windows"] * 32 == 32_768
         assert cell.options["data.split_seed"] == 0
 
 
-def test_a_model_that_draws_its_span_is_counted_by_what_it_learns() -> None:
-    config = {"preset": "perceiver-ar-tiny", "set": {"max_len": 64, "latents": 16}}
+def test_targets_are_the_positions_that_a_drawn_span_learns() -> None:
+    config = {"preset": "perceiver-ar-tiny", "set": {"max_len": 32, "latents": 16}}
     experiment = parse(
         Experiment, {"title": "", "about": "", "models": {"p": config}, "data": {"t": {"paths": ["x"]}}, "budget": {"bytes": 640}}
     )
@@ -58,7 +57,7 @@ def test_a_model_that_draws_its_span_is_counted_by_what_it_learns() -> None:
     assert model.targets_per_step == 8 * 16
 
 
-def test_a_size_is_solved_for_by_cost(values: dict[str, Any]) -> None:
+def test_a_size_is_chosen_by_cost(values: dict[str, Any]) -> None:
     solve = {"like": "transformer", "among": {"stages.0.depth": [1, 2, 8], "stages.1.depth": [1, 2]}, "within": 0.5}
     values["models"]["megabyte"]["solve"] = solve
     models = resolve(parse(Experiment, values))
@@ -77,7 +76,7 @@ def test_a_size_is_solved_for_by_cost(values: dict[str, Any]) -> None:
         resolve(parse(Experiment, values))
 
 
-def test_models_that_cannot_be_are_named(values: dict[str, Any]) -> None:
+def test_a_model_that_cannot_be_built_is_an_error_with_its_name(values: dict[str, Any]) -> None:
     solve = {"among": {"max_len": [32]}}
     circle = {
         "a": {"preset": "transformer-tiny", "solve": {"like": "b"} | solve},
@@ -90,9 +89,12 @@ def test_models_that_cannot_be_are_named(values: dict[str, Any]) -> None:
         ({"a": {"preset": "transformer-tiny", "train": {"optim.rate": 2}}}, "models.a: unknown key 'rate'"),
         (
             {"a": {"preset": "transformer-tiny", "train": {"model": {"max_len": 8}}}},
-            "models.a: the training option 'model.max_len' is set",
+            "models.a: the training option 'model.max_len' is set by the experiment",
         ),
-        ({"a": {"preset": "transformer-tiny", "train": {"steps": 8}}}, "models.a: the training option 'steps' is set"),
+        (
+            {"a": {"preset": "transformer-tiny", "train": {"steps": 8}}},
+            "models.a: the training option 'steps' is set by the experiment",
+        ),
     ]:
         with pytest.raises(ValueError, match=sentence):
             resolve(parse(Experiment, values | {"models": models}))

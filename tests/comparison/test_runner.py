@@ -1,46 +1,56 @@
-"""A whole comparison: what it leaves, and that a failing, diverging or killed one loses nothing."""
+"""A whole comparison: what it writes, and that nothing is lost by a cell that fails, one that diverges, and a kill."""
 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import yaml
 
 from subquad.comparison.experiment import Experiment
-from subquad.comparison.results import Outcome
-from subquad.comparison.runner import compare
-from subquad.config import parse
+from subquad.comparison.grid import Cell
+from subquad.comparison.results import Outcome, Results
+from subquad.comparison.runner import _RunningCell, _terminated_at_end, compare
+from tests.comparison.small import TINY, TINY_MEGABYTE, two_models, write_text
 
-TIMED = {"training_seconds", "ids_per_second", "command"}
 
-
-def settled(outcomes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def without_times(outcomes: Sequence[Outcome]) -> list[Outcome]:
     """What must not depend on when and where a comparison ran."""
-    kept = [{key: value for key, value in outcome.items() if key not in TIMED} for outcome in outcomes]
-    return [outcome | {"curve": [(flops, count, bits) for flops, _, count, bits in outcome["curve"]]} for outcome in kept]
+    return [
+        replace(
+            outcome,
+            training_seconds=None,
+            ids_per_second=None,
+            command="",
+            curve=[(flops, 0.0, count, loss) for flops, _, count, loss in outcome.curve],
+        )
+        for outcome in outcomes
+    ]
 
 
 def test_a_comparison_fills_its_table_and_another_seed_changes_it(experiment: Experiment, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    results = compare(experiment, out, quiet=True, jobs=2, command="subquad compare a.yaml")
+    results = compare(experiment, out, quiet=True, jobs=0, command="subquad compare a.yaml")
     assert {outcome.status for outcome in results.outcomes} == {"done"}
     for model in results.models:
         first, second = results.losses(model, "text")
         assert 0 < first < 8.5 and first != second
-    one = results.finals("megabyte", "text")[0]
-    assert one.loss.keys() == {"basic", "strided"} and len(one.inside) == 4
-    assert one.training_bytes == 640 and one.curve[-1][2] == 640
-    assert one.training_flops == pytest.approx(640 * (one.training_flops_per_byte or 0))
-    assert one.state_bytes and one.peak_bytes and one.serial_steps == pytest.approx(2 + 2 / 4)
+    outcome = results.finals("megabyte", "text")[0]
+    assert outcome.loss.keys() == {"basic", "strided"} and len(outcome.inside) == 4
+    assert outcome.training_bytes == 640 and outcome.curve[-1][2] == 640
+    assert outcome.training_flops == pytest.approx(640 * (outcome.training_flops_per_byte or 0))
+    assert outcome.state_bytes and outcome.peak_bytes and outcome.serial_steps == pytest.approx(2 + 2 / 4)
     saved = json.loads((out / "results.json").read_text())
     assert saved["outcomes"] == json.loads(json.dumps(results.record()["outcomes"]))
     assert (out / "results.csv").read_text().count("\n") == len(results.outcomes) + 1
@@ -51,51 +61,97 @@ def test_a_comparison_fills_its_table_and_another_seed_changes_it(experiment: Ex
 
 
 def test_cells_that_fail_or_diverge_leave_the_others_alone(values: dict[str, Any], tmp_path: Path) -> None:
+    small, out = tmp_path / "small.txt", tmp_path / "out"
+    small.write_bytes(b"x")
     values |= {"seeds": [0], "rates": None, "score": ["basic"]}
-    values["data"]["small"] = {"paths": [str(tmp_path / "small.txt")]}
-    (tmp_path / "small.txt").write_bytes(b"x")
+    values["data"]["small"] = {"paths": [str(small)], "only": ["megabyte"]}
     values["models"]["transformer"] |= {"lr": 1e30, "train": {"optim.clip": None}}
-    results = compare(parse(Experiment, values), tmp_path / "out", jobs=0, quiet=True)
-    found = {outcome.cell: outcome for outcome in results.outcomes}
-    assert found["text/megabyte-seed0"].status == "done"
-    diverged = found["text/transformer-seed0"]
-    log = (tmp_path / "out" / "cells" / "text" / "transformer-seed0" / "run" / "log.jsonl").read_text().splitlines()
+    outcomes = {outcome.cell: outcome for outcome in compare(values, out, jobs=0, quiet=True).outcomes}
+    assert outcomes["text/megabyte-seed0"].status == "done"
+    diverged = outcomes["text/transformer-seed0"]
+    log = (out / "cells/text/transformer-seed0/run/log.jsonl").read_text().splitlines()
     assert diverged.status == "diverged" and diverged.step == json.loads(log[-1])["step"] > 0
-    assert f"diverged at step {diverged.step}" in (tmp_path / "out" / "report.html").read_text()
-    assert found["small/megabyte-seed0"].status == "failed" and "too few to split" in found["small/megabyte-seed0"].error
-    (tmp_path / "small.txt").write_bytes((tmp_path / "text.txt").read_bytes())
-    mended = {
-        outcome.cell: outcome for outcome in compare(parse(Experiment, values), tmp_path / "out", resume=True, jobs=0, quiet=True).outcomes
-    }
-    assert mended["small/megabyte-seed0"].status == "done"
-    assert mended["text/megabyte-seed0"] == found["text/megabyte-seed0"]
+    assert f"diverged at step {diverged.step}" in (out / "report.html").read_text()
+    failed = outcomes["small/megabyte-seed0"]
+    assert failed.status == "failed" and "too few to split" in failed.error
+    small.write_bytes((tmp_path / "text.txt").read_bytes())
+    resumed = {outcome.cell: outcome for outcome in compare(values, out, resume=True, jobs=0, quiet=True).outcomes}
+    assert resumed["small/megabyte-seed0"].status == "done"
+    assert resumed["text/megabyte-seed0"] == outcomes["text/megabyte-seed0"]
 
 
-@pytest.mark.parametrize(("number", "group"), [(signal.SIGKILL, False), (signal.SIGTERM, False), (signal.SIGINT, True)])
-def test_a_stopped_comparison_resumes_to_the_same_table(
-    values: dict[str, Any], tmp_path: Path, number: signal.Signals, group: bool
-) -> None:
-    values["models"]["perceiver-ar"] = {"preset": "perceiver-ar-tiny", "set": {"stack.dim": 16, "max_len": 32, "latents": 8}, "lr": 0.01}
-    values |= {"seeds": [0], "rates": None, "budget": {"bytes": 64 * 40}, "train": values["train"] | {"save.every": 5}}
-    whole = compare(parse(Experiment, values), tmp_path / "whole", jobs=0, quiet=True)
+def test_rates_that_all_fail_leave_the_default(values: dict[str, Any], tmp_path: Path) -> None:
+    values |= {"seeds": [0], "score": ["basic"], "rates": {"among": [1e30], "data": "text"}}
+    values["models"] = {"transformer": values["models"]["transformer"] | {"train": {"optim.clip": None}}}
+    results = compare(values, tmp_path / "out", jobs=0, quiet=True)
+    assert [(outcome.role, outcome.status) for outcome in results.outcomes] == [("rate", "diverged"), ("final", "done")]
+    assert "every learning rate that was tried failed" in results.notes[0]
+
+
+def long_run(folder: Path) -> dict[str, Any]:
+    """Two models for 40 steps; dropout draws random numbers in each."""
+    values = two_models(write_text(folder))
+    values["models"]["megabyte"]["set"] = TINY_MEGABYTE | {"stages.1.dropout": 0.1}
+    values["models"]["transformer"] |= {"set": TINY | {"stack.dropout": 0.1}, "lr": 0.01}
+    return values | {"seeds": [0], "rates": None, "budget": {"steps": 40}, "score": ["basic"]}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    return compare(long_run(folder), folder / "out", jobs=0, quiet=True)
+
+
+def wait_for_checkpoint(run: Path) -> None:
+    deadline = time.monotonic() + 120
+    while not list(run.glob("state/step-*")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def test_a_killed_comparison_resumes_to_the_same_table(uninterrupted: Results, tmp_path: Path) -> None:
+    values = long_run(tmp_path)
     file, out = tmp_path / "small.yaml", tmp_path / "out"
     file.write_text(yaml.safe_dump(values))
-    command = [sys.executable, "-m", "subquad", "compare", str(file), "--out", str(out)]
-    process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, start_new_session=True)
-    state = out / "cells" / "text" / "megabyte-seed0" / "run" / "state"
-    deadline = time.monotonic() + 120
-    while not (state.is_dir() and any(path.name.startswith("step") for path in state.iterdir())) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    os.killpg(process.pid, number) if group else process.send_signal(number)  # Ctrl-C reaches all that belong to the terminal
-    _, error = process.communicate(timeout=120)
-    assert process.returncode not in (0, 1, 2)
-    if number != signal.SIGKILL:
-        assert b"--resume" in error and b"Traceback" not in error
-    resumed = compare(parse(Experiment, values), out, resume=True, jobs=1, quiet=True)  # waits for an orphan, which saves and ends
-    assert settled(resumed.record()["outcomes"]) == settled(whole.record()["outcomes"])
+    command = [sys.executable, "-m", "subquad", "compare", str(file), "--out", str(out), "--jobs", "2", "--quiet"]
+    process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, start_new_session=True)
+    wait_for_checkpoint(out / "cells/text/megabyte-seed0/run")
+    process.kill()
+    assert process.wait(timeout=120) == -signal.SIGKILL
+    resumed = compare(values, out, resume=True, jobs=0, quiet=True)  # waits for the orphaned cells, which save and end
+    assert without_times(resumed.outcomes) == without_times(uninterrupted.outcomes)
 
 
-def test_folders_that_are_refused(experiment: Experiment, tmp_path: Path) -> None:
+def test_an_interrupted_comparison_saves_and_resumes_to_the_same_table(
+    uninterrupted: Results, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values, out = long_run(tmp_path), tmp_path / "out"
+
+    def interrupt() -> None:
+        wait_for_checkpoint(out / "cells/text/transformer-seed0/run")  # the second cell
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        compare(values, out, jobs=1, quiet=True)
+    thread.join()
+    assert "--resume" in capsys.readouterr().err
+    assert not (out / "cells/text/transformer-seed0/outcome.json").exists()
+    resumed = compare(values, out, resume=True, jobs=0, quiet=True)
+    assert without_times(resumed.outcomes) == without_times(uninterrupted.outcomes)
+
+
+def test_sigterm_ends_the_running_cells_too() -> None:
+    process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    process.start()
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), _terminated_at_end([_RunningCell(cast(Cell, None), process)]):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+    assert process.exitcode == -signal.SIGTERM and signal.getsignal(signal.SIGTERM) == handler
+
+
+def test_a_folder_that_holds_something_else_is_an_error(experiment: Experiment, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(ValueError, match="is a file"):
         compare(experiment, tmp_path / "file", quiet=True)

@@ -1,6 +1,6 @@
-"""An experiment as a file: which models, on which data, at which budget.
+"""An experiment file: which models are trained on which data, at which budget.
 
-Paths of data may begin with ``{data}``, the folder that the environment variable SUBQUAD_DATA names (default ../shared/data), or with
+Paths of data may begin with ``{data}``, the folder in the environment variable SUBQUAD_DATA (default ../shared/data), or with
 ``{stdlib}``, Python's standard library.
 """
 
@@ -10,7 +10,7 @@ import os
 import sysconfig
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -24,16 +24,16 @@ from subquad.objectives.base import Windowing
 QUICK_WINDOW = 64
 QUICK_EXAMPLES = 40
 QUICK_STEPS = 2
-SPLIT_SEED = 0  # of every cell, whatever its seed: all are scored on the same bytes
-_NAME = r"^[\w][\w .+-]*$"  # of models and texts, which are also names of folders
+SPLIT_SEED = 0  # of every cell, whatever its seed: all are evaluated on the same bytes
+_NAME = r"^[\w][\w .+-]*$"  # of models and data sets, which are also names of folders
 
 Name = Annotated[str, Field(pattern=_NAME)]
 SomePaths = Annotated[Paths, Field(min_length=1)]
 
 
 class Solve(Config):
-    """Values to choose by cost: of all combinations of ``among`` (dotted name of the model's config -> values), the one whose training
-    costs nearest to that of the model ``like``, in FLOPs per byte; ``within`` is the largest relative difference allowed."""
+    """Sizes chosen by cost: among all combinations of ``among`` (dotted name in the model's config -> values), the one whose training FLOPs
+    per byte are nearest to those of the model ``like``; ``within`` is the largest relative difference allowed."""
 
     like: str
     among: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(min_length=1)
@@ -44,7 +44,7 @@ class ModelSpec(Config):
     """A preset with fields set by dotted name, or a whole config; ``train`` holds options of train.yaml for this model alone.
 
     ``lr`` fixes the learning rate, which is otherwise chosen as the experiment says. ``tokens`` makes it a model on that many subword
-    tokens, learnt from each text's training part. ``note`` goes to the report.
+    tokens, with a tokenizer trained on the training part of each data set. ``note`` goes to the report.
     """
 
     preset: str | None = None
@@ -59,20 +59,22 @@ class ModelSpec(Config):
     @model_validator(mode="after")
     def _one_source(self) -> ModelSpec:
         if (self.preset is None) == (self.config is None):
-            raise ValueError("a model is a preset or a config: give one of them")
+            raise ValueError("a model is given by a preset or by a config: give exactly one of them")
         return self
 
 
-class Labels(Config):
-    """How a model learns the labels of a table: as a classifier, in ``steps`` steps, from the weights of its run on the text ``begin``, or
-    from fresh ones.
+class FineTuning(Config):
+    """How a model is fine-tuned on a table of labelled texts: as a classifier, for ``steps`` steps. The initial weights are those of its
+    pre-training, the run on the data set ``init`` with the same seed, or fresh ones without it.
 
-    ``columns`` are those of the table; ``test`` names tables that are held out, without which the test part is a fraction; ``set`` holds
+    ``columns`` are those of the table. ``test`` names held-out tables; without them a fraction of the table is the test part. ``set`` holds
     fields of the classifier by dotted name, such as ``dropout``, and ``train`` options of train.yaml.
     """
 
+    RENAMED: ClassVar[Mapping[str, str]] = {"begin": "init"}
+
     steps: int = Field(gt=0)
-    begin: str = ""
+    init: str = ""
     columns: LabelColumns = LabelColumns()
     test: Paths = ()
     set: dict[str, Any] = {}
@@ -80,13 +82,13 @@ class Labels(Config):
 
 
 class DataSpec(Config):
-    """Files, how they are split (train, valid, test), and about how many bytes of the test part are scored: as many of its largest
-    documents as it takes, an equal piece of each, which holds several windows where the document does.
+    """A data set: files, the fractions of them for training, validation and test, and about how many bytes of the test part are scored: an
+    equal piece of each of its largest documents, as many documents as give pieces of several windows.
 
-    ``task`` "reverse" makes lines "word=drow" of the words in the files, and asks for the answers of held-out words. A path such as
+    ``task`` "reverse" makes lines "word=drow" of the words in the files and asks for the answers of held-out words. A path such as
     ``synthetic:recall,length=256`` makes a synthetic task, evaluated on all answers of its test part; each model's context is then as long
-    as an example. With ``labels`` the files are tables of labelled texts, and a model becomes a classifier. ``only`` names the models that
-    train on it, all without.
+    as an example. With ``labels`` the files are tables of labelled texts, on which models are fine-tuned. ``only`` names the models that
+    train on it; without it all do.
     """
 
     paths: SomePaths
@@ -94,7 +96,7 @@ class DataSpec(Config):
     fractions: tuple[float, float, float] = (0.9, 0.02, 0.08)
     score_bytes: int = Field(65_536, gt=0)
     task: Literal["reverse"] | None = None
-    labels: Labels | None = None
+    labels: FineTuning | None = None
     only: tuple[str, ...] = ()
 
     @property
@@ -103,7 +105,7 @@ class DataSpec(Config):
         return parse_task(self.paths[0]) if is_task(self.paths[0]) else None
 
     @model_validator(mode="after")
-    def _knows_its_task(self) -> DataSpec:
+    def _one_kind_of_data(self) -> DataSpec:
         if self.synthetic and (len(self.paths) > 1 or self.task):
             raise ValueError(f"a synthetic task cannot be combined with other data, got {list(self.paths)}: name it alone, without 'task'")
         if self.labels and (self.synthetic or self.task):
@@ -121,7 +123,7 @@ class DataSpec(Config):
 
 
 class Budget(Config):
-    """What every cell may spend: training FLOPs, seconds of training, training bytes, or steps. Labels have their own steps."""
+    """What every cell may spend: training FLOPs, seconds of training, training bytes, or steps. A fine-tuning has its own steps."""
 
     flops: float | None = Field(None, gt=0, allow_inf_nan=False)
     seconds: float | None = Field(None, gt=0, allow_inf_nan=False)
@@ -129,14 +131,14 @@ class Budget(Config):
     steps: float | None = Field(None, gt=0, allow_inf_nan=False)
 
     @model_validator(mode="after")
-    def _one(self) -> Budget:
+    def _one_unit(self) -> Budget:
         if sum(value is not None for _, value in self) != 1:
             raise ValueError("a budget is flops, seconds, bytes or steps: give exactly one of them")
         return self
 
-    def share(self, part: float) -> Budget:
-        """That part of it."""
-        return Budget(**{name: value * part for name, value in self if value is not None})
+    def share(self, fraction: float) -> Budget:
+        """A fraction of it."""
+        return Budget(**{name: value * fraction for name, value in self if value is not None})
 
     def __str__(self) -> str:
         name, value = next((name, value) for name, value in self if value is not None)
@@ -145,7 +147,8 @@ class Budget(Config):
 
 
 class Rates(Config):
-    """Learning rates to try for each model: on one text, with a share of the budget; the one of the best validation is used everywhere."""
+    """Learning rates to try for each model, on the data set ``data`` with a ``share`` of the budget. The one with the best validation is
+    used on all data sets."""
 
     among: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field(min_length=1)
     data: str
@@ -153,7 +156,7 @@ class Rates(Config):
 
 
 class PublishedTable(Config):
-    """Figures of a paper, printed beside ours."""
+    """A table of a paper, printed below the measured ones."""
 
     caption: str
     columns: tuple[str, ...]
@@ -169,7 +172,7 @@ class PublishedTable(Config):
 
 
 class CostSpec(Config):
-    """A curve of FLOPs per byte against length: a model as above, or the points of a published figure alone."""
+    """A curve of FLOPs per byte against length: of a model, given as in ``ModelSpec``, or the points of a published figure alone."""
 
     preset: str | None = None
     config: dict[str, Any] | None = None
@@ -179,7 +182,7 @@ class CostSpec(Config):
 
 
 class Costs(Config):
-    """FLOPs per byte of models at many lengths, counted and not run."""
+    """FLOPs per byte of models at many lengths, counted without running anything."""
 
     lengths: tuple[Annotated[int, Field(gt=0)], ...] = Field(min_length=1)
     curves: dict[str, CostSpec]
@@ -188,14 +191,14 @@ class Costs(Config):
 class Quick(Config):
     """What ``--quick`` changes, to see in seconds that everything works: the budget, the lengths, and any training option."""
 
-    bytes: float = Field(1024, gt=0)
+    bytes: float = Field(256, gt=0)
     score_bytes: int = Field(512, gt=0)
     train: dict[str, Any] = {}
     lengths: tuple[int, ...] = (256, 4096)
 
 
 class Experiment(Config):
-    """The whole file. ``reference`` is the model that the others are set against, the first one without."""
+    """The whole file. ``reference`` is the model that the others are compared with, by default the first."""
 
     title: str
     about: str
@@ -212,56 +215,69 @@ class Experiment(Config):
     costs: Costs | None = None
     quick: Quick = Quick()
 
+    def models_of(self, data: str) -> tuple[str, ...]:
+        """The models that train on a data set."""
+        return self.data[data].only or tuple(self.models)
+
     @model_validator(mode="after")
-    def _whole(self) -> Experiment:
+    def _has_what_it_needs(self) -> Experiment:
         if not self.models and self.costs is None:
             raise ValueError("an experiment needs models to train, or costs to count")
-        texts = [name for name, spec in self.data.items() if spec.labels is None]
-        if self.models and (not self.data or (texts and self.budget is None) or not self.seeds):
+        budgeted = [name for name, spec in self.data.items() if spec.labels is None]
+        if self.models and (not self.data or (budgeted and self.budget is None) or not self.seeds):
             raise ValueError("models need data, a budget and at least one seed: give all of them (data with labels need no budget)")
-        if self.budget and self.data and not texts:
+        if self.budget and self.data and not budgeted:
             raise ValueError("all data have labels with their own steps: leave out the budget")
-        for name, values in (("seeds", self.seeds), ("rates.among", self.rates.among if self.rates else ()), ("score", self.score)):
-            if len(set(values)) < len(values):
-                raise ValueError(f"{name} has a value twice: {list(values)}")
-        if self.reference is not None and self.reference not in self.models:
-            raise ValueError(f"reference {self.reference!r} is not one of the models: {suggest(self.reference, self.models)}")
         if "basic" not in self.score:
             raise ValueError("score must include 'basic', which the main table shows")
+        return self
+
+    @model_validator(mode="after")
+    def _names_nothing_twice(self) -> Experiment:
+        lists: dict[str, Sequence[Any]] = {"seeds": self.seeds, "rates.among": self.rates.among if self.rates else (), "score": self.score}
+        lists |= {f"data.{name}.only": spec.only for name, spec in self.data.items()}
+        for key, values in lists.items():
+            if len(set(values)) < len(values):
+                raise ValueError(f"{key} has a value twice, got {list(values)}: leave one out")
+        return self
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Experiment:
+        models = {"reference": [self.reference] if self.reference is not None else []}
+        models |= {f"data.{name}.only": list(spec.only) for name, spec in self.data.items()}
+        models |= {f"models.{name}.solve.like": [model.solve.like] for name, model in self.models.items() if model.solve}
+        for key, names in models.items():
+            if wrong := [name for name in names if name not in self.models]:
+                raise ValueError(f"{key} names {wrong[0]!r}, which is not one of the models: {suggest(wrong[0], self.models)}")
         if self.rates and self.rates.data not in self.data:
             raise ValueError(f"rates.data {self.rates.data!r} is not one of the data sets: {suggest(self.rates.data, self.data)}")
         if self.rates and self.data[self.rates.data].labels:
             raise ValueError(f"rates.data {self.rates.data!r} has labels: name data without labels, and set train.optim.lr of the labels")
-        for name, spec in self.data.items():
-            if len(set(spec.only)) < len(spec.only):
-                raise ValueError(f"data.{name}.only has a model twice: {list(spec.only)}")
-            if wrong := [model for model in spec.only if model not in self.models]:
-                raise ValueError(f"data.{name}.only names {wrong[0]!r}, which is not one of the models: {suggest(wrong[0], self.models)}")
-            self._check_begin(name, spec)
+        return self
+
+    @model_validator(mode="after")
+    def _tokens_fit(self) -> Experiment:
         for name, model in self.models.items():
             if model.tokens and any(spec.synthetic for spec in self.data.values()):
                 raise ValueError(f"models.{name} reads tokens, but a synthetic task consists of bytes: leave out tokens")
-            if model.solve and model.solve.like not in self.models:
-                raise ValueError(
-                    f"models.{name}.solve.like {model.solve.like!r} is not one of the models: {suggest(model.solve.like, self.models)}"
-                )
             if model.tokens and self.budget and self.budget.bytes:
                 raise ValueError(
                     f"models.{name} reads tokens, so a budget of bytes does not apply: use a budget of flops, seconds or steps"
                 )
         return self
 
-    def _check_begin(self, name: str, spec: DataSpec) -> None:
-        """Raises ``ValueError`` where a classifier would start from a run that does not exist."""
-        if spec.labels is None:
-            return
-        models, begin = spec.only or tuple(self.models), spec.labels.begin
-        texts = {text: one for text, one in self.data.items() if one.labels is None}
-        if begin and begin not in texts:
-            raise ValueError(f"data.{name}.labels.begin {begin!r} is not one of the data sets without labels: {suggest(begin, texts)}")
-        trained = (texts[begin].only or tuple(self.models)) if begin else ()
-        if begin and (missing := [model for model in models if model not in trained]):
-            raise ValueError(f"data.{name}.labels.begin: {missing[0]} does not train on {begin}: add the model there, or leave it out here")
+    @model_validator(mode="after")
+    def _initial_weights_exist(self) -> Experiment:
+        trained = [name for name, spec in self.data.items() if spec.labels is None]
+        for name, spec in self.data.items():
+            init = spec.labels.init if spec.labels else ""
+            if init and init not in trained:
+                raise ValueError(f"data.{name}.labels.init {init!r} is not one of the data sets without labels: {suggest(init, trained)}")
+            if init and (missing := [model for model in self.models_of(name) if model not in self.models_of(init)]):
+                raise ValueError(
+                    f"data.{name}.labels.init: {missing[0]} does not train on {init}: add the model there, or leave it out here"
+                )
+        return self
 
 
 def read_experiment(path: str | Path) -> Experiment:
@@ -273,11 +289,11 @@ def read_experiment(path: str | Path) -> Experiment:
 
 
 def quick_version(experiment: Experiment) -> Experiment:
-    """The same grid with a tiny budget, one seed, two learning rates and short windows: for a look at the machinery, not at the models."""
+    """The same models and data with a tiny budget, one seed, two learning rates and short windows: shows that everything runs, no more."""
     quick, values = experiment.quick, experiment.model_dump(mode="json")
-    short = {"batch": 1, "data.window": QUICK_WINDOW, "eval.windows": 2, "schedule.warmup": 2}
+    short = {"batch": 1, "data.window": QUICK_WINDOW, "eval.windows": 2, "eval.every": 2, "save.every": 4, "schedule.warmup": 2}
     values |= {
-        "title": f"{experiment.title} (quick: shows that it runs, its figures mean nothing)",
+        "title": f"{experiment.title} (quick: shows that it runs, its numbers mean nothing)",
         "seeds": list(experiment.seeds[:1]),
         "budget": _quick_budget(experiment),
         "train": experiment.train | short | quick.train,
@@ -306,9 +322,9 @@ def _quick_budget(experiment: Experiment) -> dict[str, float] | None:
 
 
 def with_data(experiment: Experiment, paths: Mapping[str, Sequence[str]]) -> Experiment:
-    """The experiment on other files: name of a text -> its paths, of which a fraction is the test part of labels too.
+    """The experiment on other files: name of a data set -> its paths. The test part is then a fraction of them, that of labels too.
 
-    Raises ``ValueError`` for a name it does not have.
+    Raises ``ValueError`` for a name that the experiment does not have.
     """
     values = experiment.model_dump(mode="json")
     for name, files in paths.items():
@@ -320,14 +336,14 @@ def with_data(experiment: Experiment, paths: Mapping[str, Sequence[str]]) -> Exp
     return parse(Experiment, values)
 
 
-def found_paths(paths: Sequence[str]) -> list[str]:
+def expand_paths(paths: Sequence[str]) -> list[str]:
     """Paths with ``{data}`` and ``{stdlib}`` filled in. Raises ``RunError`` where that folder is missing."""
-    places = {"{data}": os.environ.get("SUBQUAD_DATA", "../shared/data"), "{stdlib}": sysconfig.get_paths()["stdlib"]}
-    found = []
+    folders = {"{data}": os.environ.get("SUBQUAD_DATA", "../shared/data"), "{stdlib}": sysconfig.get_paths()["stdlib"]}
+    expanded = []
     for path in paths:
-        for name, place in places.items():
-            if path.startswith(name) and not Path(place).is_dir():
-                raise RunError(f"{path} needs the folder {place}, which is missing: set SUBQUAD_DATA, or give files with --data NAME=PATH")
-            path = path.replace(name, place)
-        found.append(path)
-    return found
+        for variable, folder in folders.items():
+            if path.startswith(variable) and not Path(folder).is_dir():
+                raise RunError(f"{path} needs the folder {folder}, which is missing: set SUBQUAD_DATA, or give files with --data NAME=PATH")
+            path = path.replace(variable, folder)
+        expanded.append(path)
+    return expanded

@@ -1,4 +1,4 @@
-"""Small questions that bits per byte do not answer: what a tokenizer makes hard and bytes do not."""
+"""Probes: small questions that bits per byte do not answer, on what a tokenizer makes hard and bytes do not."""
 
 from __future__ import annotations
 
@@ -13,46 +13,48 @@ from subquad.data.windows import Span
 from subquad.inference import conditional_bits
 from subquad.models.base import CausalModel
 
-WORDS, LINES, CONTEXT = 200, 200, 200
+WORDS = 200  # that a probe asks for, at most
+BYTES_PER_WORD = 64  # of those scored: a quick version asks for fewer words
+CONTEXT = 200  # bytes before a word, at least
 
 
 def probe(model: CausalModel, cell: Cell, probes: Sequence[str], held_out: Sequence[Span]) -> dict[str, Any]:
-    """The answers to each question asked, and, on a task, how many held-out lines are answered right."""
+    """The rows of each probe by its title; of the task "reverse", how many held-out words are spelled right."""
     largest = max(held_out, key=lambda span: span.size)
     text = span_text(largest, 0, min(largest.size, 1 << 17))
-    found: dict[str, Any] = {}
+    words = max(1, min(WORDS, cell.spec.score_bytes // BYTES_PER_WORD))
+    rows: dict[str, Any] = {}
     if "trailing-space" in probes and cell.spec.task is None:
-        found["prompts that end in a space"] = trailing_space(model, text)
+        rows["prompts that end in a space"] = trailing_space(model, text, words)
     if cell.spec.task == "reverse":
-        found["words spelled backwards"] = spelled_backwards(model, text)
-    return found
+        rows["words spelled backwards"] = spelled_backwards(model, text, words)
+    return rows
 
 
-def trailing_space(model: CausalModel, text: bytes) -> list[dict[str, Any]]:
-    """What " word" costs after a prompt cut before its space, and after one cut behind it (the space's own bits added).
+def trailing_space(model: CausalModel, text: bytes, words: int) -> list[dict[str, Any]]:
+    """The bits of " word" after a prompt cut before its space, and after a prompt cut after it (the bits of the space added).
 
-    By the chain rule both are the same for a model that sees bytes. A tokenizer reads the second prompt as other tokens.
+    By the chain rule both are the same for a model of bytes. A tokenizer reads the second prompt as other tokens.
     """
-    places = [match.start() for match in re.finditer(rb"(?<=[a-z]) [a-z]{3,}", text) if match.start() > CONTEXT]
-    places = places[:: max(1, len(places) // WORDS)][:WORDS]
-    before = behind = 0.0
-    for place in places:
-        start = text.rfind(b" ", 0, place - CONTEXT) + 1
-        prompt, word = text[start:place], re.match(rb" [a-z]+", text[place:])
-        assert word is not None
-        before += conditional_bits(model, prompt, word[0])
-        behind += conditional_bits(model, prompt, b" ") + conditional_bits(model, prompt + b" ", word[0][1:])
-    count = max(len(places), 1)
+    matches = [match for match in re.finditer(rb"(?<=[a-z])( )([a-z]{3,})", text) if match.start() > CONTEXT]
+    matches = matches[:: max(1, len(matches) // words)][:words]
+    before = after = 0.0
+    for match in matches:
+        start = text.rfind(b" ", 0, match.start() - CONTEXT) + 1
+        prompt, (space, word) = text[start : match.start()], match.groups()
+        before += conditional_bits(model, prompt, space + word)
+        after += conditional_bits(model, prompt, space) + conditional_bits(model, prompt + space, word)
+    count = max(len(matches), 1)
     return [
-        {"prompt": "cut before the space", "words": len(places), "bits a word": round(before / count, 3)},
-        {"prompt": "cut behind the space", "words": len(places), "bits a word": round(behind / count, 3)},
+        {"prompt": "cut before the space", "words": len(matches), "bits a word": round(before / count, 3)},
+        {"prompt": "cut after the space", "words": len(matches), "bits a word": round(after / count, 3)},
     ]
 
 
-def spelled_backwards(model: CausalModel, text: bytes) -> list[dict[str, Any]]:
-    """How many of held-out words the model spells backwards without a mistake, taking the likeliest byte or token each time."""
-    words = [line.partition(b"=")[0] for line in text.split(b"\n")[1:-1]]
-    words = list(dict.fromkeys(words))[:LINES]
+def spelled_backwards(model: CausalModel, text: bytes, count: int) -> list[dict[str, Any]]:
+    """How many of ``count`` held-out words the model spells backwards without a mistake, always taking the likeliest byte or token."""
+    lines = text.split(b"\n")[1:-1]
+    words = list(dict.fromkeys(line.partition(b"=")[0] for line in lines))[:count]
     answers = api.generate(model, [b"\n" + word + b"=" for word in words], max_bytes=16, temperature=0.0, stop=b"\n")
     rows = []
     for length in sorted({len(word) for word in words}):

@@ -1,4 +1,4 @@
-"""How a comparison is followed: a bar over the whole grid on a terminal, plain lines elsewhere, one line for each cell that ends."""
+"""The progress of a comparison: a bar over all cells on a terminal, plain lines elsewhere, and a line for each cell that ends."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from subquad.comparison.results import Outcome
 
-_EVERY = 30.0  # seconds between plain lines
-_TAIL = 4096  # bytes of a log that hold its last line
+_LINE_SECONDS = 30.0  # between plain lines
+_TAIL_BYTES = 4096  # of a log: they hold its last line
 
 
 class GridProgress:
-    """Shows how far the cells are, on stderr. A cell counts by the share of its steps that its log tells of."""
+    """Shows on stderr how many cells are done. A running cell counts by the share of its steps in its log."""
 
     def __init__(self, quiet: bool = False, console: Console | None = None) -> None:
         self._quiet = quiet
@@ -27,8 +27,8 @@ class GridProgress:
         self._shown = time.monotonic()
         self._total = self._done = 0
 
-    def begin(self, total: int, done: int) -> None:
-        """A part of the grid begins: that many cells, of which some are finished already."""
+    def start(self, total: int, done: int) -> None:
+        """``total`` cells are run, of which ``done`` are finished already."""
         self._total, self._done = total, done
         if self._quiet or total == done or not self._console.is_terminal:
             return
@@ -37,26 +37,26 @@ class GridProgress:
         self._task = self._bar.add_task("grid", total=total, completed=done, text=f"{done}/{total}")
         self._bar.start()
 
-    def look(self, running: Mapping[str, Path]) -> None:
+    def update(self, running: Mapping[str, Path]) -> None:
         """``running`` maps each running cell to its log."""
-        parts = {name: _progress(path) for name, path in running.items()}
+        shares = {name: _share_done(path) for name, path in running.items()}
         if self._bar is not None:
-            self._bar.update(self._task, completed=self._done + sum(parts.values()), text=f"{self._done}/{self._total}")
-        elif running and time.monotonic() - self._shown > _EVERY:
+            self._bar.update(self._task, completed=self._done + sum(shares.values()), text=f"{self._done}/{self._total}")
+        elif running and time.monotonic() - self._shown > _LINE_SECONDS:
             self._shown = time.monotonic()
-            each = ", ".join(f"{name} {part:.0%}" for name, part in parts.items())
+            each = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
             self.say(f"{self._done}/{self._total} cells · {each}")
 
-    def done(self, outcome: Outcome) -> None:
-        """One cell has ended."""
+    def finish_cell(self, outcome: Outcome) -> None:
+        """A cell has ended with this outcome."""
         self._done += 1
         loss = outcome.loss.get("basic", outcome.loss.get("validation"))
-        end = outcome.status if loss is None else f"{loss:.3f} {outcome.unit}"
-        end += "" if outcome.accuracy is None else f", accuracy {outcome.accuracy:.1%}"
-        end += f" at step {outcome.step}" if outcome.status == "diverged" else f" ({outcome.error})" if outcome.error else ""
-        self.say(f"{self._done}/{self._total} {outcome.cell}: {end}")
+        result = outcome.status if loss is None else f"{loss:.3f} {outcome.unit}"
+        result += "" if outcome.accuracy is None else f", accuracy {outcome.accuracy:.1%}"
+        result += f" at step {outcome.step}" if outcome.status == "diverged" else f" ({outcome.error})" if outcome.error else ""
+        self.say(f"{self._done}/{self._total} {outcome.cell}: {result}")
 
-    def end(self) -> None:
+    def stop(self) -> None:
         """Takes the bar down."""
         if self._bar is not None:
             self._bar.stop()
@@ -65,18 +65,18 @@ class GridProgress:
     def say(self, text: str) -> None:
         """One line, unless quiet."""
         if not self._quiet:
-            self.tell(text)
+            self.always_say(text)
 
-    def tell(self, text: str) -> None:
+    def always_say(self, text: str) -> None:
         """One line, quiet or not."""
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def _progress(log: Path) -> float:
-    """The share of its steps that a run has done, by the last whole line of its log and its train.yaml."""
+def _share_done(log: Path) -> float:
+    """The share of its steps that a run has done, from the last whole line of its log and its train.yaml."""
     try:
         with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - _TAIL))
+            file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
             lines = [line for line in file.read().split(b"\n")[:-1] if b'"kind": "train"' in line]
         step = json.loads(lines[-1])["step"] if lines else 0
         steps = next(line for line in (log.parent / "train.yaml").read_text().splitlines() if line.startswith("steps:"))

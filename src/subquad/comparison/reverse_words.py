@@ -1,4 +1,4 @@
-"""Texts that are made: lines "word=drow", which ask a model to spell words backwards."""
+"""The task "reverse": lines "word=drow", which make a model spell words backwards."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ import re
 from subquad.data.corpus import Corpus
 from subquad.data.shuffle import generator
 
-READ = 4_000_000  # bytes of the corpus that words are taken from
+READ_BYTES = 4_000_000  # of the corpus: the words are those in them
 LINES = 60_000
 
 
 def reverse_lines(corpus: Corpus) -> bytes:
-    """Lines of words drawn evenly from the distinct lower-case words of 3 to 10 letters; each word falls to one part of the file only.
+    """Lines of words drawn evenly from the corpus's distinct words of 3 to 10 letters, in lower case.
 
-    The last tenth of the lines holds words that the rest does not: a split by range at 0.9 asks for words never seen.
+    The last tenth of the lines has words that the rest has not: with a split by range at 0.9 the held-out words are new to the model.
     """
-    text = b"\n".join(document.read(0, min(document.size, READ // len(corpus.documents))).tobytes() for document in corpus.documents)
+    text = b"\n".join(document.read(0, min(document.size, READ_BYTES // len(corpus.documents))).tobytes() for document in corpus.documents)
     words = sorted({word for word in re.findall(rb"[a-z]+", text.lower()) if 3 <= len(word) <= 10})
     random = generator(0, "reverse words")
     shuffled = [words[index] for index in random.permutation(len(words)).tolist()]
-    cut = len(shuffled) * 9 // 10
-    seen, unseen = shuffled[:cut], shuffled[cut:]
-    old, new = LINES * 9 // 10, LINES - LINES * 9 // 10
-    chosen = [part[index] for part, lines in ((seen, old), (unseen, new)) for index in random.integers(len(part), size=lines).tolist()]
-    return b"".join(word + b"=" + word[::-1] + b"\n" for word in chosen)
+    cut, training_lines = len(shuffled) * 9 // 10, LINES * 9 // 10
+    parts = ((shuffled[:cut], training_lines), (shuffled[cut:], LINES - training_lines))
+    drawn = [part[index] for part, count in parts for index in random.integers(len(part), size=count).tolist()]
+    return b"".join(word + b"=" + word[::-1] + b"\n" for word in drawn)

@@ -1,6 +1,6 @@
-"""One cell: train or resume, then evaluate and measure. The result is one ``Outcome``.
+"""Runs one cell: trains, or resumes training; then evaluates and measures. The result is an ``Outcome``.
 
-A cell's folder holds the run (``run/``) and, once all is known, ``outcome.json``.
+A cell's folder holds the run (``run/``) and, at the end, ``outcome.json``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from subquad import api
-from subquad.comparison.experiment import found_paths
+from subquad.comparison.experiment import expand_paths
 from subquad.comparison.grid import Cell, with_steps
 from subquad.comparison.probes import probe
 from subquad.comparison.results import Outcome, outcome_from
@@ -30,7 +30,7 @@ from subquad.models.base import CausalModel, Model
 from subquad.objectives.base import ModelRunner, Objective, TestOptions, Windowing
 from subquad.run_folder import TOKENIZER, resolve_device
 from subquad.run_log import RunLog, read_run_log
-from subquad.system import as_json, write_atomic
+from subquad.system import as_json, lock, write_atomic
 from subquad.training.config import TrainConfig, build_config, read
 from subquad.training.optim import build_optimizer
 from subquad.training.trainer import build_run
@@ -39,7 +39,7 @@ OUTCOME = "outcome.json"
 
 
 def read_outcome(folder: Path) -> Outcome | None:
-    """What a finished cell left, None where it is not finished. Raises ``RunError`` for a damaged file."""
+    """The outcome of a finished cell, None for any other. Raises ``RunError`` for a damaged file."""
     path = folder / OUTCOME
     if not path.is_file():
         return None
@@ -49,25 +49,27 @@ def read_outcome(folder: Path) -> Outcome | None:
         raise RunError(f"{path} is damaged: remove the folder {folder} and run the comparison again with --resume") from error
 
 
-def execute(cell: Cell, folder: Path, windowings: Sequence[Windowing], probes: Sequence[str]) -> Outcome | None:
-    """Runs a cell and writes its outcome; None when it was interrupted, after saving. Goes on with a run that is already there.
+def run_cell(cell: Cell, folder: Path, windowings: Sequence[Windowing], probes: Sequence[str]) -> Outcome | None:
+    """Runs a cell in ``folder``, or resumes it, and writes its outcome; None when it was interrupted, after saving.
 
-    Whatever goes wrong is the cell's own affair, and its outcome says so.
+    Waits while another process still runs it, such as that of a comparison that was killed. A cell that fails raises nothing: the error is
+    in its outcome.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / OUTCOME).unlink(missing_ok=True)  # of an earlier try that failed
-        outcome = _outcome(cell, folder, windowings, probes)
-    except Exception as error:
-        kind = "" if isinstance(error, RunError | ValueError) else f"{type(error).__name__}: "
-        outcome = replace(waiting(cell), status="failed", error=f"{kind}{error}")
-    if outcome is not None:
-        write_atomic(folder / OUTCOME, as_json(asdict(outcome)))
+    folder.mkdir(parents=True, exist_ok=True)
+    with lock(folder, wait=True):
+        try:
+            (folder / OUTCOME).unlink(missing_ok=True)  # of an earlier attempt that failed
+            outcome = _outcome(cell, folder, windowings, probes)
+        except Exception as error:
+            kind = "" if isinstance(error, RunError | ValueError) else f"{type(error).__name__}: "
+            outcome = replace(waiting_outcome(cell), status="failed", error=f"{kind}{error}")
+        if outcome is not None:
+            write_atomic(folder / OUTCOME, as_json(asdict(outcome)))
     return outcome
 
 
-def waiting(cell: Cell) -> Outcome:
-    """What is known of a cell before it has run."""
+def waiting_outcome(cell: Cell) -> Outcome:
+    """The outcome of a cell that has not run."""
     return Outcome(
         cell=cell.name,
         model=cell.model,
@@ -84,9 +86,9 @@ def waiting(cell: Cell) -> Outcome:
 
 
 def _outcome(cell: Cell, folder: Path, windowings: Sequence[Windowing], probes: Sequence[str]) -> Outcome | None:
-    run, paths, init = folder / "run", data_paths(cell, folder), start_of(cell, folder)
+    run, paths, init = folder / "run", data_paths(cell, folder), init_run(cell, folder)
     if run.is_dir() and not any((run / "state").glob("step-*")):
-        shutil.rmtree(run)  # broken off before its first checkpoint, perhaps while its files were being made
+        shutil.rmtree(run)  # stopped before its first checkpoint, perhaps while its files were being written
     resume = run.is_dir()
     config = None if resume else cell.config.model_dump(mode="json")
     options = {} if resume else cell.options if cell.budget.seconds is None else timed_options(cell, paths)
@@ -98,18 +100,18 @@ def _outcome(cell: Cell, folder: Path, windowings: Sequence[Windowing], probes: 
     log = read_run_log(run)
     if log.ended == "interrupted":
         return None
-    outcome = replace(waiting(cell), **_trained(cell, log))
+    outcome = replace(waiting_outcome(cell), **_training_fields(cell, log))
     if log.ended == "not finite":
         return replace(outcome, status="diverged", step=log.ended_at)
     if cell.role == "rate":
         if log.best is None:
             raise RunError("choosing a learning rate needs a validation: give the data a validation part")
         return replace(outcome, status="done", loss={"validation": log.best.loss}, accuracy=log.best.metrics.get("accuracy"))
-    return replace(outcome, status="done", **_tested(cell, run, paths, windowings, probes))
+    return replace(outcome, status="done", **_test_fields(cell, run, paths, windowings, probes))
 
 
-def _tested(cell: Cell, run: Path, paths: Sequence[str], windowings: Sequence[Windowing], probes: Sequence[str]) -> dict[str, Any]:
-    """What the trained model is worth on the test part, and what it costs, as fields of an ``Outcome``."""
+def _test_fields(cell: Cell, run: Path, paths: Sequence[str], windowings: Sequence[Windowing], probes: Sequence[str]) -> dict[str, Any]:
+    """Loss and metrics of the trained model on the test part, and its costs, as fields of an ``Outcome``."""
     config, model = read(run), api.load(run)
     assert config.objective is not None and isinstance(model, Model)
     objective = config.objective.build(config.setup)
@@ -128,35 +130,35 @@ def _tested(cell: Cell, run: Path, paths: Sequence[str], windowings: Sequence[Wi
     if isinstance(model, CausalModel) and not cell.spec.synthetic:
         held_out = Corpus.open(paths).split(config.data.fractions, config.data.split, config.data.split_seed or 0).test
         fields["probes"] = probe(model, cell, probes, held_out)
-    return fields | _measured(model, objective, config)
+    return fields | _cost_fields(model, objective, config)
 
 
-def start_of(cell: Cell, folder: Path) -> Path | None:
-    """The run that a cell starts from, which another cell trained; None for fresh weights."""
-    if not cell.begin:
+def init_run(cell: Cell, folder: Path) -> Path | None:
+    """The run of another cell whose weights are the initial ones; None for fresh weights."""
+    if not cell.init:
         return None
-    other = folder.parent.parent / cell.begin
-    outcome = read_outcome(other)
+    pretrained = folder.parent.parent / cell.init
+    outcome = read_outcome(pretrained)
     if outcome is None or outcome.status != "done":
         status = "waiting" if outcome is None else outcome.status
-        raise RunError(f"it starts from {cell.begin}, which is {status}: resume with --resume when that is done")
-    return other / "run"
+        raise RunError(f"it starts from {cell.init}, which is {status}: resume with --resume when that is done")
+    return pretrained / "run"
 
 
 def data_paths(cell: Cell, folder: Path) -> list[str]:
-    """The files of a cell's text; those of a task are made once for all cells that share it, beside them."""
-    paths = found_paths(cell.spec.paths)
+    """The files of a cell's data set; the file of a task is made once, beside the cells that share it."""
+    paths = expand_paths(cell.spec.paths)
     if cell.spec.task is None:
         return paths
-    made = folder.parent / f"{cell.spec.task}.txt"
-    if not made.is_file():
-        made.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(made, reverse_lines(Corpus.open(paths)))
-    return [str(made)]
+    task_file = folder.parent / f"{cell.spec.task}.txt"
+    if not task_file.is_file():
+        task_file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(task_file, reverse_lines(Corpus.open(paths)))
+    return [str(task_file)]
 
 
 def timed_options(cell: Cell, paths: Sequence[str]) -> dict[str, Any]:
-    """As many steps as fit the seconds of the budget, by the time that a step takes here now."""
+    """The cell's options with as many steps as fit a budget in seconds, by the time that a step takes on this machine now."""
     assert cell.budget.seconds is not None
     with torch.random.fork_rng():
         config = build_config({"model": cell.config.model_dump(mode="json")}, cell.options | {"data.paths": list(paths)})
@@ -168,7 +170,7 @@ def timed_options(cell: Cell, paths: Sequence[str]) -> dict[str, Any]:
 
 
 def training_step(model: Model, objective: Objective[Any], config: TrainConfig) -> Callable[[], None]:
-    """A training step as the trainer takes it, update included, on the next batch at each call; the rate is 0, so the weights stay."""
+    """A training step like the trainer's, update included, on the next batch at each call; the learning rate is 0, so weights stay."""
     model.train()
     runner = ModelRunner(model, next(model.parameters()).device, config.dtype == "bfloat16")
     optimizer = build_optimizer(model, config.optim, 0.0)
@@ -185,8 +187,8 @@ def training_step(model: Model, objective: Objective[Any], config: TrainConfig) 
     return step
 
 
-def _trained(cell: Cell, log: RunLog) -> dict[str, Any]:
-    """What the run's log says. FLOPs go by ids; a token model's are put on the bytes that its tokens stood for."""
+def _training_fields(cell: Cell, log: RunLog) -> dict[str, Any]:
+    """What the run's log says, as fields of an ``Outcome``. FLOPs are counted per id; a token model's are given per byte of its tokens."""
     last, resolved = log.last, cell.resolved
     fields = {
         "parameters": log.parameters,
@@ -208,8 +210,8 @@ def _trained(cell: Cell, log: RunLog) -> dict[str, Any]:
     }
 
 
-def _measured(model: Model, objective: Objective[Any], config: TrainConfig) -> dict[str, Any]:
-    """What a model costs; of texts of any length, its size alone."""
+def _cost_fields(model: Model, objective: Objective[Any], config: TrainConfig) -> dict[str, Any]:
+    """What a model costs, as fields of an ``Outcome``; where texts are of any length, its size alone."""
     fields: dict[str, Any] = {"parameters": count_parameters(model)}
     window = objective.window
     if config.objective is None or config.objective.logits_share is None or window is None:

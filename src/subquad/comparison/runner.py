@@ -1,13 +1,12 @@
-"""Runs the grid: every cell in its own process, so that one that fails or is killed does not affect the others; then the tables.
+"""Runs a comparison: each cell in its own process, so that a cell that fails or is killed leaves the others alone; then writes the results.
 
-``OUT/cells/TEXT/MODEL-seedN`` holds a cell. Finished cells are never run again; an interrupted run continues from its last checkpoint.
+``OUT/cells/DATA/MODEL-seedN`` holds a cell. Finished cells are not run again; an interrupted one is resumed from its last checkpoint.
 """
 
 from __future__ import annotations
 
 import math
 import multiprocessing
-import os
 import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,13 +20,13 @@ from typing import Any
 import torch
 import yaml
 
-from subquad.comparison.experiment import Experiment, found_paths, read_experiment
+from subquad.comparison.experiment import Experiment, expand_paths, read_experiment
 from subquad.comparison.flops_curves import cost_curves
-from subquad.comparison.grid import Cell, Resolved, final_cells, rate_cells, resolve
+from subquad.comparison.grid import Cell, ResolvedModel, final_cells, rate_cells, resolve
 from subquad.comparison.page import write_page
 from subquad.comparison.progress import GridProgress
 from subquad.comparison.results import CostCurve, Outcome, Published, Results
-from subquad.comparison.run_cell import execute, read_outcome, waiting
+from subquad.comparison.run_cell import read_outcome, run_cell, waiting_outcome
 from subquad.comparison.tables import csv_text
 from subquad.config import parse
 from subquad.data.files import check_paths
@@ -37,7 +36,7 @@ from subquad.run_folder import holds_files
 from subquad.system import as_json, end_with_parent, lock, write_atomic
 
 EXPERIMENT = "experiment.yaml"
-LOOK = 1.0  # seconds between looks at the running cells
+POLL_SECONDS = 1.0  # between looks at the running cells
 
 
 def compare(
@@ -49,12 +48,12 @@ def compare(
     command: str = "",
     quiet: bool = False,
 ) -> Results:
-    """Runs what is left of an experiment in the folder ``out`` and writes results.json, results.csv, charts and report.html there.
+    """Runs the cells of an experiment that are not finished and writes results.json, results.csv, charts and report.html to ``out``.
 
-    ``experiment``: a file, or what is in one. ``command`` is told in the report as what repeats it.
-    ``jobs`` cells run at a time, each in its own process, and share the processor's cores; 0 runs them one by one in this process.
-    Raises ``ValueError`` before anything runs for an experiment that cannot
-    be and for a folder that holds something else, ``RunError`` when it was interrupted. A cell that fails is told of in the results.
+    ``experiment``: a file, or its content. ``command`` is what the report names as repeating it. ``jobs`` cells run at a time, each in its
+    own process with an equal share of the threads; with 0 they run one by one in this process. A cell that fails has its error in the
+    results. Raises ``ValueError``, before anything runs, for a wrong experiment and for a folder that holds something else, and
+    ``KeyboardInterrupt`` when it is interrupted, after saving.
     """
     out = Path(out)
     if jobs < 0:
@@ -66,37 +65,30 @@ def compare(
     models = resolve(experiment)
     for spec in experiment.data.values():
         if not spec.synthetic:
-            check_paths(found_paths([*spec.paths, *(spec.labels.test if spec.labels else ())]))
-    final_cells(experiment, models, {})  # whatever cannot be is told before anything runs
+            check_paths(expand_paths([*spec.paths, *(spec.labels.test if spec.labels else ())]))
+    final_cells(experiment, models, {})  # errors in it are raised before anything runs
     costs = cost_curves(experiment.costs) if experiment.costs else ()
-    with _claimed(out, experiment, resume):
-        grid = _Grid(experiment, models, out, jobs, GridProgress(quiet))
+    _prepare_folder(out, experiment, resume)
+    with lock(out):
+        runner = _Runner(experiment, models, out, jobs, GridProgress(quiet))
         try:
-            rates = grid.choose(rate_cells(experiment, models))
-            finals = final_cells(experiment, models, rates)
-            grid.expect(finals)
-            for begun in (False, True):  # cells that start from other cells come after these
-                grid.run([cell for cell in finals if bool(cell.begin) == begun])
+            rates = runner.choose_rates(rate_cells(experiment, models))
+            cells = final_cells(experiment, models, rates)
+            runner.add(cells)
+            runner.run([cell for cell in cells if not cell.init])
+            runner.run([cell for cell in cells if cell.init])
         except KeyboardInterrupt:
-            grid.watch.tell(f"stopped; all training is saved: resume with the same command and --resume (in {out})")
+            runner.progress.always_say(f"stopped; all training is saved: resume with the same command and --resume (in {out})")
             raise
         finally:
-            grid.watch.end()
-            results = grid.results(command, costs)
+            runner.progress.stop()
+            results = runner.results(command, costs)
             _write(results, out)
     return results
 
 
-@contextmanager
-def _claimed(out: Path, experiment: Experiment, resume: bool) -> Iterator[None]:
-    """The folder, for this process alone."""
-    _claim(out, experiment, resume)
-    with lock(out):
-        yield
-
-
-def _claim(out: Path, experiment: Experiment, resume: bool) -> None:
-    """Makes the folder and puts the experiment there, or finds the same one in it."""
+def _prepare_folder(out: Path, experiment: Experiment, resume: bool) -> None:
+    """Makes the folder and writes the experiment there, or checks that a resumed folder has the same one."""
     text = yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False, allow_unicode=True).encode()
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file, expected a folder for the comparison: give another --out")
@@ -118,91 +110,93 @@ def _claim(out: Path, experiment: Experiment, resume: bool) -> None:
 
 
 @dataclass
-class _Running:
-    """A cell and the process that works on it."""
+class _RunningCell:
+    """A cell and the process that runs it."""
 
     cell: Cell
     process: BaseProcess
 
 
-class _Grid:
-    """The cells of one comparison and where they stand."""
+class _Runner:
+    """Runs the cells of one comparison and keeps their outcomes."""
 
-    def __init__(self, experiment: Experiment, models: dict[str, Resolved], out: Path, jobs: int, watch: GridProgress) -> None:
-        self.experiment, self.models, self.out, self.jobs, self.watch = experiment, models, out, jobs, watch
-        self.threads = max(1, (os.cpu_count() or 1) // max(jobs, 1))
-        self.known: dict[str, Outcome] = {}
+    def __init__(self, experiment: Experiment, models: dict[str, ResolvedModel], out: Path, jobs: int, progress: GridProgress) -> None:
+        self.experiment, self.models, self.out, self.jobs, self.progress = experiment, models, out, jobs, progress
+        self.threads = max(1, torch.get_num_threads() // max(jobs, 1))
+        self.outcomes: dict[str, Outcome] = {}
         self.notes = [f"{name}: {model.note}" for name, model in models.items() if model.note]
 
     def folder(self, cell: Cell) -> Path:
-        """Where a cell lives."""
+        """The folder of a cell."""
         return self.out / "cells" / cell.name
 
-    def choose(self, cells: Sequence[Cell]) -> dict[str, float]:
-        """Runs the cells that choose learning rates: the rate of the best validation for each model, whatever worked at all."""
+    def choose_rates(self, cells: Sequence[Cell]) -> dict[str, float]:
+        """Runs the cells that choose learning rates; for each model the rate with the best validation, none where all of them failed."""
         chosen: dict[str, float] = {}
         outcomes = self.run(cells)
         for name in dict.fromkeys(cell.model for cell in cells):
-            done = [o for o in outcomes if o.model == name and o.status == "done"]
-            tried = {o.lr: (-(o.accuracy or 0.0), o.loss.get("validation", math.inf)) for o in done}
-            if not tried:
-                self.notes.append(f"{name}: no learning rate that was tried worked, so it is the default for its width")
-            else:
-                chosen[name] = min(tried, key=lambda lr: tried[lr])
-                found = ", ".join(f"{lr:g}: {f'{-wrong:.1%}' if wrong else f'{loss:.3f}'}" for lr, (wrong, loss) in tried.items())
-                self.notes.append(f"{name}: learning rate {chosen[name]:g} by validation ({found})")
+            done = [outcome for outcome in outcomes if outcome.model == name and outcome.status == "done"]
+            if not done:
+                self.notes.append(f"{name}: every learning rate that was tried failed, so it is the default for its width")
+                continue
+            best = min(done, key=lambda outcome: (-(outcome.accuracy or 0.0), outcome.loss.get("validation", math.inf)))
+            chosen[name] = best.lr
+            tried = ", ".join(f"{outcome.lr:g}: {_validation(outcome)}" for outcome in done)
+            self.notes.append(f"{name}: learning rate {best.lr:g} by validation ({tried})")
         return chosen
 
-    def expect(self, cells: Sequence[Cell]) -> None:
-        """Puts cells into the results, in their order, before they run."""
-        self.known |= {cell.name: waiting(cell) for cell in cells}
+    def add(self, cells: Sequence[Cell]) -> None:
+        """Puts cells that have not run into the results, in their order."""
+        self.outcomes |= {cell.name: waiting_outcome(cell) for cell in cells}
 
     def run(self, cells: Sequence[Cell]) -> list[Outcome]:
-        """Runs those that are not finished; outcomes in the order of the cells."""
-        self.expect(cells)
-        left: list[Cell] = []
+        """Runs the cells that are not finished, and those that failed again; outcomes in the order of the cells."""
+        self.add(cells)
+        remaining: list[Cell] = []
         for cell in cells:
             outcome = read_outcome(self.folder(cell))
             if outcome is None or outcome.status == "failed":
-                left.append(cell)
+                remaining.append(cell)
             else:
-                self.known[cell.name] = outcome
-        self.watch.begin(len(cells), len(cells) - len(left))
+                self.outcomes[cell.name] = outcome
+        self.progress.start(len(cells), len(cells) - len(remaining))
         if self.jobs:
-            self._run_apart(left)
-        for cell in left if not self.jobs else ():
-            self._finish(cell, execute(cell, self.folder(cell), self.experiment.score, self.experiment.probes), 0)
-        return [self.known[cell.name] for cell in cells]
+            self._run_in_processes(remaining)
+        else:
+            for cell in remaining:
+                self._finish(cell, run_cell(cell, self.folder(cell), self.experiment.score, self.experiment.probes), 0)
+        return [self.outcomes[cell.name] for cell in cells]
 
-    def _run_apart(self, left: list[Cell]) -> None:
+    def _run_in_processes(self, remaining: list[Cell]) -> None:
         """Each cell in its own process, ``jobs`` at a time."""
-        running: list[_Running] = []
-        with _stopping(running):
-            while left or running:
-                while left and len(running) < self.jobs:
-                    running.append(self._start(left.pop(0)))
-                wait([one.process.sentinel for one in running], timeout=LOOK)
-                for one in [one for one in running if not one.process.is_alive()]:
-                    running.remove(one)
-                    one.process.join()
-                    self._finish(one.cell, read_outcome(self.folder(one.cell)), one.process.exitcode)
-                self.watch.look({one.cell.name: self.folder(one.cell) / "run" / "log.jsonl" for one in running})
+        running: list[_RunningCell] = []
+        with _terminated_at_end(running):
+            while remaining or running:
+                while remaining and len(running) < self.jobs:
+                    running.append(self._start(remaining.pop(0)))
+                wait([item.process.sentinel for item in running], timeout=POLL_SECONDS)
+                for item in [item for item in running if not item.process.is_alive()]:
+                    running.remove(item)
+                    item.process.join()
+                    self._finish(item.cell, read_outcome(self.folder(item.cell)), item.process.exitcode)
+                self.progress.update({item.cell.name: self.folder(item.cell) / "run" / "log.jsonl" for item in running})
 
-    def _start(self, cell: Cell) -> _Running:
+    def _start(self, cell: Cell) -> _RunningCell:
         threads = int(cell.options.get("threads") or self.threads)
         arguments = (cell, self.folder(cell), self.experiment.score, self.experiment.probes, threads)
-        process = multiprocessing.get_context("spawn").Process(target=work, args=arguments, name=cell.name)
+        process = multiprocessing.get_context("spawn").Process(target=run_in_process, args=arguments, name=cell.name)
         process.start()
-        return _Running(cell, process)
+        return _RunningCell(cell, process)
 
     def _finish(self, cell: Cell, outcome: Outcome | None, status: int | None) -> None:
         if outcome is None and status == 0:
-            raise KeyboardInterrupt  # somebody stopped the cell: it has saved, and so do the others
-        self.known[cell.name] = outcome or replace(waiting(cell), status="failed", error=f"its process ended with status {status}")
-        self.watch.done(self.known[cell.name])
+            raise KeyboardInterrupt  # the cell was interrupted and has saved: the others save and end too
+        failed = replace(waiting_outcome(cell), status="failed", error=f"its process ended with status {status}")
+        self.outcomes[cell.name] = outcome or failed
+        self.progress.finish_cell(self.outcomes[cell.name])
 
     def results(self, command: str, costs: tuple[CostCurve, ...]) -> Results:
-        """Everything that is known now."""
+        """The results so far."""
         experiment = self.experiment
         return Results(
             title=experiment.title,
@@ -212,26 +206,28 @@ class _Grid:
             budget=str(experiment.budget) if experiment.budget else "",
             models=tuple(experiment.models),
             data=tuple(experiment.data),
-            outcomes=tuple(self.known.values()),
-            published=tuple(Published(one.caption, one.columns, one.rows) for one in experiment.published),
+            outcomes=tuple(self.outcomes.values()),
+            published=tuple(Published(table.caption, table.columns, table.rows) for table in experiment.published),
             costs=costs,
             notes=tuple(self.notes),
             reference=experiment.reference or "",
         )
 
 
-def work(cell: Cell, folder: Path, windowings: Sequence[Windowing], probes: Sequence[str], threads: int) -> None:
-    """What a cell's process does. It ends as an interrupted run does when its parent has gone, and never works where another still does."""
+def _validation(outcome: Outcome) -> str:
+    return f"{outcome.accuracy:.1%}" if outcome.accuracy else f"{outcome.loss.get('validation', math.inf):.3f}"
+
+
+def run_in_process(cell: Cell, folder: Path, windowings: Sequence[Windowing], probes: Sequence[str], threads: int) -> None:
+    """What a cell's process does. It saves and ends when its parent is gone."""
     end_with_parent()
     torch.set_num_threads(threads)
-    folder.mkdir(parents=True, exist_ok=True)
-    with lock(folder, wait=True):
-        execute(cell, folder, windowings, probes)
+    run_cell(cell, folder, windowings, probes)
 
 
 @contextmanager
-def _stopping(running: Sequence[_Running]) -> Iterator[None]:
-    """Whatever ends the loop, the processes are asked to save and end, and waited for."""
+def _terminated_at_end(running: Sequence[_RunningCell]) -> Iterator[None]:
+    """However the block ends, SIGTERM too, the processes that are left are asked to save and end, and waited for."""
     before = signal.getsignal(signal.SIGTERM)
 
     def stop(number: int, frame: object) -> None:
@@ -242,10 +238,10 @@ def _stopping(running: Sequence[_Running]) -> Iterator[None]:
     try:
         yield
     finally:
-        for one in running:
-            one.process.terminate()
-        for one in running:
-            one.process.join()
+        for item in running:
+            item.process.terminate()
+        for item in running:
+            item.process.join()
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
 

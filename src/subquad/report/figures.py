@@ -131,6 +131,8 @@ def render(chart: Chart) -> tuple[str, bytes]:
     with matplotlib.rc_context(settings), warnings.catch_warnings():  # type: ignore[arg-type]
         warnings.filterwarnings("ignore", "Glyph .* missing")  # the reader's fonts may well have it
         figure = draw(chart)
+        figure.draw_without_rendering()  # lays it out, once for both formats
+        figure.set_layout_engine("none")
         svg, png = io.StringIO(), io.BytesIO()
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
         figure.savefig(png, format="png", dpi=200)

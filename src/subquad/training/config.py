@@ -198,12 +198,13 @@ def as_yaml(config: TrainConfig) -> bytes:
 
 def differences(first: TrainConfig, second: TrainConfig) -> list[str]:
     """Keys, as ``--set`` takes them, in which two configs differ."""
-    values, others = _flat(first.model_dump(mode="json")), _flat(second.model_dump(mode="json"))
+    values, others = flatten(first.model_dump(mode="json")), flatten(second.model_dump(mode="json"))
     return sorted(key for key in values.keys() | others.keys() if values.get(key) != others.get(key))
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values by dotted name, however they are nested."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return flat
