@@ -70,8 +70,8 @@ def test_a_size_is_chosen_by_cost(values: dict[str, Any]) -> None:
     solved = models["megabyte"].config
     assert isinstance(solved, MegabyteConfig)
     assert costs[solved.stages[0].depth, solved.stages[1].depth] == min(costs.values())
-    assert "of transformer a byte" in models["megabyte"].note
-    with pytest.raises(ValueError, match=r"models.megabyte: the nearest size, .* of transformer: widen"):
+    assert "as much per byte as transformer" in models["megabyte"].note
+    with pytest.raises(ValueError, match=r"models.megabyte: the nearest size, .* as much as transformer: widen"):
         values["models"]["megabyte"]["solve"] = solve | {"within": 1e-6}
         resolve(parse(Experiment, values))
 

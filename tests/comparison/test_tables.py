@@ -58,7 +58,7 @@ def test_a_place_where_some_seeds_are_done_says_what_became_of_the_others() -> N
     ]
     results = replace(results, outcomes=tuple(outcomes))
     assert row(main_table(results), "megabyte")["books"] == "2.250 (1 of 2 diverged)"
-    assert "not judged on 1 (books)" in verdict_lines(results)[1]
+    assert "no verdict on 1 (books)" in verdict_lines(results)[1]
     waiting = tuple(replace(cell, status="waiting") for cell in results.outcomes)
     assert {text for row in main_table(replace(results, outcomes=waiting, baselines=())).rows for text in row[1:]} == {"–"}
 
@@ -68,7 +68,7 @@ def test_verdicts_count_only_gaps_wider_than_the_spread() -> None:
     assert verdict_lines(grid()) == [
         RULE,
         "megabyte is ahead of transformer on 1 of 3 texts, behind on 1 (code), even on 1 (logs & co).",
-        "megabyte is ahead of hyena <b> on 1 of 3 texts, not judged on 2 (code, logs & co).",
+        "megabyte is ahead of hyena <b> on 1 of 3 texts, no verdict on 2 (code, logs & co).",
     ]
 
 

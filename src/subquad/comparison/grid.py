@@ -120,9 +120,10 @@ def _resolve_model(name: str, spec: ModelSpec, experiment: Experiment, others: M
         raise ValueError(f"models.{name}: {error}") from None
     if abs(ratio - 1) > spec.solve.within:
         raise ValueError(
-            f"models.{name}: the nearest size, {best.note}, costs {ratio:.2f} of {spec.solve.like}: widen solve.among or within"
+            f"models.{name}: the nearest size, {best.note}, costs {ratio:.2f} times as much as {spec.solve.like}: widen solve.among or "
+            "within"
         )
-    return replace(best, note=f"{best.note} costs {ratio:.2f} of {spec.solve.like} a byte. {spec.note}".strip())
+    return replace(best, note=f"{best.note} costs {ratio:.2f} times as much per byte as {spec.solve.like}. {spec.note}".strip())
 
 
 def _cost_ratio(candidate: ResolvedModel, target: float) -> float:

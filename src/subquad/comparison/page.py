@@ -93,8 +93,8 @@ def _published(results: Results) -> list[Table]:
     if not results.published:
         return []
     ours = accuracy_table(results) if results.tasks else main_table(results)
-    here = [Table(f"Here: {ours.title[:1].lower()}{ours.title[1:]}", ours.header, ours.rows)] if ours.rows else []
-    return [*here, *map(_published_table, results.published)]
+    measured = [Table(f"Here: {ours.title[:1].lower()}{ours.title[1:]}", ours.header, ours.rows)] if ours.rows else []
+    return [*measured, *map(_published_table, results.published)]
 
 
 def _published_table(published: Published) -> Table:

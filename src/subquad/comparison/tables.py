@@ -15,7 +15,7 @@ from subquad.report.tables import Table
 BEST = "On the test part; the best of each column is marked."
 SPREAD = "Mean ± half-range over seeds."
 RULE = "Only gaps wider than the range over seeds, of either model, count as ahead or behind."
-ONE_SEED = "With one seed no verdict is given, only the numbers: a gap may be no wider than the next seed would move it."
+ONE_SEED = "With one seed there are no verdicts, only numbers: another seed may change a figure by more than the gap."
 COSTS = "Training bytes and time are means over a model's runs; memory and serial steps are measured on the trained model."
 _WINDOWS = {"basic": "without overlap", "sliding": "with half a window of overlap", "strided": "in two passes half a patch apart"}
 _MOST_HINT = 120
@@ -87,7 +87,7 @@ def window_table(results: Results) -> Table:
 
 
 def cost_table(results: Results) -> Table:
-    """What each model costs; columns of which nothing is known are left out."""
+    """What each model costs; columns without values are left out."""
 
     def column(name: str, words: Callable[[float], str]) -> Callable[[list[Outcome]], str]:
         return lambda runs: _mean_of(runs, name, words)
@@ -122,7 +122,7 @@ def length_table(results: Results) -> Table:
 
 
 def verdict_lines(results: Results) -> list[str]:
-    """The reference against each other model in words, the rule first; nothing before two models have figures on a text."""
+    """The reference against each other model in words, the rule first; empty until two models have figures on a text."""
     subject = results.reference
     others = [model for model in results.models if model != subject]
     if not any(results.losses(subject, data) and results.losses(other, data) for other in others for data in results.data):
@@ -256,14 +256,14 @@ def _mean_of(runs: list[Outcome], name: str, words: Callable[[float], str]) -> s
 
 
 def _standing(results: Results, subject: str, other: str) -> str:
-    """``megabyte is ahead of transformer on 4 of 5 texts, behind on 1 (code)``; a text with one seed of either is not judged."""
+    """``megabyte is ahead of transformer on 4 of 5 texts, behind on 1 (code)``; with one seed of either there is no verdict on a text."""
     texts: dict[str, list[str]] = {"ahead": [], "behind": [], "even": [], "unknown": []}
     for data in results.data:
-        judged = min(len(results.losses(subject, data)), len(results.losses(other, data))) > 1
-        texts[verdict(results, subject, other, data) if judged else "unknown"].append(data)
+        comparable = min(len(results.losses(subject, data)), len(results.losses(other, data))) > 1
+        texts[verdict(results, subject, other, data) if comparable else "unknown"].append(data)
     total = len(results.data)
     line = f"{subject} is ahead of {other} on {len(texts['ahead'])} of {total} text{'s' if total > 1 else ''}"
-    for kind, words in (("behind", "behind on"), ("even", "even on"), ("unknown", "not judged on")):
+    for kind, words in (("behind", "behind on"), ("even", "even on"), ("unknown", "no verdict on")):
         line += f", {words} {len(texts[kind])} ({', '.join(texts[kind])})" if texts[kind] else ""
     return f"{line}."
 
