@@ -1,7 +1,7 @@
 """The files of a folder with their sha256 in manifest.json: replaced together, compared when they are read.
 
 ``replace`` writes the new files into the folder ``.pending``; then the manifest gets their hashes too, in "replacing", and from that moment
-on they are the ones that count; then they are renamed, and the manifest has their hashes alone. A process that is killed before that
+on they count; then they are renamed, and the manifest has their hashes alone. A process that is killed before that
 moment leaves the old files, one that is killed later the new ones, of which some may still be in ``.pending``: readers look there
 (``newest``), and the next writer finishes the renames (``settle``). A folder has one writer at a time (``system.lock``).
 """

@@ -1,8 +1,8 @@
 """What needs the operating system: files that are complete or absent after a crash, one writer a folder, children that end with their
 parent.
 
-What only POSIX has is here and nowhere else. On Windows a folder cannot be locked, which a sentence says; that names in a folder are on
-disk is not waited for; and Ctrl-C in a terminal reaches child processes too.
+All POSIX-only code is here. On Windows a folder cannot be locked, which is an error in words; the directory entry of a new file is not
+synced to disk; and Ctrl-C in a terminal reaches child processes too.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``subquad convert``: an official checkpoint, made into a run folder."""
+"""``subquad convert``: an official checkpoint, converted to a run folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``subquad generate``: the continuation of a prompt, byte by byte as it comes."""
+"""``subquad generate``: the continuation of a prompt, byte by byte as it is generated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the verbs share in writing results: JSON, trees of figures, and files that appear whole or not at all."""
+"""What the verbs share in writing results: JSON, trees of figures, and files that are complete or absent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page of a comparison: tables, verdicts, figures and every run with the command that repeats it, in one file that needs no other."""
+"""The page of a comparison: tables, verdicts, figures and every run with the command that repeats it, in one self-contained file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a comparison found: one outcome a cell, plain values that go to results.json and come back.
+"""The results of a comparison: one outcome per cell, plain values that are written to results.json and read back.
 
 A cell is one model on one text with one seed and one learning rate. Cells of the role "rate" only choose the learning rate.
 """

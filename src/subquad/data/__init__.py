@@ -1,6 +1,6 @@
 """Files and bytes: what a run reads, how it is split, and in which order. Knows no model and needs only numpy.
 
-Here are the names of a user; everything else is imported from its module.
+The names here are the public ones; everything else is imported from its module.
 """
 
 from subquad.data.corpus import Corpus

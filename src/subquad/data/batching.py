@@ -1,4 +1,4 @@
-"""Texts of unequal lengths as batches: their ids, rows padded on the right, and which texts go together."""
+"""Texts of different lengths as batches: their ids, rows padded on the right, and texts of similar length together."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Documents: named byte strings that are read on demand, wherever their bytes are stored.
 
-A plain file is opened for the moment of a read, so 100,000 files cost neither descriptors nor memory. What had to be unpacked is in one
+A plain file is opened only while it is read, so 100,000 files cost neither descriptors nor memory. What had to be unpacked is in one
 unlinked temporary file that is memory-mapped.
 """
 

@@ -1,7 +1,8 @@
 """FASTA: each record of a sequence file as a document of its letters, without headers and line breaks.
 
-A record is a line that begins with ``>``, its header, and the lines of letters after it. Documents are called ``file/name``, where the
-name is the first word of the header. Sequences go once, in pieces, into one unlinked temporary file, so a genome needs no memory.
+A record is a line that begins with ``>``, its header, and the lines of letters after it. Documents are called ``file/name``, where the name
+is the first word of the header. Sequences are written once, in pieces, to an unlinked temporary file, so a genome does not have to fit in
+memory.
 """
 
 from __future__ import annotations

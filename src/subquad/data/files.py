@@ -1,6 +1,6 @@
 """From what a user names (files, folders, globs, archives, stdin) to documents.
 
-A plain file and a member of a tar are read where they lie. What is compressed, and what comes through a pipe, is unpacked once into a
+A plain file and a member of a tar are read in place. Compressed files, and data from a pipe, are unpacked once into a
 temporary file. Archives inside archives are bytes like any other. The standard library unpacks: the filesystems of fsspec read a
 compressed tar twice, do not notice its wrong checksum, and merge members of a zip that have one name.
 """

@@ -1,6 +1,6 @@
 """Labelled texts: tables of a text and its label, or folders of classes, in parts for training, validation and test.
 
-A split by fractions is stratified: each class gives its share to every part. Labels may be values to predict; there are no classes then,
+A split by fractions is stratified: each part has the same share of every class. Labels may be values to predict; there are no classes then,
 and all texts are one.
 """
 
@@ -119,7 +119,7 @@ def _examples(paths: Sequence[str], columns: LabelColumns) -> list[Example]:
 
 
 def _draw(examples: list[Example], fractions: Fractions, random: np.random.Generator, stratified: bool) -> Integers:
-    """The part of each example; each class gives its share to every part."""
+    """The part of each example; each part has the same share of every class."""
     classes: dict[str | None, list[int]] = {}
     for number, example in enumerate(examples):
         classes.setdefault(example.label if stratified else None, []).append(number)

@@ -1,7 +1,7 @@
 """Masked positions: ids that a model predicts from those around them (BERT, arXiv 1810.04805, section 3.1).
 
 Each id is masked with a probability, and at least one in each row. Of the masked ids 80 % are replaced by the mask token, 10 % by an id
-drawn from the whole vocabulary, and 10 % stay as they are: these make a model keep in mind that any id may be wrong. M2-BERT masks 30 % in
+drawn from the whole vocabulary, and 10 % stay as they are: so a model learns that any id may be wrong. M2-BERT masks 30 % in
 training and 15 % in evaluation. What is drawn is a pure function of the seed and the number of the sample. B rows, T positions.
 """
 

@@ -1,4 +1,4 @@
-"""Shares of data for training, validation and test: one rule for all kinds of data, and how things that are drawn fall to the parts."""
+"""Shares of data for training, validation and test: one rule for all kinds of data, and how drawn items are assigned to the parts."""
 
 from __future__ import annotations
 

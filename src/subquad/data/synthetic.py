@@ -3,7 +3,7 @@
 The synthetic tasks of the Hyena paper (table 4.1, appendix A.1) and multi-query recall after Zoology (arXiv 2312.04927). A task makes
 ``examples`` byte strings of one size, a pure function of its fields; no two of them are equal, so none that is held out was trained on.
 Each byte has a mark: whether it counts in the training loss, and whether it is an answer, on which the model is evaluated.
-``synthetic:recall,vocab=10,length=256`` names a task wherever a path of data may stand.
+``synthetic:recall,vocab=10,length=256`` names a task in place of a path of data.
 """
 
 from __future__ import annotations

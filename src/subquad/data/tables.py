@@ -1,7 +1,6 @@
 """Tables of texts (TSV, CSV, JSONL): their rows, and examples made of them in three parts.
 
-A table's columns are named by its first line, or by number, from 0 on, where it has no such line. Bytes that are not UTF-8 stay what they
-are.
+The columns of a table are named by its header, or by numbers from 0 if it has none. Bytes that are not UTF-8 are kept.
 """
 
 from __future__ import annotations

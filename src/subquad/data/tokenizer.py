@@ -1,9 +1,8 @@
 """Subword tokens: any tokenizer.json of the package ``tokenizers``.
 
-Where ids are predicted they have to give the text back, so that a loss in bits can be shared out over bytes: such a tokenizer is
-byte-level, as GPT-2's, and a text is its tokens' bytes one after another. Where text is only read, any tokenizer will do, such as BERT's
-WordPiece, with the special tokens that it puts around a text. Reading the file needs only the standard library; encoding and training need
-the package.
+A model that predicts ids needs a reversible tokenizer, so that a loss in bits can be divided by bytes: such a tokenizer is byte-level, as
+GPT-2's, and a text is the concatenation of its tokens' bytes. Where text is only read, any tokenizer can be used, such as BERT's WordPiece,
+with the special tokens that it adds to a text. Reading the file needs only the standard library; encoding and training need the package.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What is measured of a model and shown to people: charts, reports, comparisons."""
+"""What is measured of a model and a machine: FLOPs, memory, decoding costs, throughput, rankings."""

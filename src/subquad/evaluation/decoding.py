@@ -1,4 +1,4 @@
-"""What one more byte costs while decoding: the state that is carried along, and how many layers run one after another."""
+"""The cost of one more byte while decoding: the size of the state, and how many layers run one after another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How fast a machine is: the yardstick beside every speed that is reported."""
+"""The speed of a machine, which every reported speed is compared with."""
 
 from __future__ import annotations
 

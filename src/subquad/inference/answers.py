@@ -1,4 +1,4 @@
-"""The accuracy of a model on a task: at each answer its likeliest id, given all that truly comes before it."""
+"""The accuracy of a model on a task: the most probable id at each answer, given the true ids before it."""
 
 from __future__ import annotations
 

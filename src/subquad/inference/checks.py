@@ -1,4 +1,4 @@
-"""What inference asks of a model, checked once at the door, and the mode it runs in."""
+"""What inference needs of a model, checked once, and the mode it runs in."""
 
 from __future__ import annotations
 

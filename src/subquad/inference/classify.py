@@ -1,4 +1,4 @@
-"""The class of texts and how probable each class is, or the number that a model estimates of each.
+"""The class of each text with the probability of every class, or the value that a regression model predicts.
 
 Texts are read in batches of about the same length, padded on the right, which changes a result in its last bits only. N texts, C classes.
 """

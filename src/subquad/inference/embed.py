@@ -1,6 +1,6 @@
 """One vector for each text, from an encoder. N texts, D width.
 
-Texts are read in batches of about the same length; padding changes nothing but an embedding's last bits.
+Texts are read in batches of about the same length; padding changes an embedding in its last bits only.
 """
 
 from __future__ import annotations

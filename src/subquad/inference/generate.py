@@ -1,8 +1,8 @@
 """Generating from a prompt, byte by byte or token by token, in batches of unequal prompts.
 
-Past the context: a row that holds as many bytes as the context does, and needs one more, drops its oldest half by whole patches, and
-the rest is read again as a new start. A prompt longer than the context is cut by the same rule, as if it had been fed byte by byte.
-With a token model these are tokens; what is written, ``max_bytes`` and stop strings are bytes all the same, and may end inside a token.
+Beyond the context: a row whose context is full drops its oldest half, by whole patches, and the rest is read again as a new start. A prompt
+longer than the context is cut by the same rule, as if it had been fed byte by byte. With a token model these are tokens; output,
+``max_bytes`` and stop strings are still bytes, and may end inside a token.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ Every file is cut into windows of the model's context, each a new start. ``overl
 beginning of the next, as context only; ``sliding`` is an overlap of half a window. ``strided`` (MEGABYTE, section 2.3.3) reads each
 window a second time from P // 2 bytes further on and takes each byte from the pass in which it is nearer to the start of its patch.
 
-With a token model a file is encoded whole, and windows, their overlap and their patches count tokens. A token's bits are booked on its
-last byte and its other bytes cost nothing, so bits per byte are those of the file's bytes for every model.
+With a token model a file is encoded whole, and windows, their overlap and their patches count tokens. A token's bits are assigned to its
+last byte, and 0 to its other bytes, so bits per byte are over the bytes of the file for every model.
 
 B windows, T bytes, P bytes per patch.
 """

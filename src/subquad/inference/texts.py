@@ -1,4 +1,4 @@
-"""Whole texts as rows of ids: read, measured against the context, and put into batches of about the same length."""
+"""Whole texts as rows of ids: encoded, checked against the context, and put into batches of about the same length."""
 
 from __future__ import annotations
 

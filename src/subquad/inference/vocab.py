@@ -1,4 +1,4 @@
-"""What the ids of a model write: each one byte, or the bytes of a token; and which of them may come next."""
+"""The bytes that the ids of a model stand for, one byte or those of a token; and which ids may come next."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Official checkpoint files made into run folders of this library. Nothing in a file is ever executed."""
+"""Official checkpoint files converted to run folders of this library. Nothing in a file is ever executed."""
 
 from __future__ import annotations
 

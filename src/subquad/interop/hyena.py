@@ -1,7 +1,7 @@
 """Official Hyena checkpoints: operators, language models (HazyResearch/safari) and HyenaDNA (HazyResearch/hyena-dna).
 
-The modules copy official behaviour, output for output: an operator reads no further than ``l_max``, and the logits at position t are for
-position t + 1. All are built from layers of this library; what differs is how weights are named and laid out:
+The modules reproduce official behaviour, output for output: an operator truncates its input at ``l_max``, and the logits at position t are
+for position t + 1. All are built from layers of this library; what differs is how weights are named and laid out:
 
     filter channels      (order - 1, D) in the standalone files and here, (D, order - 1) in safari's own operator
     short filter         (C, 1, K), a correlation: its last tap is lag 0; here (C, K), lag 0 first

@@ -1,7 +1,7 @@
 """How an official state dict holds the tensors of a module of ours: under which names, in which layout.
 
 The table is read both ways: from official tensors to ours, and from ours (weights or gradients) back to official names. A state that does
-not fit it is refused with the list of what is missing, unexpected, reshaped or, of tensors that should be equal, different.
+not fit is an error that lists missing, unexpected and reshaped tensors, and tensors that should be equal but differ.
 """
 
 from __future__ import annotations

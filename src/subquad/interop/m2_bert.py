@@ -1,6 +1,6 @@
 """Official Monarch Mixer checkpoints (HazyResearch/m2): block-diagonal maps, the sequence mixer, M2-BERT and its retrieval models.
 
-The modules copy official behaviour, output for output: the mixers read padding like any other id. All are built from layers of this
+The modules reproduce official behaviour, output for output: the mixers read padding like any other id. All are built from layers of this
 library; what differs is how weights are named and laid out:
 
     short filter         (C, 1, K), a correlation: its last tap is lag 0; here (C, K), lag 0 first

@@ -1,7 +1,7 @@
 """Official checkpoints as modules: ``from_official(kind, config, state)``. A new kind is one line in ``KINDS``.
 
-The config has the official names, the state is the official state dict. What comes back copies official behaviour, output for output, and
-is built from the layers of this library. ``interop/convert.py`` makes models of ours of those that are whole models.
+The config has the official names, the state is the official state dict. The module reproduces official behaviour, output for output,
+and is built from the layers of this library. ``interop/convert.py`` converts whole models to models of this library.
 """
 
 from __future__ import annotations

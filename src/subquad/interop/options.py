@@ -1,6 +1,6 @@
 """Reading an official config: what it means here, what changes nothing, what is not supported.
 
-An option that nobody knows is an error, not ignored: official code swallows misspelt ones.
+An unknown option is an error: official code ignores misspelt ones.
 """
 
 from __future__ import annotations

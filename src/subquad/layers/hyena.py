@@ -1,8 +1,8 @@
-"""Hyena: long convolutions and elementwise gates in alternation (arXiv 2302.10866, definition 3.1).
+"""Hyena: alternating long convolutions and elementwise gates (arXiv 2302.10866, definition 3.1).
 
     x_0 .. x_{N-1}, v = short_conv(x W),   z = v,   then for n = 1 .. N:   z = x_{N-n} * (h_n conv z + skip_n z),   y = z W_out
 
-N is the order. ``short_first=False`` is equation 4; by default h_1 is left to the short convolution, as in the official code:
+N is the order. ``short_first=False`` is equation 4; by default the short convolution takes the place of h_1, as in the official code:
 N - 1 long filters, and the first gate comes before any of them. Causal, or two-sided with a reverse filter beside each; the short
 convolution is causal in both. B batch, T positions, D channels. Cost in T: N T log T channel by channel, and the projections.
 """

@@ -2,8 +2,8 @@
 
     a, b, v = short_conv(u W),   z = b * (h conv (a * v) + skip (a * v)) + h' conv u + skip' u,   y = z W_out
 
-The second convolution, ``residual``, reads the mixer's input itself: in M2-BERT nothing else leads around a mixer. Two-sided filters are
-made by a network for each direction, with one frequency and window; the short convolution is causal all the same. The paper writes the
+The second convolution, ``residual``, reads the mixer's input itself: in M2-BERT nothing else bypasses a mixer. Two-sided filters are
+made by a network for each direction, with one frequency and window; the short convolution is still causal. The paper writes the
 convolutions as products with Monarch matrices that are set to Fourier transforms; here they are ``ops/long_conv.py``'s.
 B batch, T positions, D channels. Cost in T: T log T channel by channel, and the projections.
 """

@@ -3,8 +3,8 @@
     x_0 .. x_{N-1}, v = short_conv(u W),   z = x_{N-1} * v,   then for n = 1 .. N - 1:   z = x_{N-1-n} * (M^-1 (M h_n * M z) + skip_n z)
     y = z W_out
 
-N is the order, as Hyena's. Each of H heads is such an operator on D / H channels; the filters of these and what skips them are the same
-in all heads, as H3 shares them. M is a causal Monarch matrix of one of two bases:
+N is the order, as Hyena's. Each of H heads is such an operator on D / H channels; the filters and skips of these are shared
+by all heads, as in H3. M is a causal Monarch matrix of one of two bases:
 
     dft      M evaluates plain powers at roots of unity: the causal convolution, by ``ops/long_conv.py``
     learned  T^-1 (T h conv T z) with triangular factors of T that are learned (``ops/causal_monarch.py``), ones at the start

@@ -4,8 +4,8 @@
 
 K (N, D) and k (D,) multiply elementwise. Every M is a Monarch matrix of order 2: M1 and M2 over N = n^2 positions, n the root of the
 context rounded up, M3 and M4 over m^2 channels. With M1 a Fourier transform and M2 its inverse the first line is a convolution with a
-nonlinearity. B batch, T positions, D channels. Cost: 8 N^1.5 D along T, 8 D^1.5 a position along D. Two-sided; what a sequence lacks of N
-counts as zeros.
+nonlinearity. B batch, T positions, D channels. Cost: 8 N^1.5 D along T, 8 D^1.5 a position along D. Two-sided; a shorter sequence is
+padded with zeros.
 
 The paper's listing draws all blocks from N(0, 1), which multiplies the input by n^2 and more; here they keep its size.
 """

@@ -3,7 +3,7 @@
     order 1    y = B x + bias: channels in groups, each with its own small dense matrix
     order p    y = P B_p ... P B_1 x + bias: every output depends on every input
 
-With ``blocks`` given (orders 1 and 2) each factor has that many; inputs are filled up with zeros to whole blocks and outputs cut, as in
+With ``blocks`` given (orders 1 and 2) each factor has that many; inputs are padded with zeros to whole blocks and outputs cut, as in
 M2-BERT (order 1) and Monarch's first paper (order 2, arXiv 2204.00595). Without, inputs and outputs are written as p digits as near to
 each other as can be, and factor i makes a digit of the outputs of one of the inputs. Parameters, and half the FLOPs a position, of D
 inputs and D outputs: D^2 / blocks at order 1, p D^(1 + 1/p) at order p, where a dense map has D^2. (..., inputs) -> (..., outputs), each

@@ -3,7 +3,7 @@
     norm="before":   x + mixer(norm(x)),    then   x + feedforward(norm(x)),   and a norm after the last block
     norm="after":    norm(x + mixer(x)),    then   norm(x + feedforward(x)),   as in BERT;   M2-BERT has mixer(x) alone for the first
 
-The initialisation is MEGABYTE's (appendix A.1): weights from a normal distribution cut off at two standard deviations.
+The initialisation is MEGABYTE's (appendix A.1): weights from a normal distribution truncated at two standard deviations.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A classifier of whole texts, or an estimator of numbers: a model's last hidden vectors, pooled, and a linear head.
+"""A classifier of whole texts, or a regression model: a backbone's last hidden vectors, pooled, and a linear head.
 
     h = hidden(ids),    pooled = one vector of h,    logits = W dropout(pooled) + b,    or number = mean + std (w dropout(pooled) + b)
 

@@ -1,12 +1,12 @@
-"""A trained encoder for longer texts than it was trained on, to use as it is or to train further.
+"""A trained encoder with a longer context than it was trained on, to use directly or to train further.
 
-Position vectors are copied: those of the first ``max_len`` positions again and again, as the official M2-BERT of 32,768 tokens began. Long
-filters are functions of position, evaluated at more points, in one of two ways:
+Position vectors are copied: those of the first ``max_len`` positions repeatedly, as the official M2-BERT of 32,768 tokens was initialised.
+Long filters are functions of position, evaluated at more points, in one of two ways:
 
     continued   the taps stay the same, and the function continues beyond them, where its window is nearly zero
-    stretched   the function is drawn out over the new length, taps and window, as the official code does
+    stretched   the function is stretched over the new length, taps and window, as in the official code
 
-A learned table of features is the usual features and what training added; the addition stays where it was, or is stretched linearly.
+A learned table of features is the usual features and what training added; the addition stays at its lags, or is stretched linearly.
 """
 
 from __future__ import annotations

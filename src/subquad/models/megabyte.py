@@ -1,7 +1,7 @@
 """MEGABYTE (arXiv 2305.07185): a large model over patches of bytes and a small one inside each patch.
 
-Stage 0 (the global model) reads one position a patch of P bytes, the lossless concatenation of P byte embeddings, shifted by one patch;
-its output, cut into P slices, tells the local model about everything before the patch. The local model predicts the patch byte by byte:
+Stage 0 (the global model) reads one position a patch of P bytes, the concatenation of P byte embeddings, shifted by one patch;
+its output, cut into P slices, conditions the local model on everything before the patch. The local model predicts the patch byte by byte:
 
     g[k]    = flatten(E_ge[x] + E_pos)[patch k - 1],  g[0] = learned pad
     l[k, p] = w_GL stack_0(g)[k][slice p] + (E_le[x[kP + p - 1]], or a learned pad where p = 0)

@@ -7,7 +7,7 @@ passages, with p(i) the passage of query i:
     InfoNCE (arXiv 1807.03748), temperature t:            loss_i = -log exp(s_ip(i) / t) / sum_j exp(s_ij / t),   j over p(i) and negatives
     orthogonal (M2-BERT's retrieval, arXiv 2402.07440):   loss_i = mean_j (s_ij - y_ij)^2,   y_ij = 1 where j is relevant to i, else 0
 
-The second draws what belongs together to one direction and all else to right angles, whatever else is in the batch. Cost: B P.
+The second makes relevant pairs parallel and all others orthogonal, whatever else is in the batch. Cost: B P.
 """
 
 from __future__ import annotations

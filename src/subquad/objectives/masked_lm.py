@@ -1,7 +1,7 @@
 """Masked language modelling (BERT, arXiv 1810.04805; M2-BERT, arXiv 2310.12109, section 5.1): ids are predicted from both sides.
 
 Windows are cut from a corpus as for any model; a tokenizer's special tokens are then added to each. ``data/masking.py`` draws the masked
-positions: new ones whenever a window is met again, and always the same in validation, whatever the run's seed. B windows, T ids, N masked
+positions: new ones each time a window is seen, and always the same in validation, whatever the run's seed. B windows, T ids, N masked
 positions, V vocabulary.
 """
 

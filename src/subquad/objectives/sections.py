@@ -1,4 +1,4 @@
-"""What an objective shows of a trained model, as plain values: a report lays them out, results.json keeps them."""
+"""What an objective shows of a trained model, as plain values for a report and for results.json."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where precision decides: the type that sums run in, and autocast switched off for a while."""
+"""Precision: the dtype that sums are computed in, and a context without autocast."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Long convolutions by FFT, a piece of the channels at a time, so that intermediate values stay in the processor's cache.
 
-A filter is laid on a circle of taps that is longer than input and filter together, so that nothing wraps around onto what is kept: lag j
+A filter is placed on a circle of taps that is longer than input and filter together, so that nothing wraps around onto the output: lag j
 at tap j, lag -j at tap size - j. Shapes: u (B, D, L), k (D, K); B batch, D channels, L positions. ``ops/long_conv.py`` has the formula.
 Backward passes recompute the spectra, so that only real tensors are kept.
 """

@@ -3,8 +3,8 @@
     x_0 .. x_{P-1} = short_conv(p),   z = x_{P-1},   then   z = x_g z   or, for a long filter h and skip,   z = x_g (h conv z + skip z)
 
 Shapes: p (B, P, D, T), skip (F, D), -> (B, D, T); B batch, P parts, D channels, T positions, F long filters. ``gates`` names the g in their
-order of use: one for each filter, or one more, which then comes before them all. Source: Hyena (arXiv 2302.10866), section 3.2. Kept for
-the backward pass are p and what each long filter gives; the short convolution and all spectra are recomputed, so that nothing as large as
+order of use: one for each filter, or one more, which then comes before them all. Source: Hyena (arXiv 2302.10866), section 3.2. The
+backward pass keeps p and the output of each long filter; the short convolution and all spectra are recomputed, so that nothing as large as
 p crosses the memory more often than it must.
 """
 

@@ -1,4 +1,4 @@
-"""Linear maps in the layout of memory that a processor multiplies fastest; elsewhere they are plain ones.
+"""Linear maps in the memory layout that a CPU multiplies fastest; plain ones on other devices.
 
 B batch, T positions, D channels in, C channels out, N rows of any kind, k blocks.
 """

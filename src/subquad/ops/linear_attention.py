@@ -3,7 +3,7 @@
     o[t] = phi(q[t])^T S[t] / phi(q[t])^T z[t],   S[t] = sum of phi(k[s]) v[s]^T,   z[t] = sum of phi(k[s]),  both over s <= t,
 
 with phi(x) = elu(x) + 1. q and k are (B, T, H, d), v is (B, T, H, e): B batch, T positions, H heads. S is (B, H, d, e), z (B, H, d):
-all that the past comes down to. With rotary positions (RoFormer, arXiv 2104.09864, section 3.3) the numerator rotates phi(q) and
+a summary of the whole past. With rotary positions (RoFormer, arXiv 2104.09864, section 3.3) the numerator rotates phi(q) and
 phi(k) by their positions and the denominator does not, so S holds rotated keys and z plain ones.
 Cost in T: T * (C + d) in chunks of C positions. All sums run in float32 or better, whatever the autocast.
 """

@@ -6,11 +6,11 @@ Shapes: u (B, D, L), k and k_reverse (D, K) of any length, skip (D,); B batch, D
 section 3.3; the two-sided form is Monarch Mixer's, whose reverse filter begins at lag 1. The three methods give the same sums:
 
     fft      L log L; the filter and the input padded to their joint length (``ops/fft_conv.py``).
-    dft      L^1.5; the same transforms as matrix products (``ops/dft_conv.py``), for machines whose matrix unit is far ahead.
+    dft      L^1.5; the same transforms as matrix products (``ops/dft_conv.py``), for devices with fast matrix units.
     direct   L K; a product with each channel's Toeplitz matrix, or shifted sums for a few taps.
 
-All sums run in float32 or better, whatever the type of u and the autocast; filters in half precision are refused, since a transform loses
-their digits.
+All sums run in float32 or better, whatever the type of u and the autocast; filters in half precision are an error, because a transform
+needs their digits.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Runs of positions that start at a different offset in every row of a batch.
 
 Rows of a batch may be at different offsets while decoding. Offsets are plain integers on the host, so equal rows, by far the
-commonest case, cost a slice instead of a gather and nothing ever waits for a device.
+most common case, need a slice instead of a gather, and nothing waits for a device.
 """
 
 from __future__ import annotations

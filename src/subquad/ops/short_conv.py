@@ -3,7 +3,7 @@
     y[t] = bias + sum over j < K of k[j] u[t - j],  zeros before the start
 
 Shapes: u (B, ..., L), k (..., K), bias (...); B batch, L positions, and channels of any shape between. Cost in L: L K, and exact for any K;
-it beats a transform while K is below about twenty. PyTorch's grouped convolution does the same sums several times slower on a CPU.
+it is faster than a transform for K below about twenty. PyTorch's grouped convolution does the same sums several times slower on a CPU.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A passage coloured by surprise: every character with how strong its colour is, what the model paid for it, and how it is shown."""
+"""A passage coloured by loss: for every character the strength of its colour, its bits, and how it is shown."""
 
 from __future__ import annotations
 

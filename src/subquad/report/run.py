@@ -1,4 +1,4 @@
-"""The page of a run: what was trained, how it went, and what its objective shows of it."""
+"""The page of a run: what was trained, how it went, and what its objective shows of the model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,1 @@
-"""Training: one loop, its config, and the run folder that it leaves. Never imports inference; samples come as a function handed in.
-
-``config`` needs no torch: import it, and everything else, by module.
-"""
+"""Training: one loop, its config, and its run folder. Never imports inference; samples come from a function that is passed in."""

@@ -1,6 +1,6 @@
-"""What a training run is told: one config, written as train.yaml into the run folder.
+"""The config of a training run, written as train.yaml into the run folder.
 
-A field that is None or "auto" is decided when the run starts; train.yaml then holds the number that was decided.
+A field that is None or "auto" is decided when the run starts; train.yaml then has the decision.
 """
 
 from __future__ import annotations

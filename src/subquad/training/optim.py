@@ -1,7 +1,7 @@
 """Fused AdamW, and its state as named tensors.
 
-Weight decay pulls on the weights of linear maps and convolutions only: not on norms, biases, embeddings, positions, start and pad
-vectors, nor on a linear map whose weight is an embedding (a tied head). A module whose paper trains it in another way says so in a class
+Weight decay applies to the weights of linear maps and convolutions only: not to norms, biases, embeddings, positions, start and pad
+vectors, nor to a linear map whose weight is an embedding (a tied head). A module whose paper trains it differently declares a class
 constant ``OPTIMIZER_HINTS``: patterns of its parameters' names -> ``OptimizerHint``.
 """
 

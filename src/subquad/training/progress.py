@@ -1,4 +1,4 @@
-"""How a run is followed: log.jsonl always, a bar on a terminal or a plain line now and then elsewhere, TensorBoard if asked."""
+"""Progress of a run: log.jsonl always, a bar on a terminal or plain lines elsewhere, and TensorBoard on request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What surrounds the loop and is undone after it: threads, signals, activation checkpointing."""
+"""Contexts around the training loop: threads, signals, activation checkpointing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The training loop: batches by number, one step, validation and samples now and then, checkpoints, a clean end.
+"""The training loop: batches by number, steps, periodic validation and samples, checkpoints, a clean end.
 
 What is learned is a value, an ``Objective``: the loop asks it for batches, a summed loss to take the gradient of, and metrics.
 """
