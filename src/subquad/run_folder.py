@@ -46,11 +46,11 @@ Shape = tuple[int, ...]
 
 
 def save(model: nn.Module, path: str | Path) -> None:
-    """Writes config.json, model.safetensors and manifest.json into a folder, new or not; until all are complete the old model loads.
+    """Writes config.json, model.safetensors and manifest.json into a folder, made if need be; what was there loads until the new does.
 
     A model that has a ``tokenizer`` writes its tokenizer.json; one without removes that of a model that was there. Of a model that is
     wrapped (``torch.compile``, DDP, FSDP), whole or in parts, the model itself is saved.
-    Raises ``ValueError`` for a module that has no ``config``, ``OSError`` when writing fails.
+    Raises ``ValueError`` for a module that has no ``config``, ``OSError`` when the disk refuses.
     """
     folder, model = Path(path), unwrap(model)
     config = _config_of(model)
@@ -162,14 +162,14 @@ def resolve_device(name: str | torch.device) -> torch.device:
 
 
 def holds_files(folder: str | Path) -> bool:
-    """Whether the folder exists and has files other than hidden ones (locks, and unfinished files of a killed process)."""
+    """Whether there is such a folder with anything in it but what a dot hides: locks, and what a killed process left unfinished."""
     return Path(folder).is_dir() and any(not path.name.startswith(".") for path in Path(folder).iterdir())
 
 
 def seal(folder: str | Path, names: Iterable[str] | None = None) -> None:
-    """Makes the manifest cover exactly the named files, or every file of the folder; call it when they are final.
+    """Makes the manifest cover exactly the files named, or every file of the folder: what nothing will change from here on.
 
-    Hashes that it already holds for the files named are kept, so a file that was damaged since is still noticed; without names
+    Hashes that it already holds for the files named are kept, so a file damaged since it was written is not blessed; without names
     all are computed again, except those of config.json, model.safetensors, tokenizer.json and train.yaml.
     """
     folder = Path(folder)
@@ -194,7 +194,7 @@ def read_tensors(path: Path, expected: Mapping[str, Shape] | None = None, device
 
 
 def state_shapes(model: nn.Module) -> dict[str, Shape]:
-    """Names and shapes of the tensors in a checkpoint of the model."""
+    """Names and shapes of what a checkpoint of the model holds."""
     return {_unwrapped_name(name): tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
@@ -230,7 +230,7 @@ def _config_of(model: nn.Module) -> dict[str, Any]:
 
 
 def _folder(path: str | Path) -> Path:
-    """That folder, or the local copy of a repository of the Hugging Face hub."""
+    """That folder, or the one that a repo id of Hugging Face is fetched into."""
     folder = Path(path)
     repo = re.fullmatch(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", str(path))
     return _fetched(repo[1], repo[2]) if repo and isinstance(path, str) and not folder.exists() and not folder.parent.exists() else folder

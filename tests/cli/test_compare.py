@@ -40,25 +40,25 @@ def test_tables_and_json_tell_the_same(file: Path, capsys: pytest.CaptureFixture
     assert compare(file) == 0
     printed = capsys.readouterr().out
     assert compare(file, "--resume", "--json") == 0
-    found = json.loads(capsys.readouterr().out)
-    assert [outcome["model"] for outcome in found["outcomes"]] == ["large", "small"]  # as the file has them
-    for outcome in found["outcomes"]:
+    results = json.loads(capsys.readouterr().out)
+    assert [outcome["model"] for outcome in results["outcomes"]] == ["large", "small"]  # as the file has them
+    for outcome in results["outcomes"]:
         assert f"{outcome['loss']['basic']:.3f}" in printed
     assert str(file.parent / "out" / "report.html") in printed
-    assert "--resume" not in found["command"] and "--json" not in found["command"]
+    assert "--resume" not in results["command"] and "--json" not in results["command"]
 
 
-def test_other_files_in_place_of_the_experiments(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_data_replaces_the_files_of_the_experiment(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mine = file.parent / "mine.txt"
     mine.write_bytes(b"another text altogether, " * 200)
     assert compare(file, "--data", f"text={mine}", "--quick", "--json") == 0
-    found = json.loads(capsys.readouterr().out)
-    assert "quick" in found["title"] and all(outcome["status"] == "done" for outcome in found["outcomes"])
+    results = json.loads(capsys.readouterr().out)
+    assert "quick" in results["title"] and all(outcome["status"] == "done" for outcome in results["outcomes"])
     saved = yaml.safe_load((file.parent / "out" / "experiment.yaml").read_text(encoding="utf-8"))
     assert saved["data"]["text"]["paths"] == [str(mine)]
 
 
-def test_a_cell_that_fails_is_told_of_and_the_tables_are_printed(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_cell_that_fails_is_an_error_and_the_tables_are_printed(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (file.parent / "text.txt").write_bytes(b"x")
     assert compare(file) == 1
     printed = capsys.readouterr()
@@ -81,7 +81,7 @@ def test_a_cell_that_fails_is_told_of_and_the_tables_are_printed(file: Path, cap
         (["two.yaml", "--out", "."], "is not empty and is not a comparison"),
     ],
 )
-def test_wrong_requests_are_one_sentence(
+def test_wrong_arguments_are_one_sentence(
     file: Path, arguments: list[str], words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(file.parent)

@@ -1,4 +1,4 @@
-"""Synthetic tasks in a comparison: contexts as long as an example, answers beside bits, verdicts and charts by them."""
+"""Synthetic tasks in a comparison: contexts as long as an example, accuracy beside the loss, verdicts and charts by accuracy."""
 
 from __future__ import annotations
 
@@ -29,9 +29,8 @@ RECALL = "synthetic:recall,vocab=6,length={},examples=40"
 
 
 @pytest.fixture
-def asked(values: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def tasks(values: dict[str, Any]) -> dict[str, Any]:
     """Two models, one task at two lengths, and a text."""
-    monkeypatch.setattr("subquad.comparison.runner.machine", lambda: "not measured here, which takes seconds")
     values["models"]["transformer"]["lr"] = 0.01
     data = {f"recall-{length}": {"paths": RECALL.format(length), "fractions": [0.8, 0.1, 0.1]} for length in (16, 24)}
     data["recall-24"]["only"] = ["transformer"]
@@ -65,46 +64,46 @@ def max_len(cell: Cell) -> int:
     return cell.config.max_len
 
 
-def test_a_context_is_as_long_as_an_example(asked: dict[str, Any]) -> None:
-    experiment = parse(Experiment, asked)
-    cells = {one.name: one for one in final_cells(experiment, resolve(experiment), {})}
+def test_a_context_is_as_long_as_an_example(tasks: dict[str, Any]) -> None:
+    experiment = parse(Experiment, tasks)
+    cells = {cell.name: cell for cell in final_cells(experiment, resolve(experiment), {})}
     names = {"recall-16/megabyte-seed0", "recall-16/transformer-seed0", "recall-24/transformer-seed0"}
     assert cells.keys() == names | {"text/megabyte-seed0", "text/transformer-seed0"}
     for length in (16, 24):
-        one = cells[f"recall-{length}/transformer-seed0"]
-        assert max_len(one) == one.options["data.window"] == length
-        assert one.options["steps"] == round(640 / (2 * length)) and one.options["eval.windows"] == 40
-        assert one.resolved.flops_per_byte == count_flops(one.config, length).total
+        cell = cells[f"recall-{length}/transformer-seed0"]
+        assert max_len(cell) == cell.options["data.window"] == length
+        assert cell.options["steps"] == round(640 / (2 * length)) and cell.options["eval.windows"] == 40
+        assert cell.resolved.flops_per_byte == count_flops(cell.config, length).total
     assert max_len(cells["text/transformer-seed0"]) == 32
 
 
-def test_a_task_is_run_and_its_answers_are_judged(asked: dict[str, Any], tmp_path: Path) -> None:
+def test_a_task_is_evaluated_by_its_answers(tasks: dict[str, Any], tmp_path: Path) -> None:
     out = tmp_path / "out"
-    found = compare(parse(Experiment, asked | {"reference": "transformer"}), out, jobs=0, quiet=True)
-    assert {outcome.status for outcome in found.outcomes} == {"done"} and found.reference == "transformer"
-    one = found.finals("transformer", "recall-16")[0]
-    assert one.scored_bytes == 4 and one.accuracy in (0, 0.25, 0.5, 0.75, 1) and len(one.accuracies) == len(one.curve)
-    assert found.tasks == ["recall-16", "recall-24"] and found.finals("transformer", "text")[0].accuracy is None
-    assert accuracy_table(found).rows[0][2] == "–", "megabyte was not asked at 24"
-    assert results_from(json.loads((out / "results.json").read_text())) == found
+    results = compare(tasks | {"reference": "transformer"}, out, jobs=0, quiet=True)
+    assert {outcome.status for outcome in results.outcomes} == {"done"} and results.reference == "transformer"
+    outcome = results.finals("transformer", "recall-16")[0]
+    assert outcome.scored_bytes == 4 and outcome.accuracy in (0, 0.25, 0.5, 0.75, 1) and len(outcome.accuracies) == len(outcome.curve)
+    assert results.tasks == ["recall-16", "recall-24"] and results.finals("transformer", "text")[0].accuracy is None
+    assert accuracy_table(results).rows[0][2] == "–", "megabyte does not train at length 24"
+    assert results_from(json.loads((out / "results.json").read_text())) == results
     assert "<h2>Accuracy</h2>" in (out / "report.html").read_text()
 
 
-def test_rates_are_chosen_by_right_answers(asked: dict[str, Any], tmp_path: Path) -> None:
-    asked["models"] = {"transformer": {"preset": "transformer-tiny", "set": {"stack.dim": 16, "max_len": 32}}}
-    asked |= {
+def test_learning_rates_are_chosen_by_accuracy(tasks: dict[str, Any], tmp_path: Path) -> None:
+    tasks["models"] = {"transformer": {"preset": "transformer-tiny", "set": {"stack.dim": 16, "max_len": 32}}}
+    tasks |= {
         "data": {"recall": {"paths": RECALL.format(16), "fractions": [0.4, 0.3, 0.3]}},
         "rates": {"among": [1e-9, 0.01], "data": "recall"},
     }
-    experiment = parse(Experiment, asked)
-    assert [max_len(one) for one in rate_cells(experiment, resolve(experiment))] == [16, 16]
-    found = compare(experiment, tmp_path / "out", jobs=0, quiet=True)
-    tried = {outcome.lr: outcome.accuracy for outcome in found.outcomes if outcome.role == "rate"}
+    experiment = parse(Experiment, tasks)
+    assert [max_len(cell) for cell in rate_cells(experiment, resolve(experiment))] == [16, 16]
+    results = compare(experiment, tmp_path / "out", jobs=0, quiet=True)
+    tried = {outcome.lr: outcome.accuracy for outcome in results.outcomes if outcome.role == "rate"}
     assert tried[1e-9] is not None and tried[0.01] is not None
-    assert found.finals("transformer", "recall")[0].lr == max(tried, key=lambda lr: tried[lr] or 0)
+    assert results.finals("transformer", "recall")[0].lr == max(tried, key=lambda lr: tried[lr] or 0)
 
 
-def test_tables_show_percent_beside_bits() -> None:
+def test_tables_show_accuracy_beside_the_loss() -> None:
     assert accuracy_table(results(1)).rows == [["hyena", "96.0 %"], ["conv", "40.0 %"]]
     assert accuracy_table(results(2)).rows[0] == ["hyena", "97.0 ± 1.0 %"]
     assert main_table(results(1)).rows[0] == ["hyena", "0.200", "2.000"] and "recall in bits per answer" in main_table(results(1)).note
@@ -113,15 +112,15 @@ def test_tables_show_percent_beside_bits() -> None:
     assert [line["accuracy"] for line in lines] == ["0.96", "0.4", "", ""]
 
 
-def test_verdicts_are_by_right_answers() -> None:
+def test_verdicts_are_by_accuracy() -> None:
     assert verdict_lines(results(1))[1] == "hyena less conv, loss: books -0.500; accuracy in points: recall +56.0."
-    found = results(2)
-    turned = tuple(replace(one, loss={"basic": 2 - one.loss["basic"]}) for one in found.outcomes)
-    assert verdict(replace(found, outcomes=turned), "hyena", "conv", "recall") == "ahead"
-    assert verdict_lines(found)[1] == "hyena is ahead of conv on 2 of 2 texts."
+    both_seeds = results(2)
+    reversed_losses = tuple(replace(outcome, loss={"basic": 2 - outcome.loss["basic"]}) for outcome in both_seeds.outcomes)
+    assert verdict(replace(both_seeds, outcomes=reversed_losses), "hyena", "conv", "recall") == "ahead"
+    assert verdict_lines(both_seeds)[1] == "hyena is ahead of conv on 2 of 2 texts."
 
 
-def test_charts_are_of_right_answers(tmp_path: Path) -> None:
+def test_charts_show_accuracy(tmp_path: Path) -> None:
     recall = learning_curves(results(1))["curve_recall_by_flops"]
     assert recall.y_label == "accuracy (%)" and list(recall.series[0].y) == [48.0, 96.0]
     books = learning_curves(results(1))["curve_books_by_flops"]
@@ -130,12 +129,12 @@ def test_charts_are_of_right_answers(tmp_path: Path) -> None:
     assert "96.0 %" in page and "accuracy 96.0%" in page
 
 
-def test_the_quick_version_asks_less(asked: dict[str, Any]) -> None:
-    quick = quick_version(parse(Experiment, asked))
+def test_the_quick_version_has_fewer_examples(tasks: dict[str, Any]) -> None:
+    quick = quick_version(parse(Experiment, tasks))
     assert quick.data["recall-16"].synthetic == parse_task(RECALL.format(16))
     spec = DataSpec(paths=("synthetic:addition,digits=5",))
-    asked["data"]["text"] = spec.model_dump()
-    assert quick_version(parse(Experiment, asked)).data["text"].synthetic == parse_task("synthetic:addition,digits=5,examples=40")
+    tasks["data"]["text"] = spec.model_dump()
+    assert quick_version(parse(Experiment, tasks)).data["text"].synthetic == parse_task("synthetic:addition,digits=5,examples=40")
 
 
 @pytest.mark.parametrize(
@@ -146,25 +145,25 @@ def test_the_quick_version_asks_less(asked: dict[str, Any]) -> None:
         ({"paths": "b.txt", "only": ["transfomer"]}, "did you mean 'transformer'"),
     ],
 )
-def test_a_wrong_task_is_refused_in_words(values: dict[str, Any], change: dict[str, Any], sentence: str) -> None:
+def test_a_wrong_task_is_an_error_that_says_what_to_do(values: dict[str, Any], change: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         parse(Experiment, values | {"data": {"text": change}, "rates": None})
 
 
-def test_a_context_that_cannot_be_is_told_before_anything_runs(asked: dict[str, Any], tmp_path: Path) -> None:
-    asked["data"]["recall-16"]["paths"] = RECALL.format(18)
+def test_a_length_that_a_model_cannot_have_is_an_error_before_anything_runs(tasks: dict[str, Any], tmp_path: Path) -> None:
+    tasks["data"]["recall-16"]["paths"] = RECALL.format(18)
     with pytest.raises(ValueError, match="patch"):
-        compare(parse(Experiment, asked), tmp_path / "out", jobs=0, quiet=True)
+        compare(parse(Experiment, tasks), tmp_path / "out", jobs=0, quiet=True)
     assert not (tmp_path / "out").exists()
 
 
-def test_score_judges_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_score_evaluates_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run, task = tmp_path / "run", "synthetic:addition,digits=2,examples=50,seed=3"
     api.train("transformer-tiny", RECALL.format(16), run, {"steps": 1, "dtype": "float32", "device": "cpu"}, quiet=True, report=False)
     assert main(["score", str(run), task, "--json"]) == 0
-    (found,) = json.loads(capsys.readouterr().out)["tasks"]
+    (scored,) = json.loads(capsys.readouterr().out)["tasks"]
     answers = api.answer(api.load(run), task)
-    assert found == {"task": task, "answers": 150, "accuracy": answers.accuracy, "bits_per_answer": answers.bits}
+    assert scored == {"task": task, "answers": 150, "accuracy": answers.accuracy, "bits_per_answer": answers.bits}
     assert main(["score", str(run), task]) == 0
     assert f"{answers.accuracy:.1%}" in capsys.readouterr().out
     assert main(["score", str(run), task, "--sliding"]) == 2 and main(["score", str(run), task, "book.txt"]) == 2

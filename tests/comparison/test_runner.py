@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -13,13 +12,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
+from unittest.mock import Mock, call
 
 import pytest
 import yaml
 
 from subquad.comparison.experiment import Experiment
-from subquad.comparison.grid import Cell
 from subquad.comparison.results import Outcome, Results
 from subquad.comparison.runner import _RunningCell, _terminated_at_end, compare
 from tests.comparison.small import TINY, TINY_MEGABYTE, two_models, write_text
@@ -142,13 +141,11 @@ def test_an_interrupted_comparison_saves_and_resumes_to_the_same_table(
 
 
 def test_sigterm_ends_the_running_cells_too() -> None:
-    process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
-    process.start()
-    handler = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt), _terminated_at_end([_RunningCell(cast(Cell, None), process)]):
+    process, handler = Mock(), signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), _terminated_at_end([_RunningCell(Mock(), process)]):
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(60)
-    assert process.exitcode == -signal.SIGTERM and signal.getsignal(signal.SIGTERM) == handler
+    assert process.method_calls == [call.terminate(), call.join()] and signal.getsignal(signal.SIGTERM) == handler
 
 
 def test_a_folder_that_holds_something_else_is_an_error(experiment: Experiment, tmp_path: Path) -> None:

@@ -55,17 +55,24 @@ def run_cell(cell: Cell, folder: Path, windowings: Sequence[Windowing], probes: 
     Waits while another process still runs it, such as that of a comparison that was killed. A cell that fails raises nothing: the error is
     in its outcome.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with lock(folder, wait=True):
-        try:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with lock(folder, wait=True):
             (folder / OUTCOME).unlink(missing_ok=True)  # of an earlier attempt that failed
             outcome = _outcome(cell, folder, windowings, probes)
-        except Exception as error:
-            kind = "" if isinstance(error, RunError | ValueError) else f"{type(error).__name__}: "
-            outcome = replace(waiting_outcome(cell), status="failed", error=f"{kind}{error}")
-        if outcome is not None:
-            write_atomic(folder / OUTCOME, as_json(asdict(outcome)))
-    return outcome
+            if outcome is not None:
+                write_outcome(outcome, folder)
+            return outcome
+    except Exception as error:
+        kind = "" if isinstance(error, RunError | ValueError) else f"{type(error).__name__}: "
+        failed = replace(waiting_outcome(cell), status="failed", error=f"{kind}{error}")
+        write_outcome(failed, folder)
+        return failed
+
+
+def write_outcome(outcome: Outcome, folder: Path) -> None:
+    """Writes what ``read_outcome`` reads."""
+    write_atomic(folder / OUTCOME, as_json(asdict(outcome)))
 
 
 def waiting_outcome(cell: Cell) -> Outcome:

@@ -112,7 +112,7 @@ def _count(config: str, length: int, causal: Causal, backward: bool) -> Flops:
 
 
 def skeleton(config: ModelConfig | Mapping[str, Any] | str) -> Model:
-    """A model on the meta device, with shapes only. Recent ones are cached and shared: do not change it."""
+    """A model of shapes without numbers, on the meta device. The last ones are kept and shared: it is for looking at only."""
     return _skeleton((config if isinstance(config, BaseModelConfig) else parse_model(config)).model_dump_json())
 
 
@@ -250,7 +250,7 @@ def _depths(model: Model) -> dict[str, int]:
 
 @contextmanager
 def _shallow(model: Model, blocks: Sequence[int]) -> Iterator[None]:
-    """Keeps that many blocks of each stack whose blocks are alike."""
+    """Leaves so many blocks of each stack whose blocks are alike."""
     stacks = list(_alike(model).values())
     whole = [stack.blocks for stack in stacks]
     try:

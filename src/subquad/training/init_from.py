@@ -17,10 +17,10 @@ SHOWN = 6  # settings that an error names
 
 
 def init_from(model: Model, source: str) -> None:
-    """Copies the weights of the run ``source`` into a model, and its tokenizer.
+    """Copies the weights of the run ``source`` into a model, which takes its tokenizer along.
 
     An encoder with a longer context than the run's starts as ``extend_context`` makes it. Raises ``ValueError`` when the run's model has
-    other shapes, naming the keys that differ, and where filters of another length would be stretched silently.
+    other shapes, with the keys that make it so, and where filters of another length would be stretched unasked.
     """
     start = load(source)
     assert isinstance(start, Model)

@@ -26,7 +26,7 @@ def has_bfloat16(device: torch.device) -> bool:
 
 @contextmanager
 def threads(number: int | None) -> Iterator[None]:
-    """Runs torch with that many threads, or its default for None."""
+    """Runs torch on that many threads, as many as it likes for None."""
     before = torch.get_num_threads()
     torch.set_num_threads(number or before)
     try:
@@ -60,7 +60,7 @@ def evaluation_mode(model: nn.Module, device: torch.device) -> Iterator[None]:
 
 
 class Interrupts:
-    """Notes the first SIGINT or SIGTERM, so that the loop can save and stop; a second one has its usual effect."""
+    """Notes the first SIGINT or SIGTERM, so that the loop can save and stop; a second one does what it would have done."""
 
     def __init__(self) -> None:
         self.received = False
