@@ -42,22 +42,32 @@ C = TypeVar("C", bound=Config)
 class OneOf:
     """Annotation of a field that holds one of the configs of a table: ``Annotated[MixerConfig, OneOf(MIXERS, "mixer", "attention")]``.
 
-    ``noun`` is what errors call it, ``default`` the kind of a mapping that names none, and ``presets`` are configs that go by name. The
-    table is looked up when a value is validated, so what is added to it later counts too.
+    ``noun`` is what errors call it, ``default`` the kind of a mapping that names none, ``presets`` are configs that go by name, and
+    ``renamed`` maps kinds of earlier versions to today's, so that their files still load. The table is looked up when a value is
+    validated, so what is added to it later counts too.
     """
 
     def __init__(
-        self, table: Mapping[str, type[Config]], noun: str, default: str | None = None, presets: Mapping[str, Config] | None = None
+        self,
+        table: Mapping[str, type[Config]],
+        noun: str,
+        default: str | None = None,
+        presets: Mapping[str, Config] | None = None,
+        renamed: Mapping[str, str] | None = None,
     ) -> None:
-        self.table, self.noun, self.default, self.presets = table, noun, default, presets or {}
+        self.table, self.noun, self.default, self.presets, self.renamed = table, noun, default, presets or {}, renamed or {}
 
     def kind_of(self, value: Mapping[str, Any]) -> type[Config]:
         """The config class that a mapping names. Raises ``ValueError`` for none and for one that is not in the table."""
-        kind = value.get("kind", self.default)
+        kind = self._with_new_kind(value).get("kind", self.default)
         if not isinstance(kind, str) or kind not in self.table:
             what = f"unknown {self.noun} {kind!r}" if kind is not None else f"{self.noun} needs a 'kind'"
             raise ValueError(f"{what}: {suggest(str(kind), self.table)}")
         return self.table[kind]
+
+    def _with_new_kind(self, value: Mapping[str, Any]) -> Mapping[str, Any]:
+        kind = value.get("kind")
+        return {**value, "kind": self.renamed[kind]} if isinstance(kind, str) and kind in self.renamed else value
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """A config passes; a mapping is validated as the kind that it names, errors keep their whole path; any config is written whole."""
@@ -67,7 +77,7 @@ class OneOf:
                 if value not in self.presets:
                     raise ValueError(f"unknown preset {value!r}: {suggest(value, self.presets)}")
                 return self.presets[value]
-            return self.kind_of(value).model_validate(value) if isinstance(value, Mapping) else value
+            return self.kind_of(value).model_validate(self._with_new_kind(value)) if isinstance(value, Mapping) else value
 
         whole = core_schema.plain_serializer_function_ser_schema(
             lambda value, info: value.model_dump(mode=info.mode, exclude_defaults=info.exclude_defaults), info_arg=True

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from subquad.config import parse
 from subquad.layers.attention import AttentionConfig, KeyValues
 from subquad.layers.base import Mixer, MixerConfig, Segmented
 from subquad.layers.hyena import HyenaConfig
@@ -19,6 +20,7 @@ from subquad.layers.m2_gpt_mixer import CausalBasis, M2GptMixerConfig
 from subquad.layers.monarch import MonarchConfig
 from subquad.layers.patch_conv import ConvEncoder
 from subquad.layers.registry import MIXERS
+from subquad.layers.stack import StackConfig
 from subquad.ops.rotary import rotate_direct
 
 EXAMPLES: dict[str, list[MixerConfig]] = {
@@ -51,14 +53,14 @@ EXAMPLES["hyena_2d"] = [
     Hyena2dConfig(shape=(4, 3), order=3, short_first=False, filter=ImplicitFilterConfig(features=3, width=6, window=None)),
     Hyena2dConfig(shape=(2, 6), gated=False, filter=ImplicitFilterConfig(features=3, width=6)),
 ]
-EXAMPLES["monarch_mixer"] = [
+EXAMPLES["m2_bert"] = [
     M2BertMixerConfig(filter=ImplicitFilterConfig(features=5, width=6)),
     M2BertMixerConfig(residual=False, norm=True, filter=ImplicitFilterConfig(features=3, width=6, learned_features=True)),
     M2BertMixerConfig(two_sided=True, filter=ImplicitFilterConfig(features=5, width=6, frequency_scale=2.0)),
     M2BertMixerConfig(two_sided=True, residual=False, norm=True, filter=ImplicitFilterConfig(features=3, width=6, window=None)),
     M2BertMixerConfig(two_sided=True, short_kernel=1, filter=ExplicitFilterConfig(taps=4)),
 ]
-EXAMPLES["causal_monarch"] = [
+EXAMPLES["m2_gpt"] = [
     M2GptMixerConfig(heads=2, filter=ImplicitFilterConfig(features=5, width=6)),
     M2GptMixerConfig(heads=4, order=3, short_kernel=1, filter=ExplicitFilterConfig(taps=7)),
     M2GptMixerConfig(heads=2, basis="learned", filter=ImplicitFilterConfig(features=5, width=6)),
@@ -69,6 +71,17 @@ EXAMPLES["monarch"] = [MonarchConfig(), MonarchConfig(channels=True)]
 
 def test_every_mixer_has_examples() -> None:
     assert EXAMPLES.keys() == MIXERS.keys()
+
+
+@pytest.mark.parametrize(("old", "new"), [("monarch_mixer", "m2_bert"), ("causal_monarch", "m2_gpt")])
+def test_kinds_of_earlier_versions_still_load(old: str, new: str) -> None:
+    assert new in MIXERS and old not in MIXERS
+    options = EXAMPLES[new][0].model_dump(exclude={"kind"})
+    stack = parse(StackConfig, {"dim": 8, "depth": 1, "mixer": {"kind": old, **options}})
+    assert stack == parse(StackConfig, {"dim": 8, "depth": 1, "mixer": {"kind": new, **options}})
+    assert stack.mixer.model_dump()["kind"] == new
+    with pytest.raises(ValueError, match="unknown key 'mixer.hops': known: kind, "):  # the options of the kind itself
+        parse(StackConfig, {"dim": 8, "depth": 1, "mixer": {"kind": old, **options, "hops": 1}})
 
 
 CAUSAL = [config for configs in EXAMPLES.values() for config in configs if config.causal]

@@ -132,14 +132,14 @@ def test_it_lives_on_the_meta_device() -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("mixer", ["attention", "monarch_mixer"])
+@pytest.mark.parametrize("mixer", ["attention", "m2_bert"])
 @pytest.mark.parametrize("problem", ["classification", "regression"])
 def test_an_encoder_is_a_backbone(ids: Tensor, mixer: str, problem: str) -> None:
     """It keeps no head, pools as its own config says, and padding changes nothing."""
     torch.manual_seed(0)
     mixers = {
         "attention": AttentionConfig(heads=2, rotary=False, two_sided=True),
-        "monarch_mixer": M2BertMixerConfig(two_sided=True, filter=ImplicitFilterConfig(features=3, width=8)),
+        "m2_bert": M2BertMixerConfig(two_sided=True, filter=ImplicitFilterConfig(features=3, width=8)),
     }
     stack = StackConfig(dim=16, depth=2, mixer=mixers[mixer])
     backbone = EncoderConfig(max_len=20, init_std=0.5, stack=stack, pooling=PoolingConfig(over="first", dense=True))

@@ -20,7 +20,7 @@ from subquad.training.config import build_config, read
 from subquad.training.trainer import Trainer, build_run
 from tests.training.logs import read_log
 
-MIXER = {"kind": "monarch_mixer", "two_sided": True, "filter": {"kind": "implicit", "features": 3, "width": 8}}
+MIXER = {"kind": "m2_bert", "two_sided": True, "filter": {"kind": "implicit", "features": 3, "width": 8}}
 FEED = {"gated": True, "blocks": 2, "activation": "gelu"}
 STACK = {"dim": 16, "depth": 1, "mixer": MIXER, "feedforward": FEED, "norm": "after", "mixer_residual": False, "dropout": 0.1}
 MODEL: dict[str, Any] = {"kind": "encoder", "max_len": 32, "init_std": 0.1, "blank": "learned", "stack": STACK}

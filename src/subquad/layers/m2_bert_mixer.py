@@ -30,7 +30,7 @@ class M2BertMixerConfig(MixerConfig):
     ``short_kernel`` counts the taps of the short convolution.
     """
 
-    kind: Literal["monarch_mixer"] = "monarch_mixer"
+    kind: Literal["m2_bert"] = "m2_bert"
     two_sided: bool = False
     residual: bool = True
     norm: bool = False

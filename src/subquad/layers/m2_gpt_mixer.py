@@ -44,7 +44,7 @@ class M2GptMixerConfig(MixerConfig):
     default the root of twice the length, rounded up: N = b^2 points for half as many positions, as in the paper.
     """
 
-    kind: Literal["causal_monarch"] = "causal_monarch"
+    kind: Literal["m2_gpt"] = "m2_gpt"
     heads: int = Field(gt=0)
     order: int = Field(2, ge=2)
     basis: Literal["dft", "learned"] = "dft"

@@ -20,8 +20,10 @@ MIXERS: dict[str, type[MixerConfig]] = {
     "hyena": HyenaConfig,
     "hyena_2d": Hyena2dConfig,
     "monarch": MonarchConfig,
-    "monarch_mixer": M2BertMixerConfig,
-    "causal_monarch": M2GptMixerConfig,
+    "m2_bert": M2BertMixerConfig,
+    "m2_gpt": M2GptMixerConfig,
 }
 
-AnyMixerConfig = Annotated[MixerConfig, OneOf(MIXERS, "mixer", "attention")]
+RENAMED = {"monarch_mixer": "m2_bert", "causal_monarch": "m2_gpt"}  # kinds of version 0.1.0
+
+AnyMixerConfig = Annotated[MixerConfig, OneOf(MIXERS, "mixer", "attention", renamed=RENAMED)]
