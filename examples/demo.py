@@ -19,10 +19,11 @@ import torch
 
 import subquad
 from subquad.comparison.page import write_page
-from subquad.comparison.results import Baseline, Outcome, Results, ScoredPassage
+from subquad.comparison.results import Baseline, Outcome, Results
 from subquad.comparison.tables import plain
 from subquad.objectives.next_token import mean_by_part
 from subquad.run_log import read_run_log
+from subquad.sections import Passage
 from subquad.system import as_json, write_atomic
 
 TEXT = Path(__file__).parent / "data" / "tinyshakespeare.txt"
@@ -111,7 +112,7 @@ def run(preset: str, options: dict[str, Any], out: Path, held_out: bytes) -> Out
         training_seconds=record.last.seconds,
         curve=[(None, point.seconds, point.bytes, point.loss) for point in record.valid],
         sample="ROMEO:\n" + subquad.generate(model, "ROMEO:\n", max_bytes=400, temperature=0.8, utf8=True).decode(),
-        passage=ScoredPassage(held_out[piece].decode("latin-1"), score.bits[piece].tolist(), model.patch_size, first % model.patch_size),
+        passage=Passage("Held-out text", held_out[piece], score.bits[piece].tolist(), model.patch_size, first % model.patch_size),
         config=record.config,
         command=record.command or "",
     )

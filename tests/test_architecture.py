@@ -16,7 +16,7 @@ PACKAGE = ROOT / "src" / "subquad"
 
 # Each row may import the rows above it; the members of a row never import each other.
 ROWS = [
-    ("errors", "format", "system"),
+    ("errors", "format", "sections", "system"),
     ("config", "manifest"),
     ("state",),
     ("ops",),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from subquad.comparison.results import Baseline, CostCurve, Outcome, Published, Results, ScoredPassage
+from subquad.comparison.results import Baseline, CostCurve, Outcome, Published, Results
+from subquad.sections import Passage
 from tests.report.reading import EVIL
 
 MODELS = ("transformer", "megabyte", "hyena <b>")
@@ -56,7 +57,7 @@ def outcome(model: str, data: str, seed: int) -> Outcome:
         curve=[(6e7 * n, 185e-7 * n, n, bits + 6 * (1e4 / n) ** 0.7) for n in (10_000, 30_000, 100_000, 300_000, 1_000_000, 10_000_000)],
         probes={"prompts <i>": [{"prompt": f"{EVIL} ", "bits a word": 3.14159, "texts": ["one ", "two"]}, {"prompt": "cut", "words": 7}]},
         sample=f"{EVIL} by {model}" if (data, seed) == ("books", 0) else "",
-        passage=ScoredPassage("caf\xc3\xa9 \xff", [1.5] * 7, 4) if (model, data, seed) == ("megabyte", "books", 0) else None,
+        passage=Passage("Books", b"caf\xc3\xa9 \xff", [1.5] * 7, 4) if (model, data, seed) == ("megabyte", "books", 0) else None,
         command=f"subquad train '{model}' --data '{data}'",
     )
 

@@ -13,6 +13,7 @@ from subquad.comparison.charts import cost_chart, file_names, inside_chart, lear
 from subquad.comparison.page import write_page
 from subquad.comparison.results import results_from
 from subquad.comparison.tables import plain
+from subquad.sections import Passage
 from tests.comparison.cases import empty, grid
 from tests.report.reading import SHOWN, read
 
@@ -94,6 +95,16 @@ def test_a_shared_configuration_is_said_once(tmp_path: Path) -> None:
 def test_results_come_back_from_json_whole() -> None:
     back = results_from(json.loads(json.dumps(grid().record())))
     assert back == grid() and plain(back) == plain(grid())
+
+
+def test_a_passage_without_a_title_is_read() -> None:
+    """As results.json held it in 0.1.0."""
+    record = json.loads(json.dumps(grid().record()))
+    (passage,) = (outcome["passage"] for outcome in record["outcomes"] if outcome["passage"])
+    assert passage["data"] == "caf\xc3\xa9 \xff"
+    del passage["title"], passage["note"]
+    read = [outcome.passage for outcome in results_from(record).outcomes if outcome.passage]
+    assert read == [Passage("", b"caf\xc3\xa9 \xff", [1.5] * 7, 4)]
 
 
 def test_a_model_keeps_its_colour_and_curves_are_on_log_axes() -> None:

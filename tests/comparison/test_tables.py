@@ -23,7 +23,7 @@ from subquad.comparison.tables import (
     verdict_lines,
     window_table,
 )
-from subquad.report.tables import Table
+from subquad.sections import Table
 from tests.comparison.cases import DATA, MODELS, empty, grid
 from tests.report.reading import EVIL
 

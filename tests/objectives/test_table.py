@@ -24,8 +24,8 @@ from subquad.models.base import BaseModelConfig, Model
 from subquad.models.language_model import LanguageModelConfig
 from subquad.objectives import OBJECTIVES, default_objective, find_metric
 from subquad.objectives.base import Metric, ModelRunner, Objective, ObjectiveConfig, Setup, TestOptions, TestResult
-from subquad.objectives.sections import Section, Table
 from subquad.run_log import read_run_log
+from subquad.sections import Section, Table
 from subquad.training.config import build_config, read
 from subquad.training.trainer import Trainer, build_run
 from tests.training.logs import read_log

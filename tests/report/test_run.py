@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 import sys
 from pathlib import Path
@@ -13,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subquad.errors import RunError
-from subquad.objectives.sections import Bars, Passage, Table
 from subquad.report.passages import LONGEST, characters, coloured
 from subquad.report.run import write_report
 from subquad.run_log import read_run_log, stored_parameters
+from subquad.sections import Bars, Passage, Table
 from tests.report.reading import EVIL, SHOWN, read
 
 
@@ -46,7 +47,7 @@ def run(tmp_path: Path) -> Path:
 
 
 def passage(data: bytes = b"To be, or not", patch_size: int = 4, first: int = 0) -> Passage:
-    return Passage("Surprise", data, np.linspace(0, 9, len(data), dtype=np.float32), patch_size, first, note=f"from {EVIL}")
+    return Passage("Surprise", data, np.linspace(0, 9, len(data)).tolist(), patch_size, first, note=f"from {EVIL}")
 
 
 SECTIONS = (
@@ -152,12 +153,12 @@ def test_any_bytes_make_a_passage_that_loses_none(data: bytes, patch_size: int, 
 
 
 def test_a_passage_shows_bits_and_what_cannot_be_seen() -> None:
-    shown = coloured(Passage("", "é\n\x00<".encode(), np.array([3.0, 1.0, 8.0, np.inf, 0.0], np.float32), 2))
+    shown = coloured(Passage("", "é\n\x00<".encode(), [3.0, 1.0, 8.0, math.inf, 0.0], 2))
     assert shown[0] == ("h4 edge", "é: 3.00 + 1.00 = 4.00 bits, byte 1 of 2", "é", "")
     assert (shown[1].hint, shown[1].face, shown[1].after) == ("line break: 8.00 bits, byte 1 of 2", "↵", "\n")
     assert shown[2] == ("h16 code", "\\x00: inf bits, byte 2 of 2", "\\x00", "")
     with pytest.raises(ValueError, match="5 bytes came with 2 values of bits"):
-        coloured(Passage("", b"hello", np.zeros(2, np.float32)))
+        coloured(Passage("", b"hello", [0.0, 0.0]))
 
 
 def test_a_long_passage_is_cut(run: Path) -> None:

@@ -7,7 +7,8 @@ import io
 import subprocess
 import sys
 
-from subquad.report.tables import Table, csv_text, markdown, print_table, text
+from subquad.report.tables import csv_text, markdown, print_table, text
+from subquad.sections import Table
 from tests.report.reading import EVIL, SHOWN
 
 BEST = Table("Scores", ["Model", "books"], [["a", "2.5"], ["a long name", "2.25"]], "Less is better.", frozenset({(1, 1)}))

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from subquad.comparison.charts import cost_chart, inside_chart, learning_curves, window_chart
 from subquad.comparison.results import Outcome, Published, Results
 from subquad.comparison.tables import accuracy_table, length_table, main_table, score_tables, seeds, tables, verdict_lines
 from subquad.format import NONE
-from subquad.objectives.sections import Passage
 from subquad.report import pages
 from subquad.report.figures import write_figures
-from subquad.report.tables import Table
+from subquad.sections import Passage, Table
 
 _POSITIONS = {
     "inside_patch": "Basic windows. A byte late in its patch is predicted from the bytes before it.",
@@ -75,16 +73,8 @@ def _firsts(results: Results) -> list[Outcome]:
 
 
 def _passages(results: Results) -> list[Passage]:
-    scored = [(outcome, outcome.passage) for outcome in _firsts(results) if outcome.passage]
     return [
-        Passage(
-            f"{outcome.model}, {outcome.data}",
-            passage.data.encode("latin-1"),
-            np.asarray(passage.bits, np.float32),
-            passage.patch_size,
-            passage.first,
-        )
-        for outcome, passage in scored
+        replace(outcome.passage, title=f"{outcome.model}, {outcome.data}") for outcome in _firsts(results) if outcome.passage is not None
     ]
 
 

@@ -10,20 +10,11 @@ from dataclasses import asdict, dataclass, field
 from statistics import mean
 from typing import Any, Literal, TypeAlias
 
+from subquad.sections import Passage
+
 Status = Literal["done", "diverged", "failed", "waiting"]
 Role = Literal["rate", "final"]
 CurvePoint: TypeAlias = tuple[float | None, float, int, float]
-
-
-@dataclass(frozen=True)
-class ScoredPassage:
-    """A piece of the test part with the bits that each byte cost. ``data`` has one character a byte (Latin-1), as JSON can hold it;
-    ``patch_size`` above 1 marks where patches begin, and ``first`` is the place of the first byte inside its patch."""
-
-    data: str
-    bits: list[float]
-    patch_size: int = 1
-    first: int = 0
 
 
 @dataclass(frozen=True)
@@ -72,9 +63,14 @@ class Outcome:
     accuracies: list[float] = field(default_factory=list)
     probes: dict[str, Any] = field(default_factory=dict)
     sample: str = ""
-    passage: ScoredPassage | None = None
+    passage: Passage | None = None
     config: dict[str, Any] = field(default_factory=dict)
     command: str = ""
+
+    def record(self) -> dict[str, Any]:
+        """The outcome as JSON holds it: the bytes of the passage as one character each (Latin-1)."""
+        passage = self.passage and asdict(self.passage) | {"data": self.passage.data.decode("latin-1")}
+        return asdict(self) | {"passage": passage}
 
 
 @dataclass(frozen=True)
@@ -152,7 +148,7 @@ class Results:
 
     def record(self) -> dict[str, Any]:
         """What results.json says."""
-        return asdict(self)
+        return asdict(self) | {"outcomes": [outcome.record() for outcome in self.outcomes]}
 
 
 def summary(values: list[float]) -> tuple[float, float] | None:
@@ -181,7 +177,9 @@ def _losses(results: Results, model: str, data: str) -> list[float]:
 
 def outcome_from(record: Mapping[str, Any]) -> Outcome:
     """An outcome read back from JSON. Raises ``KeyError`` or ``TypeError`` where it is not one."""
-    passage = record["passage"] and ScoredPassage(**record["passage"])
+    passage = record["passage"]
+    if passage:
+        passage = Passage(**{"title": "", **passage, "data": passage["data"].encode("latin-1")})
     return Outcome(**{**record, "curve": [tuple(point) for point in record["curve"]], "passage": passage})
 
 

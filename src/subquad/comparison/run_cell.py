@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ def run_cell(cell: Cell, folder: Path, windowings: Sequence[Windowing], probes: 
 
 def write_outcome(outcome: Outcome, folder: Path) -> None:
     """Writes what ``read_outcome`` reads."""
-    write_atomic(folder / OUTCOME, as_json(asdict(outcome)))
+    write_atomic(folder / OUTCOME, as_json(outcome.record()))
 
 
 def waiting_outcome(cell: Cell) -> Outcome:

@@ -10,7 +10,7 @@ from subquad.comparison.results import Outcome, Results, verdict
 from subquad.format import NONE, capital, count, duration, visible
 from subquad.objectives import find_metric
 from subquad.report import tables as report
-from subquad.report.tables import Table
+from subquad.sections import Table
 
 BEST = "On the test part; the best of each column is marked."
 SPREAD = "Mean ± half-range over seeds."

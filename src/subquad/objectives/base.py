@@ -23,8 +23,8 @@ from subquad.data.labelled import LabelColumns
 from subquad.data.tokenizer import AnyTokenizer, open_tokenizer
 from subquad.data.windows import Span
 from subquad.models.base import BaseModelConfig, Model
-from subquad.objectives.sections import Section
 from subquad.ops.autocast import at_least_float32
+from subquad.sections import Section
 
 Windowing = Literal["basic", "sliding", "strided", "both"]
 

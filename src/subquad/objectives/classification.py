@@ -28,8 +28,8 @@ from subquad.metrics import classification_metrics, regression_metrics, require
 from subquad.models.base import BaseModelConfig, Model
 from subquad.models.classifier import ClassifierConfig
 from subquad.objectives.base import Metric, ModelRunner, ObjectiveConfig, Setup, TestOptions, TestResult
-from subquad.objectives.sections import Section, Table
 from subquad.objectives.texts import TextObjective, encode_text
+from subquad.sections import Section, Table
 
 Numbers = npt.NDArray[np.float64]
 

@@ -34,8 +34,8 @@ from subquad.objectives.base import (
     TestOptions,
     TestResult,
 )
-from subquad.objectives.sections import Bars, Passage, Section
 from subquad.objectives.windows import WindowObjective
+from subquad.sections import Bars, Passage, Section
 
 BITS_PER_BYTE = Metric("bits_per_byte", "bits per byte")
 BITS_PER_ANSWER = Metric("bits_per_byte", "bits per answer")  # the same name in the log: an answer of a task is a byte
@@ -173,7 +173,7 @@ class NextToken(WindowObjective[Batch]):
                 )
             )
         title = f"Held-out data: {span.document.name}"
-        return [*sections, Passage(title, data[:PASSAGE_BYTES], bits[:PASSAGE_BYTES], patch_size)]
+        return [*sections, Passage(title, data[:PASSAGE_BYTES], bits[:PASSAGE_BYTES].tolist(), patch_size)]
 
     def _logits(self, model: ModelRunner, batch: Batch) -> tuple[Tensor, Tensor]:
         """Logits and ids at the positions of the batch's span, or at all of them."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from subquad.format import visible
-from subquad.objectives.sections import Passage
+from subquad.sections import Passage
 
 LEVELS = 16  # strengths of the colour
 FULL_BITS = 8.0  # the bits of a byte under a uniform distribution

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from subquad.format import count, duration
 from subquad.objectives import find_metric
-from subquad.objectives.sections import Bars, Section
 from subquad.report.figures import Chart, Series, Style, bars, write_figures
 from subquad.report.pages import write_page
 from subquad.run_log import Point, RunLog, Sample, read_run_log
+from subquad.sections import Bars, Section
 
 MOST_SAMPLES = 8
 CURVE = "learning_curve"

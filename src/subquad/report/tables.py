@@ -1,4 +1,4 @@
-"""A table as a value, and what it looks like in a terminal, in Markdown and as CSV. Needs no torch."""
+"""A table as it looks in a terminal, in Markdown and as CSV. Needs no torch."""
 
 from __future__ import annotations
 
@@ -6,28 +6,11 @@ import csv
 import io
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from typing import TextIO
 
 from subquad.format import visible
-
-Place = tuple[int, int]  # row and column, the header not counted
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of texts, of as many cells as ``header`` has; the first cell of a row is its name.
-
-    ``note`` says how to read it, ``best`` are the places of the best cells, and ``hints`` says more of some, such as an error.
-    """
-
-    title: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    note: str = ""
-    best: frozenset[Place] = frozenset()
-    hints: Mapping[Place, str] = field(default_factory=dict)
+from subquad.sections import Table
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[str]], file: TextIO | None = None) -> None:
