@@ -272,7 +272,7 @@ def _report(model: Model, objective: Objective[Any], out: Path) -> None:
     with torch.inference_mode():
         sections = objective.sections(model.eval())
     try:
-        write_report(out, sections)
+        write_report(out, sections, objective.loss_metric.label)
         seal(out)
     except OSError as error:
         raise RunError(f"the run in {out} is complete, but its report could not be written: {error.strerror or error}") from error

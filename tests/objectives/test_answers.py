@@ -31,6 +31,12 @@ def train(out: Path, data: str = RECALL, options: dict[str, Any] | None = None, 
     return read_log(out)
 
 
+def test_the_report_says_what_the_loss_of_a_task_is(tmp_path: Path) -> None:
+    api.train(MODEL, RECALL, tmp_path / "run", OPTIONS | {"steps": 2}, quiet=True)
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert "bits per answer" in report
+
+
 def told(monkeypatch: pytest.MonkeyPatch, values: list[tuple[float, float | None]]) -> None:
     answers = iter([{"bits_per_byte": bits} | ({} if right is None else {"accuracy": right}) for bits, right in values])
     monkeypatch.setattr(Trainer, "_validate", lambda self: next(answers))

@@ -53,6 +53,8 @@ def test_classes(start: Path, tmp_path: Path) -> None:
     run = api.train("classifier", table, tmp_path / "run", OPTIONS, init=start, quiet=True)
     best = api.info(run)["best_validation"]
     assert best["accuracy"] > 0.85 and best["matthews"] > 0.7 and "cross_entropy" in best
+    report = (run / "report.html").read_text()
+    assert "nats per label" in report and "masked position" not in report
     labels = [found.label for found in api.classify(api.load(run), ["aaabaaab", b"bbbbabbb"])]
     assert labels == ["many", "few"]
 

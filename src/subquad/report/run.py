@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from subquad.format import count, duration
-from subquad.objectives import find_metric
 from subquad.report.figures import Chart, Series, Style, bars, write_figures
 from subquad.report.pages import write_page
 from subquad.run_log import Point, RunLog, Sample, read_run_log
@@ -17,21 +16,23 @@ MOST_SAMPLES = 8
 CURVE = "learning_curve"
 
 
-def write_report(run: Path, sections: Sequence[Section] = ()) -> Path:
+def write_report(run: Path, sections: Sequence[Section] = (), loss_label: str | None = None) -> Path:
     """Writes ``report.html`` into a run folder, and its figures beside it; returns the path of the page.
 
-    ``sections`` are what the objective shows of the trained model. Raises ``ValueError`` when ``run`` is not a run folder.
+    ``sections`` are what the objective shows of the trained model, and ``loss_label`` is what it calls its loss; None takes the name in the
+    log. Raises ``ValueError`` when ``run`` is not a run folder.
     """
     log = read_run_log(run)
-    charts = {CURVE: learning_curve(log)} if log.train or log.valid else {}
+    label = loss_label or (log.loss_name or "loss").replace("_", " ")
+    charts = {CURVE: learning_curve(log, label)} if log.train or log.valid else {}
     charts |= {file_name(part.title): _bars(part) for part in sections if isinstance(part, Bars)}
     values = {
         "title": run.resolve().name,
         "lead": _lead(log),
-        "headline": headline(log),
+        "headline": headline(log, label),
         "curve": CURVE,
         "sections": [(type(part).__name__, part, file_name(part.title)) for part in sections],
-        "samples": [(_caption(log, sample), sample.text) for sample in _spaced(log.samples)],
+        "samples": [(_caption(log, sample, label), sample.text) for sample in _spaced(log.samples)],
         "log": log,
         "charts": charts,
         "pictures": write_figures(charts, run),
@@ -39,7 +40,7 @@ def write_report(run: Path, sections: Sequence[Section] = ()) -> Path:
     return write_page(run / "report.html", "run.html", values)
 
 
-def learning_curve(log: RunLog) -> Chart:
+def learning_curve(log: RunLog, loss_label: str) -> Chart:
     """The loss while training and in validation; the first steps, far above the rest, are cut off."""
     series = []
     if log.train:
@@ -47,24 +48,19 @@ def learning_curve(log: RunLog) -> Chart:
     if log.valid:
         series.append(_series("validation", log.valid, "marked"))
     top = 1.6 * min(point.loss for point in log.train + log.valid)
-    return Chart("Learning curve", "training bytes", loss_label(log), tuple(series), y_top=top)
+    return Chart("Learning curve", "training bytes", loss_label, tuple(series), y_top=top)
 
 
-def headline(log: RunLog) -> list[tuple[str, str, str]]:
+def headline(log: RunLog, loss_label: str) -> list[tuple[str, str, str]]:
     """The most important figures: name, value, unit."""
     values = [("Model", _kind(log), "")]
     if log.parameters is not None:
         values.append(("Parameters", count(log.parameters), ""))
     if best := log.best:
-        values.append(("Best validation", f"{best.loss:.3f}", loss_label(log)))
+        values.append(("Best validation", f"{best.loss:.3f}", loss_label))
     if last := log.last:
         values += [("Trained on", count(last.bytes, "B"), ""), ("Training time", duration(last.seconds), "")]
     return values
-
-
-def loss_label(log: RunLog) -> str:
-    """What the loss in a log is, with its unit."""
-    return find_metric(log.loss_name).label if log.loss_name else "loss"
 
 
 def file_name(title: str) -> str:
@@ -96,6 +92,6 @@ def _spaced(samples: Sequence[Sample]) -> Sequence[Sample]:
     return [samples[round(index * (len(samples) - 1) / (MOST_SAMPLES - 1))] for index in range(MOST_SAMPLES)]
 
 
-def _caption(log: RunLog, sample: Sample) -> str:
-    losses = {point.step: f", {point.loss:.2f} {loss_label(log)}" for point in log.valid}
+def _caption(log: RunLog, sample: Sample, loss_label: str) -> str:
+    losses = {point.step: f", {point.loss:.2f} {loss_label}" for point in log.valid}
     return f"Step {sample.step:,}{losses.get(sample.step, '')}"
