@@ -6,6 +6,7 @@ import json
 import math
 import struct
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subquad.errors import RunError
+from subquad.report.figures import draw
 from subquad.report.passages import LONGEST, characters, coloured
-from subquad.report.run import write_report
+from subquad.report.run import learning_curve, write_report
 from subquad.run_log import read_run_log, stored_parameters
 from subquad.sections import Bars, Passage, Table
 from tests.report.reading import EVIL, SHOWN, read
@@ -78,6 +80,23 @@ def test_a_report_holds_figures_curve_sections_samples_and_command(run: Path) ->
     assert page.tags.count("svg") == 2 and not list(run.glob(".*"))
     for name in ("learning_curve", "bits_inside"):
         assert (run / f"{name}.svg").is_file() and (run / f"{name}.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        ([8.0, 4.0, 3.0, 2.5, 2.25, 2.0], 3.2),  # the first steps are cut off
+        ([8.0, 2.0, 0.5, 0.25, 0.0], 1.0),  # a loss of 0 does not cut off all others
+        ([0.5, 0.25, 0.0], 0.525),
+        ([0.0, 0.0], 0.055),
+    ],
+)
+def test_the_learning_curve_cuts_off_the_first_steps_alone(run: Path, losses: list[float], expected: float) -> None:
+    (run / "log.jsonl").write_text("".join(json.dumps(measured("valid", step, loss)) + "\n" for step, loss in enumerate(losses, 1)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        axes = draw(learning_curve(read_run_log(run), "bits per byte")).axes[0]
+    assert axes.get_ylim()[1] == pytest.approx(expected, rel=1e-3)
 
 
 def test_without_matplotlib_the_page_says_how_to_get_figures(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from statistics import mean
 
 from subquad.comparison.results import CurvePoint, Outcome, Results
-from subquad.report.figures import Chart, Level, Series, Style
+from subquad.report.figures import Chart, Level, Series, Style, loss_limit
 
 BITS = "bits per byte"
 ACCURACY = "accuracy (%)"
@@ -97,9 +97,8 @@ def _curves(results: Results, data: str, curves: Sequence[Curve], axis: str) -> 
     accurate = any(outcome.accuracies for _, _, outcome in curves)
     baselines = [] if accurate else [baseline for baseline in results.baselines if baseline.data == data]
     levels = tuple(Level(baseline.name, baseline.bits_per_byte) for baseline in baselines)
-    # The first steps fall from 8 bits and would flatten all that follows.
-    lowest = min(point[3] for _, _, outcome in curves for point in outcome.curve)
-    top = max([1.6 * lowest, *(1.05 * level.y for level in levels)])
+    losses = [point[3] for _, _, outcome in curves for point in outcome.curve]
+    top = max([loss_limit(losses), *(1.05 * level.y for level in levels)])
     series = []
     for hue, model, outcome in curves:
         points = outcome.curve if accurate else _from_below(outcome.curve, top)

@@ -71,8 +71,8 @@ class Level:
 class Chart:
     """What a chart shows.
 
-    ``y_top`` cuts the y axis there when points are above it. ``note`` is a sentence for readers who cannot see the picture. A point that
-    is not finite, or not positive on a log axis, is left out.
+    ``y_top`` cuts the y axis there when there are points on both sides of it. ``note`` is a sentence for readers who cannot see the
+    picture. A point that is not finite, or not positive on a log axis, is left out.
     """
 
     title: str
@@ -105,6 +105,11 @@ class Chart:
 def bars(title: str, x_label: str, y_label: str, values: Sequence[float], note: str = "") -> Chart:
     """A chart of one bar for each value, at 1, 2, ..."""
     return Chart(title, x_label, y_label, (Series(x_label, range(1, len(values) + 1), values, "bars"),), note=note)
+
+
+def loss_limit(losses: Sequence[float]) -> float:
+    """Where to cut the y axis of losses: above the lowest, since the first steps would flatten all that follows, but not below 1."""
+    return max(1.6 * min(losses), 1.0)
 
 
 def write_figures(charts: Mapping[str, Chart], folder: Path) -> dict[str, str]:
@@ -225,9 +230,8 @@ def _limit(axes: Axes, chart: Chart) -> None:
     points = [chart.points(series) for series in chart.series]
     ys = [y for _, values in points for y in values] + [level.y for level in chart.drawn_levels()]
     top = chart.y_top
-    if top is not None and ys and max(ys) > top and not chart.log_y:
-        low = min(ys)
-        axes.set_ylim(low - 0.06 * max(top - low, 0.05 * abs(top)), top)
+    if top is not None and ys and min(ys) < top < max(ys) and not chart.log_y:
+        axes.set_ylim(min(ys) - 0.06 * (top - min(ys)), top)
     elif any(series.style == "bars" for series in chart.series):
         axes.margins(y=0.12)
     axes.margins(x=0.02)

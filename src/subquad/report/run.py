@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from subquad.format import count, duration
-from subquad.report.figures import Chart, Series, Style, bars, write_figures
+from subquad.report.figures import Chart, Series, Style, bars, loss_limit, write_figures
 from subquad.report.pages import write_page
 from subquad.run_log import Point, RunLog, Sample, read_run_log
 from subquad.sections import Bars, Section
@@ -47,7 +47,7 @@ def learning_curve(log: RunLog, loss_label: str) -> Chart:
         series.append(_series("train", log.train, "faint" if log.valid else "line"))
     if log.valid:
         series.append(_series("validation", log.valid, "marked"))
-    top = 1.6 * min(point.loss for point in log.train + log.valid)
+    top = loss_limit([point.loss for point in log.train + log.valid])
     return Chart("Learning curve", "training bytes", loss_label, tuple(series), y_top=top)
 
 
