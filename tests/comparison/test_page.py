@@ -11,7 +11,7 @@ import pytest
 
 from subquad.comparison.charts import cost_chart, file_names, inside_chart, learning_curves, window_chart
 from subquad.comparison.page import write_page
-from subquad.comparison.results import results_from
+from subquad.comparison.results import CurvePoint, results_from
 from subquad.comparison.tables import plain
 from subquad.sections import Passage
 from tests.comparison.cases import empty, grid
@@ -140,7 +140,7 @@ def test_a_curve_starts_where_it_comes_into_sight() -> None:
 
 
 def test_a_loss_of_zero_leaves_the_curves_in_sight() -> None:
-    falling = [(1e9 * n, float(n), n, loss) for n, loss in enumerate([8.0, 2.0, 0.5, 0.0], 1)]
+    falling: list[CurvePoint] = [(1e9 * n, float(n), n, loss) for n, loss in enumerate([8.0, 2.0, 0.5, 0.0], 1)]
     outcomes = tuple(replace(outcome, curve=falling) for outcome in grid().outcomes)
     chart = learning_curves(replace(grid(), outcomes=outcomes, baselines=()))["curve_books_by_flops"]
     assert chart.y_top == 1.0 and all(list(series.y) == [2.0, 0.5, 0.0] for series in chart.series)
