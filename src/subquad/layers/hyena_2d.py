@@ -1,12 +1,14 @@
 """Two-dimensional Hyena for images: every pixel sees every other through filters as large as the image (arXiv 2302.10866, appendix A.4).
 
-The recurrence is that of ``layers/hyena.py`` with two-sided convolutions over rows and columns:
+The recurrence is that of ``layers/hyena.py`` with two-sided convolutions over rows and columns, without gates z = h_n conv z + skip_n z:
+
+    x_0 .. x_{N-1}, v = short_conv(x W),   z = v,   then for n = 1 .. N:   z = x_{N-n} * (h_n conv z + skip_n z),   y = z W_out
 
     h[c, dy, dx] = (exp(-rate[c] (|dy| + |dx|)) + shift) * FFN(features(dy), features(dx))[c],   dy and dx from -1 to 1 across the image
 
 The paper says neither whether its filter is a network of both coordinates or a product of two, nor how the short convolution goes; here
 it is one network, and a depthwise convolution centred on the pixel. ``gated=False`` is the paper's image model, which has no gates.
-B batch, T = H W positions in raster order, D channels. Cost in T: T log T channel by channel.
+B batch, H rows, W columns, T = H W positions in raster order, D channels. Cost in T: T log T channel by channel, and the projections.
 """
 
 from __future__ import annotations
@@ -83,17 +85,18 @@ class Hyena2d(Mixer):
             raise ValueError(f"expected {rows} x {columns} = {rows * columns} positions, got {x.shape[1]}: set shape")
         check_width(x, self.dim)
         check_mask(x, mask)
-        real = None if mask is None else mask.unsqueeze(1).unflatten(-1, (rows, columns))
-        p = self.project(x).mT.unflatten(-1, (rows, columns))
-        p = self.short(p if real is None else p.masked_fill(~real, 0))
-        *gates, z = (p if real is None else p.masked_fill(~real, 0)).unflatten(1, (-1, self.dim)).unbind(1)
-        if gates and self.config.short_first:
+        padding = None if mask is None else ~mask.unflatten(1, (1, rows, columns))  # (B, 1, H, W)
+        p = self.project(x).mT.unflatten(-1, (rows, columns))  # (B, (N + 1) D, H, W), without gates (B, D, H, W)
+        p = self.short(p if padding is None else p.masked_fill(padding, 0))
+        p = p if padding is None else p.masked_fill(padding, 0)
+        *gates, z = p.unflatten(1, (-1, self.dim)).unbind(1)  # x_0 .. x_{N-1}, v, each (B, D, H, W)
+        if gates and self.config.short_first:  # h_1 is the short convolution's
             z = z * gates.pop()
-        taps = self.filter().unflatten(0, (self.config.filters, self.dim))
-        for skip, filter_ in zip(self.skip.weight, taps, strict=True):
-            z = long_conv_2d(z, filter_, skip, center=(rows - 1, columns - 1))
+        taps = self.filter().unflatten(0, (self.config.filters, self.dim))  # (N, D, 2 H - 1, 2 W - 1)
+        for skip, h in zip(self.skip.weight, taps, strict=True):
+            z = long_conv_2d(z, h, skip, center=(rows - 1, columns - 1))  # h_n conv z + skip_n z
             z = z * gates.pop() if gates else z
-        y = self.out(z.flatten(2).mT)
+        y = self.out(z.flatten(2).mT)  # (B, T, D)
         return y if mask is None else y.masked_fill(~mask.unsqueeze(-1), 0)
 
     def init_state(self, batch: int, max_len: int) -> State:
@@ -115,6 +118,6 @@ class ImageFilter(ImplicitFilter):
         steps = [torch.arange(1 - side, side, device=self.last.weight.device).to(dtype) / max(side - 1, 1) for side in self.shape]
         axes = [self._waves(step, step * math.pi) for step in steps]  # (2 H - 1, F), (2 W - 1, F)
         high, wide = (len(step) for step in steps)
-        features = torch.cat((axes[0].unsqueeze(1).expand(-1, wide, -1), axes[1].expand(high, -1, -1)), -1)
-        far = steps[0].abs().unsqueeze(1) + steps[1].abs()
-        return self._taps(features.flatten(0, 1), far.flatten()).unflatten(-1, (high, wide))
+        features = torch.cat((axes[0].unsqueeze(1).expand(-1, wide, -1), axes[1].expand(high, -1, -1)), -1)  # (2 H - 1, 2 W - 1, 2 F)
+        distances = steps[0].abs().unsqueeze(1) + steps[1].abs()  # (2 H - 1, 2 W - 1)
+        return self._taps(features.flatten(0, 1), distances.flatten()).unflatten(-1, (high, wide))

@@ -70,30 +70,26 @@ def causal_basis(a: Tensor, c: Tensor) -> Tensor:
 
 def to_powers(x: Tensor, a: Tensor, c: Tensor) -> Tensor:
     """T x, (..., L) -> (..., L) in float32 or better: values along the basis become coefficients of powers."""
-    _check(x, a, c)
-    b, length, dtype = a.shape[0], x.shape[-1], at_least_float32(x.dtype)
-    if not x.numel():
-        return x.to(dtype)
-    h = -(-length // b)
-    with full_precision(x.device):
-        digits = F.pad(x.to(dtype), (0, h * b - length)).unflatten(-1, (h, b))  # (..., j1, j0)
-        inner = block_diagonal_multiply(digits.mT.flatten(-2), unit_lower(c[:, :h, :h]).to(dtype)).unflatten(-1, (b, h))
-        return (inner.mT @ unit_lower(a).to(dtype).mT).flatten(-2)[..., :length]
+    digits, lower_a, lower_c = _blocks(x, a, c)  # (..., j1, j0)
+    h, b = digits.shape[-2:]
+    if digits.numel():
+        with full_precision(x.device):
+            inner = block_diagonal_multiply(digits.mT.flatten(-2), lower_c).unflatten(-1, (b, h))  # (..., j0, m1)
+            digits = inner.mT @ lower_a.mT  # (..., m1, m0)
+    return digits.flatten(-2)[..., : x.shape[-1]]
 
 
 def from_powers(y: Tensor, a: Tensor, c: Tensor) -> Tensor:
     """T^-1 y by substitution, (..., L) -> (..., L) in float32 or better."""
-    _check(y, a, c)
-    b, length, dtype = a.shape[0], y.shape[-1], at_least_float32(y.dtype)
-    if not y.numel():
-        return y.to(dtype)
-    h = -(-length // b)
-    with full_precision(y.device):
-        powers = F.pad(y.to(dtype), (0, h * b - length)).reshape(-1, b)  # (N m1, m0)
-        inner = torch.linalg.solve_triangular(unit_lower(a).to(dtype).mT, powers, upper=True, left=False, unitriangular=True)
-        inner = inner.unflatten(0, (-1, h)).permute(2, 1, 0)  # (j0, m1, N): all right sides of a block at once
-        solved = torch.linalg.solve_triangular(unit_lower(c[:, :h, :h]).to(dtype), inner, upper=False, unitriangular=True)
-        return solved.permute(2, 1, 0).reshape(*y.shape[:-1], h * b)[..., :length]
+    powers, lower_a, lower_c = _blocks(y, a, c)  # (..., m1, m0)
+    shape = powers.shape
+    if powers.numel():
+        with full_precision(y.device):
+            inner = torch.linalg.solve_triangular(lower_a.mT, powers.flatten(0, -2), upper=True, left=False, unitriangular=True)
+            inner = inner.unflatten(0, (-1, shape[-2])).permute(2, 1, 0)  # (j0, m1, N): all right sides of a block at once
+            solved = torch.linalg.solve_triangular(lower_c, inner, upper=False, unitriangular=True)
+            powers = solved.permute(2, 1, 0).reshape(shape)
+    return powers.flatten(-2)[..., : y.shape[-1]]
 
 
 def unit_lower(x: Tensor) -> Tensor:
@@ -101,8 +97,13 @@ def unit_lower(x: Tensor) -> Tensor:
     return x.tril(-1) + torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
 
 
-def _check(x: Tensor, a: Tensor, c: Tensor) -> None:
+def _blocks(x: Tensor, a: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """x (..., L) in whole blocks, (..., h, b), and the triangles of a and c that act on as many, all in float32 or better."""
     if a.ndim != 2 or c.ndim != 3 or c.shape != (a.shape[0], c.shape[1], c.shape[1]) or a.shape[0] != a.shape[1]:
         raise ValueError(f"a must be (b, b) and c (b, h, h), got {tuple(a.shape)} and {tuple(c.shape)}: give b square matrices in c")
     if x.shape[-1] > c.shape[0] * c.shape[1]:
         raise ValueError(f"{x.shape[-1]} positions exceed the {c.shape[0] * c.shape[1]} = h b of a and c: make them larger")
+    b, length, dtype = a.shape[0], x.shape[-1], at_least_float32(x.dtype)
+    h = -(-length // b)
+    blocks = F.pad(x.to(dtype), (0, h * b - length)).unflatten(-1, (h, b))
+    return blocks, unit_lower(a).to(dtype), unit_lower(c[:, :h, :h]).to(dtype)
