@@ -15,9 +15,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from subquad.layers.base import FilterSpectra, Mixer, OptimizerHint, check_mask, check_width
-from subquad.ops.gated_conv_cpu import Filter, gated_conv
-from subquad.ops.linear import linear_from_positions_last, linear_to_positions_last
+from subquad.layers.base import FilterSpectra, Mixer, OptimizerHint
+from subquad.ops.gated_conv import Filter
 from subquad.ops.long_conv import spectrum
 from subquad.ops.online_conv import OnlineConvState, OnlineFilter, init_online_conv, prefill_online_conv
 from subquad.ops.ragged import take_rows
@@ -35,15 +34,12 @@ class GatedConvState(State):
 
 
 class GatedConv(Mixer):
-    """Base of these mixers; ``two_sided`` ones have no steps. ``filters`` counts the long filters of each channel and side, ``gates`` are
-    the parts of the projection that gate, in their order of use (``ops/gated_conv_cpu.py``).
-    """
+    """Base of these mixers; ``two_sided`` ones have no steps. ``filters`` counts the long filters of each channel and side."""
 
     dim: int
     max_len: int
     two_sided: bool
     filters: int
-    gates: Sequence[int]
     project: nn.Linear
     short: ShortFilter
     skip: Skip
@@ -74,32 +70,16 @@ class GatedConv(Mixer):
     def _init_convs(self, batch: int, max_len: int) -> list[State]:
         return [init_online_conv(OnlineFilter.of(taps, max_len), batch) for taps, _ in self._filters(max_len)]
 
-    def _checked_filters(self, x: Tensor, mask: Tensor | None, spectra: FilterSpectra | None) -> Sequence[Filter]:
-        """The long filters for x (B, T, D). Raises ``ValueError`` for inputs and spectra that are not for this mixer."""
-        check_width(x, self.project.in_features)
-        self._check_length(x.shape[1])
-        check_mask(x, mask)
+    def _filters_or(self, spectra: FilterSpectra | None, length: int) -> Sequence[Filter]:
+        """The long filters for inputs of that length, or the spectra. Raises ``ValueError`` for what is not for this mixer."""
+        self._check_length(length)
         if spectra is None:
-            return self._filters(x.shape[1])
+            return self._filters(length)
         if self.training and torch.is_grad_enabled():
             raise ValueError("prepared spectra give the filters no gradient: train without them, or call eval()")
         if len(spectra) != self.filters:
             raise ValueError(f"expected the spectra of {self.filters} filters, got {len(spectra)}: prepare with this mixer")
         return [(whole, None) for whole in spectra]
-
-    def _projected(self, x: Tensor) -> Tensor:
-        """(B, T, D) -> (B, C / D, D, T), before the short convolution."""
-        return linear_to_positions_last(x, self.project.weight, self.project.bias).unflatten(1, (-1, self.dim))
-
-    def _gated(self, p: Tensor, filters: Sequence[Filter], mask: Tensor | None) -> Tensor:
-        """The short convolution, the gates and the long convolutions, (B, C / D, D, T) -> (B, D, T)."""
-        weight, bias = (parameter.unflatten(0, p.shape[1:3]) for parameter in (self.short.weight, self.short.bias))
-        return gated_conv(p, weight, bias, filters, self.skip.weight, self.gates, mask)
-
-    def _output(self, z: Tensor, mask: Tensor | None) -> Tensor:
-        """(B, D, T) -> (B, T, D)."""
-        y = linear_from_positions_last(z, self.out.weight, self.out.bias)
-        return y if mask is None else y.masked_fill(~mask.unsqueeze(-1), 0)
 
     def _short_prefill(self, p: Tensor, state: GatedConvState, lengths: Sequence[int] | None) -> Tensor:
         """The short convolution of (B, n, C), continued from the last inputs."""

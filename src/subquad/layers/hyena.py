@@ -16,9 +16,11 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from subquad.layers.base import FilterSpectra, MixerConfig, check_width
+from subquad.layers.base import FilterSpectra, MixerConfig, check_mask, check_width
 from subquad.layers.gated_conv import GatedConv, GatedConvState, ShortFilter, Skip, Taps
 from subquad.layers.long_filter import AnyFilterConfig, ImplicitFilterConfig
+from subquad.ops.gated_conv import gated_conv
+from subquad.ops.linear import linear_from_positions_last, linear_to_positions_last
 from subquad.state import State
 
 
@@ -57,7 +59,7 @@ class Hyena(GatedConv):
     def __init__(self, config: HyenaConfig, dim: int, max_len: int) -> None:
         super().__init__()
         self.config, self.dim, self.max_len = config, dim, max_len
-        self.two_sided, self.filters, self.gates = config.two_sided, config.filters, range(config.order)[::-1]
+        self.two_sided, self.filters = config.two_sided, config.filters
         width = (config.order + 1) * dim
         self.project = nn.Linear(dim, width)
         self.short = ShortFilter(width, config.short_kernel)
@@ -67,10 +69,14 @@ class Hyena(GatedConv):
         self.out = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, spectra: FilterSpectra | None = None) -> Tensor:
-        filters = self._checked_filters(x, mask, spectra)
-        p = self._projected(x)  # (B, N + 1, D, T): x_0 .. x_{N-1}, v before their short convolution
-        z = self._gated(p, filters, mask)  # (B, D, T): z = v, then z = x_{N-n} * (h_n conv z + skip_n z) for n = 1 .. N
-        return self._output(z, mask)
+        check_width(x, self.dim)
+        check_mask(x, mask)
+        h = self._filters_or(spectra, x.shape[1])  # h_1 .. h_N, each (D, T); without the short convolution's
+        p = linear_to_positions_last(x, self.project.weight, self.project.bias)  # (B, (N + 1) D, T): x_0 .. x_{N-1}, v
+        gates = range(self.config.order)[::-1]  # x_{N-1} gates first
+        z = gated_conv(p, self.short.weight, self.short.bias, h, self.skip.weight, gates, mask)  # short_conv(p), then the recurrence
+        y = linear_from_positions_last(z, self.out.weight, self.out.bias)  # (B, D, T) -> (B, T, D)
+        return y if mask is None else y.masked_fill(~mask.unsqueeze(-1), 0)
 
     def prefill(self, x: Tensor, state: State, lengths: Sequence[int] | None = None) -> Tensor:
         assert isinstance(state, GatedConvState)

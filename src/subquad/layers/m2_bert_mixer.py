@@ -17,9 +17,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from subquad.layers.base import FilterSpectra, MixerConfig, check_width
+from subquad.layers.base import FilterSpectra, MixerConfig, check_mask, check_width
 from subquad.layers.gated_conv import GatedConv, GatedConvState, ShortFilter, Skip, Taps
 from subquad.layers.long_filter import AnyFilterConfig, ImplicitFilterConfig
+from subquad.ops.gated_conv import gated_conv
+from subquad.ops.linear import linear_from_positions_last, linear_to_positions_last
 from subquad.ops.long_conv import long_conv
 from subquad.state import State
 
@@ -51,7 +53,7 @@ class M2BertMixer(GatedConv):
     def __init__(self, config: M2BertMixerConfig, dim: int, max_len: int) -> None:
         super().__init__()
         self.config, self.dim, self.max_len = config, dim, max_len
-        self.two_sided, self.filters, self.gates = config.two_sided, 1 + config.residual, (0, 1)
+        self.two_sided, self.filters = config.two_sided, 1 + config.residual
         build = config.filter.build_two_sided if config.two_sided else config.filter.build
         self.norm = nn.LayerNorm(dim) if config.norm else None
         self.project = nn.Linear(dim, 3 * dim)
@@ -64,14 +66,17 @@ class M2BertMixer(GatedConv):
 
     def forward(self, x: Tensor, mask: Tensor | None = None, spectra: FilterSpectra | None = None) -> Tensor:
         check_width(x, self.dim)
+        check_mask(x, mask)
         u = x if self.norm is None else self.norm(x)
-        gated, *residual = self._checked_filters(u, mask, spectra)
-        p = self._projected(u)  # (B, 3, D, T): a, b, v before their short convolution
-        z = self._gated(p, [gated], mask)  # (B, D, T): b * (h conv (a * v) + skip (a * v))
+        h, *residual = self._filters_or(spectra, x.shape[1])  # h and h', each (D, T)
+        p = linear_to_positions_last(u, self.project.weight, self.project.bias)  # (B, 3 D, T): a, b, v
+        # short_conv(p), then z = b * (h conv (a * v) + skip (a * v)), (B, D, T)
+        z = gated_conv(p, self.short.weight, self.short.bias, [h], self.skip.weight, (0, 1), mask)
         if self.residual_skip is not None:
             inputs = u.mT if mask is None else u.mT.masked_fill(~mask.unsqueeze(1), 0)  # (B, D, T)
-            z = z + long_conv(inputs, *residual[0], self.residual_skip.weight[0])
-        return self._output(z, mask)
+            z = z + long_conv(inputs, *residual[0], self.residual_skip.weight[0])  # h' conv u + skip' u
+        y = linear_from_positions_last(z, self.out.weight, self.out.bias)  # (B, D, T) -> (B, T, D)
+        return y if mask is None else y.masked_fill(~mask.unsqueeze(-1), 0)
 
     def prefill(self, x: Tensor, state: State, lengths: Sequence[int] | None = None) -> Tensor:
         assert isinstance(state, GatedConvState)

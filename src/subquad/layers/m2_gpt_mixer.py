@@ -26,11 +26,12 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from subquad.layers.base import FilterSpectra, MixerConfig, OptimizerHint, check_width
+from subquad.layers.base import FilterSpectra, MixerConfig, OptimizerHint, check_mask, check_width
 from subquad.layers.gated_conv import GatedConv, GatedConvState, ShortFilter, Skip, Taps
 from subquad.layers.long_filter import AnyFilterConfig, ImplicitFilterConfig
 from subquad.ops.causal_monarch import causal_monarch_conv, prepare_taps
-from subquad.ops.gated_conv_cpu import masked_short_conv
+from subquad.ops.gated_conv import masked_short_conv
+from subquad.ops.linear import linear_from_positions_last, linear_to_positions_last
 from subquad.ops.long_conv import Spectrum, long_conv
 from subquad.ops.online_conv import OnlineConvState, OnlineFilter, init_online_conv, prefill_online_conv
 from subquad.ops.online_monarch import OnlineBasis, OnlineBasisState, init_online_basis, prefill_online_basis
@@ -83,15 +84,19 @@ class M2GptMixer(GatedConv):
         self.out = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, spectra: FilterSpectra | None = None) -> Tensor:
-        filters = self._checked_filters(x, mask, spectra)
-        p = self._projected(x).unflatten(1, (self.heads, -1))  # (B, H, N + 1, D / H, T)
-        weight, bias = (parameter.unflatten(0, p.shape[1:4]) for parameter in (self.short.weight, self.short.bias))
-        p = masked_short_conv(p, weight, bias, mask).flatten(0, 1)
-        *gates, z = p.unbind(1)  # x_0 .. x_{N-1}, v, each (B H, D / H, T)
-        before: Tensor | None = gates.pop()
-        for skip, (taps, _) in zip(self.skip.weight, filters, strict=True):
-            z, before = self._gated_conv(z, taps, skip, before, gates.pop()), None
-        return self._output(z.unflatten(0, (-1, self.heads)).flatten(1, 2), mask)
+        check_width(x, self.project.in_features)
+        check_mask(x, mask)
+        filters = self._filters_or(spectra, x.shape[1])  # h_1 .. h_{N-1}, each (D / H, T)
+        p = linear_to_positions_last(x, self.project.weight, self.project.bias)  # (B, H (N + 1) D / H, T)
+        p = masked_short_conv(p, self.short.weight, self.short.bias, mask)
+        *gates, z = p.unflatten(1, (self.heads, -1, self.dim)).flatten(0, 1).unbind(1)  # x_0 .. x_{N-1}, v, each (B H, D / H, T)
+        before: Tensor | None = gates.pop()  # x_{N-1}
+        for (h, _), skip in zip(filters, self.skip.weight, strict=True):
+            z = self._gated_conv(z, h, skip, before, gates.pop())  # x_{N-1-n} * (h_n conv z + skip_n z)
+            before = None
+        z = z.unflatten(0, (-1, self.heads)).flatten(1, 2)  # (B, D, T)
+        y = linear_from_positions_last(z, self.out.weight, self.out.bias)  # (B, T, D)
+        return y if mask is None else y.masked_fill(~mask.unsqueeze(-1), 0)
 
     def _gated_conv(self, z: Tensor, taps: Tensor | Spectrum, skip: Tensor, before: Tensor | None, after: Tensor) -> Tensor:
         """after * (h conv (before * z) + skip * before * z), all (B H, D / H, T)."""

@@ -1,11 +1,13 @@
-"""Short convolution, gates and long convolutions in one pass over pieces of the channels that stay in the processor's cache.
+"""Hyena's recurrence: a short convolution, then long convolutions and gates (arXiv 2302.10866, sections 3.1 and 3.2).
 
-    x_0 .. x_{P-1} = short_conv(p),   z = x_{P-1},   then   z = x_g z   or, for a long filter h and skip,   z = x_g (h conv z + skip z)
+    x_0 .. x_{P-2}, v = short_conv(p),   z = v,   then for each filter h and its gate g:   z = x_g * (h conv z + skip z)
 
-Shapes: p (B, P, D, T), skip (F, D), -> (B, D, T); B batch, P parts, D channels, T positions, F long filters. ``gates`` names the g in their
-order of use: one for each filter, or one more, which then comes before them all. Source: Hyena (arXiv 2302.10866), section 3.2. The
-backward pass keeps p and the output of each long filter; the short convolution and all spectra are recomputed, so that nothing as large as
-p crosses the memory more often than it must.
+and before them all z = x_g * z, where there is a gate more than filters. Shapes: p (B, P D, T), skip (F, D), -> (B, D, T); B batch,
+P parts, D channels, T positions, F long filters. Cost in T: that of the long convolutions, T log T for each by transforms.
+
+``gated_conv_composed`` is the recurrence as it is written. The fused way does the same by transforms, in pieces of the channels that stay
+in a processor's cache. Its backward pass keeps p and the output of each long filter; the short convolution and all spectra are recomputed,
+so that nothing as large as p crosses the memory more often than it must.
 """
 
 from __future__ import annotations
@@ -25,22 +27,6 @@ from subquad.ops.short_conv import channel_dots, short_conv, short_conv_gradient
 Filter = tuple[Tensor | Spectrum, Tensor | None]  # (D, K) at lags from 0 on, and at lags from -1 on backwards; a spectrum holds both
 
 
-def gated_conv(
-    p: Tensor, short: Tensor, bias: Tensor, filters: Sequence[Filter], skip: Tensor, gates: Sequence[int], real: Tensor | None = None
-) -> Tensor:
-    """See the module's docstring. ``short`` (P, D, taps) and ``bias`` (P, D) are the short convolution's.
-
-    With ``real`` (B, T), False at padding, what is there counts as zero before and after the short convolution.
-    Raises ``ValueError`` for shapes and gates that do not fit, and for what ``long_conv`` refuses.
-    """
-    _check(p, short, bias, filters, skip, gates, real)
-    by_fft = [filter_ for k, k_reverse in filters if (filter_ := _fft_filter(p[:, 0], k, k_reverse)) is not None]
-    if p.numel() == 0 or len(by_fft) < len(filters) or len({filter_.size for filter_ in by_fft}) > 1:
-        return gated_conv_composed(p, short, bias, filters, skip, gates, real)
-    tensors = [tensor for filter_ in by_fft for tensor in (filter_.k, filter_.k_reverse, filter_.values)]
-    return cast(Tensor, _GatedConv.apply(p, short, bias, skip, real, tuple(gates), by_fft[0].size, *tensors))
-
-
 def gated_conv_composed(
     p: Tensor,
     short: Tensor,
@@ -51,50 +37,82 @@ def gated_conv_composed(
     real: Tensor | None = None,
     method: Method = "auto",
 ) -> Tensor:
-    """Slow twin of ``gated_conv``: one operation after another, each long convolution by its fastest method or by that one."""
-    *parts, z = masked_short_conv(p, short, bias, real).unbind(1)  # each (B, D, T)
+    """Twin of ``gated_conv``: one operation after another, each long convolution by its fastest method or by ``method``."""
+    parts = masked_short_conv(p.to(at_least_float32(p.dtype)), short, bias, real)  # (B, P D, T)
+    *x, z = parts.unflatten(1, (-1, skip.shape[1])).unbind(1)  # x_0 .. x_{P-2}, v, each (B, D, T)
     order = list(gates)
-    before = parts[order.pop(0)] if len(order) > len(filters) else None
-    for (k, k_reverse), weight, gate in zip(filters, skip, order, strict=True):
-        z = long_conv(z, k, k_reverse, weight, before=before, after=parts[gate], method=method)
-        before = None
-    return z
+    if len(order) > len(filters):
+        z = z * x[order.pop(0)]
+    for g, (h, h_reverse), skip_weight in zip(order, filters, skip, strict=True):
+        z = long_conv(z, h, h_reverse, skip_weight, method=method) * x[g]  # x_g * (h conv z + skip z)
+    return z.to(p.dtype)
+
+
+def gated_conv(
+    p: Tensor, short: Tensor, bias: Tensor, filters: Sequence[Filter], skip: Tensor, gates: Sequence[int], real: Tensor | None = None
+) -> Tensor:
+    """See the module's docstring. ``short`` (P D, taps) and ``bias`` (P D,) are the short convolution's; ``gates`` are the parts that gate,
+    in their order of use.
+
+    With ``real`` (B, T), False at padding, what is there counts as zero before and after the short convolution.
+    Raises ``ValueError`` for shapes and gates that do not fit, and for what ``long_conv`` refuses.
+    """
+    _check(p, short, bias, filters, skip, gates, real)
+    fft_filters = _fft_filters(p[:, : skip.shape[1]], filters)
+    if fft_filters is None or p.numel() == 0:
+        return gated_conv_composed(p, short, bias, filters, skip, gates, real)
+    p, short, bias = (tensor.unflatten(dim, (-1, skip.shape[1])) for tensor, dim in ((p, 1), (short, 0), (bias, 0)))  # P D -> P, D
+    tensors = [tensor for filter_ in fft_filters for tensor in (filter_.k, filter_.k_reverse, filter_.values)]
+    return cast(Tensor, _GatedConv.apply(p, short, bias, skip, real, tuple(gates), fft_filters[0].size, *tensors))
 
 
 def masked_short_conv(p: Tensor, short: Tensor, bias: Tensor, real: Tensor | None) -> Tensor:
-    """The short convolution of p (B, ..., T), with zeros where ``real`` (B, T) is False, before and after."""
+    """The short convolution of p (B, C, T), with zeros where ``real`` (B, T) is False, before and after."""
     if real is None:
         return short_conv(p, short, bias)
-    padding = ~real.reshape(real.shape[0], *(1,) * (p.ndim - 2), real.shape[1])
+    padding = ~real.unsqueeze(1)  # (B, 1, T)
     return short_conv(p.masked_fill(padding, 0), short, bias).masked_fill(padding, 0)
 
 
 def _check(
     p: Tensor, short: Tensor, bias: Tensor, filters: Sequence[Filter], skip: Tensor, gates: Sequence[int], real: Tensor | None
 ) -> None:
-    if p.ndim != 4 or short.ndim != 3 or short.shape[:2] != p.shape[1:3] or bias.shape != p.shape[1:3]:
+    if p.ndim != 3 or short.ndim != 2 or short.shape[0] != p.shape[1] or bias.shape != p.shape[1:2]:
         shapes = tuple(p.shape), tuple(short.shape), tuple(bias.shape)
-        raise ValueError("p must be (B, P, D, T), short (P, D, taps) and bias (P, D), got {}, {} and {}".format(*shapes))
-    if not filters or len(gates) not in (len(filters), len(filters) + 1) or sorted(gates) != list(range(p.shape[1] - 1)):
+        raise ValueError("p must be (B, P D, T), short (P D, taps) and bias (P D,), got {}, {} and {}".format(*shapes))
+    if skip.ndim != 2 or skip.shape[0] != len(filters) or skip.shape[1] == 0 or p.shape[1] % skip.shape[1]:
         raise ValueError(
-            f"each part but the last must gate once, behind a filter each or one before them all: got {p.shape[1]} parts, "
+            f"skip must be (F, D), one number per filter and channel, for {len(filters)} filters and D channels in each part of "
+            f"p {tuple(p.shape)}, got {tuple(skip.shape)}"
+        )
+    parts = p.shape[1] // skip.shape[1]
+    if not filters or len(gates) not in (len(filters), len(filters) + 1) or sorted(gates) != list(range(parts - 1)):
+        raise ValueError(
+            f"each part but the last must gate once, behind a filter each or one before them all: got {parts} parts, "
             f"{len(filters)} filters and gates {list(gates)}"
         )
-    if skip.shape != (len(filters), p.shape[2]):
-        raise ValueError(f"skip must be (F, D), one number per filter and channel, {(len(filters), p.shape[2])}, got {tuple(skip.shape)}")
-    if real is not None and (real.shape not in ((p.shape[0], p.shape[3]), (1, p.shape[3])) or real.dtype != torch.bool):
-        raise ValueError(f"real must be (B, T) of bool, {(p.shape[0], p.shape[3])}, got {tuple(real.shape)} of {real.dtype}")
+    if real is not None and (real.shape not in ((p.shape[0], p.shape[2]), (1, p.shape[2])) or real.dtype != torch.bool):
+        raise ValueError(f"real must be (B, T) of bool, {(p.shape[0], p.shape[2])}, got {tuple(real.shape)} of {real.dtype}")
 
 
-def _fft_filter(u: Tensor, k: Tensor | Spectrum, k_reverse: Tensor | None) -> FFTFilter | None:
-    """The filter for transforms, or None where another method is the one to take."""
-    if isinstance(k, Spectrum):
-        check_spectrum(u, k, k_reverse)
-        check_inputs(u, k.values.shape[0], None, ())
-        return k.as_filter() if k.method == "fft" else None
-    check_filters(u, k, k_reverse)
-    check_inputs(u, k.shape[0], None, ())
-    return FFTFilter.of(k, k_reverse, u.shape[-1]) if k.shape[1] and fastest_method(u, k, k_reverse) == "fft" else None
+def _fft_filters(u: Tensor, filters: Sequence[Filter]) -> list[FFTFilter] | None:
+    """The filters as transforms of one size, for inputs as u (B, D, T); None unless that is the fastest way for each.
+
+    Raises ``ValueError`` as ``long_conv`` does.
+    """
+    fft_filters = []
+    for k, k_reverse in filters:
+        if isinstance(k, Spectrum):
+            check_spectrum(u, k, k_reverse)
+            check_inputs(u, k.values.shape[0], None, ())
+            fft_filters += [k.as_filter()] if k.method == "fft" else []
+        else:
+            check_filters(u, k, k_reverse)
+            check_inputs(u, k.shape[0], None, ())
+            by_fft = k.shape[1] > 0 and fastest_method(u, k, k_reverse) == "fft"
+            fft_filters += [FFTFilter.of(k, k_reverse, u.shape[-1])] if by_fft else []
+    one_size = len({filter_.size for filter_ in fft_filters}) == 1
+    return fft_filters if one_size and len(fft_filters) == len(filters) else None
 
 
 class _GatedConv(torch.autograd.Function):
