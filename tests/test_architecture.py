@@ -56,6 +56,8 @@ OPTIONAL = {
     "triton",
     "zstandard",
 }
+# Who may ask of which kind a model or a config is; all others call its methods, so that a new kind needs no change there.
+KNOW_MODELS = {"models", "objectives", "interop", "comparison"}
 MAX_LINES = 400
 VAGUE_NAMES = {"common", "helper", "helpers", "misc", "util", "utils"}
 
@@ -131,6 +133,20 @@ def keyword_catchalls(source: str, module: str = "subquad.x") -> list[str]:
     return [f"{module}:{node.lineno} takes **{node.args.kwarg.arg}" for node in functions if node.args.kwarg]
 
 
+def kind_checks(source: str, module: str = "subquad.x") -> list[str]:
+    """``isinstance`` of a class of ``models``, by its name in the import."""
+    tree = ast.parse(source)
+    if module.split(".")[1] in KNOW_MODELS:
+        return []
+    imported = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("subquad.models")]
+    kinds = {alias.asname or alias.name for node in imported for alias in node.names}
+    checks = [
+        node for node in ast.walk(tree) if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("isinstance", "issubclass")
+    ]
+    asked = [(check.lineno, name) for check in checks for name in ast.walk(check.args[1])]
+    return [f"{module}:{line} asks for a {node.id}" for line, node in asked if isinstance(node, ast.Name) and node.id in kinds]
+
+
 def modules() -> Iterator[tuple[str, Path]]:
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
@@ -158,6 +174,10 @@ def test_optional_packages_are_imported_inside_functions() -> None:
 
 def test_signatures_have_no_catchall() -> None:
     assert [wrong for name, source, _ in SOURCES for wrong in keyword_catchalls(source, name)] == []
+
+
+def test_only_models_and_objectives_ask_for_kinds_of_models() -> None:
+    assert [wrong for name, source, _ in SOURCES if name.count(".") for wrong in kind_checks(source, name)] == []
 
 
 def test_files_are_short_and_say_what_they_are_for() -> None:
@@ -273,6 +293,13 @@ def test_an_eager_optional_import_is_seen(source: str) -> None:
 def test_a_catchall_is_seen(source: str) -> None:
     assert len(keyword_catchalls(source)) == 1
     assert keyword_catchalls("def f(a, *rest, b=1): g(**b)") == []
+
+
+def test_a_check_of_kinds_is_seen() -> None:
+    source = "from subquad.models.encoder import Encoder, EncoderConfig as Config\nif isinstance(x, int | Encoder): pass"
+    assert kind_checks(source, "subquad.api") == ["subquad.api:2 asks for a Encoder"]
+    assert kind_checks(source, "subquad.models.classifier") == []
+    assert len(kind_checks(source.replace("int | Encoder", "(int, Config)"))) == 1
 
 
 def test_a_long_or_silent_file_is_seen() -> None:

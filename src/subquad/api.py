@@ -38,11 +38,11 @@ from subquad.inference import (
 from subquad.interop.convert import convert
 from subquad.interop.official import from_official
 from subquad.models import MODELS, parse_model, presets
-from subquad.models.base import BaseModelConfig, Model, ModelConfig
+from subquad.models.base import BaseModelConfig, Model
 from subquad.models.extend_context import extend_context
 from subquad.objectives.base import Objective
 from subquad.report.run import write_report
-from subquad.run_folder import TOKENIZER, TRAIN, load, load_weights, locked, save, seal
+from subquad.run_folder import TOKENIZER, TRAIN, load, load_config, load_weights, locked, save, seal
 from subquad.run_log import read_run_log
 from subquad.training.config import TrainConfig, build_config, read
 from subquad.training.trainer import Hooks, Trainer, build_run
@@ -134,7 +134,7 @@ def read_texts(paths: Sequence[str], run: str | Path | None = None, columns: Map
     """
     config = read(run) if run is not None and Path(run, TRAIN).is_file() else None
     trained = config.objective.text_columns if config and config.objective else LabelColumns()
-    classes = getattr(config.model, "classes", ()) if config else ()
+    classes = config.model.labels if config else ()
     named = parse(LabelColumns, override(trained.model_dump(mode="json") | {"table": None}, columns or {}))
     texts = []
     for path in paths:
@@ -208,9 +208,9 @@ def _with_backbone(
     """What names a model, with a backbone if its kind has one: the one that is named, its own, or that of ``init``."""
     values: str | Mapping[str, Any] = {"kind": model} if isinstance(model, str) and model in MODELS and model not in presets() else model
     kind = MODELS.get(str(values.get("kind"))) if isinstance(values, Mapping) else None
-    if kind is None or "backbone" not in kind.model_fields:
+    if kind is None or not kind.HAS_BACKBONE:
         if named is not None:
-            on_backbone = [name for name, config in MODELS.items() if "backbone" in config.model_fields]
+            on_backbone = [name for name, config in MODELS.items() if config.HAS_BACKBONE]
             raise ValueError(f"model.backbone is for a {' or '.join(on_backbone)}: name {on_backbone[0]!r} as the model, or leave it out")
         return values
     assert isinstance(values, Mapping)
@@ -221,9 +221,7 @@ def _with_backbone(
         raise ValueError(
             f"a {values['kind']} needs a backbone: start from a run with --init RUN, or name one in model.backbone=transformer-tiny"
         )
-    start = load(init)
-    assert isinstance(start, Model)
-    return {**values, "backbone": getattr(start.config, "backbone", start.config).model_dump(mode="json")}
+    return {**values, "backbone": load_config(init).base_model.model_dump(mode="json")}
 
 
 def _check_same_model(source: str | Path | Mapping[str, Any], config: TrainConfig, out: str | Path) -> None:
@@ -243,8 +241,9 @@ def _check_same_model(source: str | Path | Mapping[str, Any], config: TrainConfi
 def _hooks(config: TrainConfig, model: BaseModelConfig, quiet: bool) -> Hooks:
     assert config.objective is not None
     flops, share = None, config.objective.logits_share
-    if share is not None and isinstance(model, ModelConfig):
-        counted = count_flops(model, min(config.data.window or model.max_len, model.max_len), backward=True)
+    if share is not None:
+        base, window = model.base_model, config.data.window
+        counted = count_flops(base, min(window or base.max_len, base.max_len), backward=True)
         flops = counted.logits + (counted.total - counted.logits) / share  # of a target: not every position is one
     return Hooks(
         sample=partial(_sample, config) if config.eval.sample_bytes else None,

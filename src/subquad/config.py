@@ -220,3 +220,17 @@ def _kind(config: type[BaseModel]) -> Any:
     """The default of a config class's ``kind``."""
     field = config.model_fields.get("kind")
     return None if field is None else field.default
+
+
+def differences(first: Config, second: Config) -> list[str]:
+    """Keys, as ``--set`` takes them, in which two configs differ."""
+    values, others = flatten(first.model_dump(mode="json")), flatten(second.model_dump(mode="json"))
+    return sorted(key for key in values.keys() | others.keys() if values.get(key) != others.get(key))
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values by dotted name, however they are nested."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat

@@ -35,7 +35,7 @@ from subquad.manifest import (
     settle,
     write_manifest,
 )
-from subquad.models.base import Model, unwrap
+from subquad.models.base import BaseModelConfig, Model, unwrap
 from subquad.system import Content, as_json, lock
 
 CONFIG, WEIGHTS, TOKENIZER, TRAIN = "config.json", "model.safetensors", "tokenizer.json", "train.yaml"
@@ -62,7 +62,7 @@ def save(model: nn.Module, path: str | Path) -> None:
     replace(folder, {TOKENIZER: vocabulary, WEIGHTS: tensor_file(tensors, metadata), CONFIG: as_json(config)})
 
 
-def load(path: str | Path, device: str | torch.device = "cpu", verify: bool = True) -> nn.Module:
+def load(path: str | Path, device: str | torch.device = "cpu", verify: bool = True) -> Model:
     """The model of a run folder, or of a Hugging Face repo "org/name" or "org/name@revision" when there is no such folder, in eval mode.
 
     ``device`` "auto" is the GPU if there is one. With a tokenizer.json in the folder the model has it as ``tokenizer``. ``verify``
@@ -72,7 +72,7 @@ def load(path: str | Path, device: str | torch.device = "cpu", verify: bool = Tr
     """
     device, folder = resolve_device(device), _folder(path)
 
-    def read() -> nn.Module:
+    def read() -> Model:
         _check_run(folder)
         if verify:
             covered = read_manifest(folder).files
@@ -81,14 +81,13 @@ def load(path: str | Path, device: str | torch.device = "cpu", verify: bool = Tr
         config = read_config(folder)
         try:
             with torch.device("meta"):
-                model: nn.Module = models.build_model(config)
+                model = models.build_model(config)
         except (ValueError, TypeError) as error:
             raise RunError(f"{folder / CONFIG} does not describe a model of this version: {error}") from error
         tensors = read_tensors(newest(folder, WEIGHTS), state_shapes(model), device)
         model.load_state_dict(tensors, assign=True)
         assert not any(tensor.is_meta for tensor in model.state_dict().values())
-        if isinstance(model, Model):
-            model.tokenizer = _tokenizer(folder, model)
+        model.tokenizer = _tokenizer(folder, model)
         return model.eval()
 
     return read_while_written(folder, read)
@@ -106,6 +105,20 @@ def load_weights(model: nn.Module, path: str | Path, verify: bool = True) -> Non
 
     tensors = read_while_written(folder, read)
     model.load_state_dict({name: tensors[_unwrapped_name(name)] for name in model.state_dict()})
+
+
+def load_config(path: str | Path) -> BaseModelConfig:
+    """The model config of a run folder or of a Hugging Face repo, as ``load`` finds it; raises ``RunError`` like ``load``."""
+    folder = _folder(path)
+
+    def read() -> BaseModelConfig:
+        _check_run(folder)
+        try:
+            return models.parse_model(read_config(folder))
+        except ValueError as error:
+            raise RunError(f"{folder / CONFIG} does not describe a model of this version: {error}") from error
+
+    return read_while_written(folder, read)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -53,6 +53,12 @@ def test_the_rest_is_that_of_attention() -> None:
     assert linear.attention < plain.attention
 
 
+def test_a_table_of_positions_is_no_table_of_ids() -> None:
+    sizes = {"vocab": 256, "stack": _stack(), "positions": "learned"}
+    square, longer = (count_flops(LanguageModelConfig(max_len=length, **sizes), 64) for length in (256, 512))
+    assert square == longer and square.embedding == 2 * 256 * 32
+
+
 def test_a_training_step_counts_nearly_three_passes() -> None:
     forward, step = (count_flops("linear-transformer-small", backward=backward).total for backward in (False, True))
     assert 2.9 * forward < step < 3 * forward  # the sums of keys are a product with ones, which have no gradient

@@ -57,6 +57,9 @@ class Recurrence(CausalModel):
         self.script = None if script is None else torch.tensor([*script, *bytes(max_len + 1 - len(script))])
         self.calls: list[str] = []
 
+    def id_tables(self) -> list[Tensor]:
+        return [self.embedding]
+
     def forward(self, ids: Tensor, span: tuple[int, int] | None = None) -> Tensor:
         """Ids (B, T) to logits (B, T, V)."""
         self.calls.append("forward")

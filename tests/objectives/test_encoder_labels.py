@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from subquad import api, manifest
+from subquad import api, manifest, run_folder
 from subquad.models.classifier import Classifier
 from subquad.models.encoder import Encoder
 from tests.objectives.test_masked_lm import MODEL, STACK
@@ -83,6 +83,20 @@ def test_numbers(start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     again = api.train(None, None, tmp_path / "run", {"steps": 61}, resume=True, quiet=True)
     assert read_log(again)[-1]["step"] == 61
     manifest.check(again)
+
+
+def test_the_weights_of_a_start_are_read_once(start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its backbone is known from its config."""
+    paths, read_tensors = [], run_folder.read_tensors
+
+    def counted(path: Path, expected: Any = None, device: Any = "cpu") -> dict[str, torch.Tensor]:
+        paths.append(path.parent)
+        return read_tensors(path, expected, device)
+
+    monkeypatch.setattr(run_folder, "read_tensors", counted)
+    table = made(tmp_path / "table.tsv", 40, 20, number=False)
+    api.train("classifier", table, tmp_path / "run", OPTIONS | {"steps": 1}, init=start, quiet=True, report=False)
+    assert paths.count(start) == 1
 
 
 @pytest.mark.parametrize(("base", "way"), [(32, "continued"), (96, "stretched")])

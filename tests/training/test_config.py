@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import yaml
 
-from subquad.config import override, parse
+from subquad.config import differences, override, parse
 from subquad.errors import RunError
 from subquad.models import presets
 from subquad.objectives.classification import ClassificationConfig
 from subquad.objectives.contrastive import ContrastiveConfig
 from subquad.objectives.masked_lm import MaskedLMConfig
-from subquad.training.config import TrainConfig, as_yaml, build_config, differences, read
+from subquad.training.config import TrainConfig, as_yaml, build_config, read
 
 VALUES: dict[str, Any] = {"model": "transformer-tiny"}
 

@@ -13,12 +13,12 @@ from typing import Any
 
 from subquad.comparison.experiment import SPLIT_SEED, Budget, DataSpec, Experiment, FineTuning, ModelSpec, expand_paths
 from subquad.comparison.results import Role
-from subquad.config import with_changes
+from subquad.config import flatten, with_changes
 from subquad.evaluation.flops import count_flops, skeleton
 from subquad.models import parse_model
 from subquad.models.base import BaseModelConfig, ModelConfig
 from subquad.objectives.base import Metric, ObjectiveConfig
-from subquad.training.config import build_config, flatten
+from subquad.training.config import build_config
 
 Options = dict[str, Any]  # of train.yaml, by dotted name
 

@@ -32,8 +32,7 @@ from subquad.layers.base import Mixer
 from subquad.layers.long_filter import LongFilter
 from subquad.layers.stack import Stack, StackConfig
 from subquad.models import build_model, parse_model
-from subquad.models.base import BaseModelConfig, CausalModel, Model, ModelConfig
-from subquad.models.encoder import Encoder
+from subquad.models.base import BaseModelConfig, Model
 
 Causal = Literal["half", "full"]
 _DRAWS = {nn.init.normal_, nn.init.uniform_, nn.init.trunc_normal_, nn.init.kaiming_uniform_, nn.init.zeros_, nn.init.constant_}
@@ -82,11 +81,10 @@ def count_flops(
     A token model's are per token, an encoder's those of its head. Raises ``ValueError`` for a length outside 1 to max_len, and for a
     classifier.
     """
-    model = config if isinstance(config, BaseModelConfig) else parse_model(config)
-    if not isinstance(model, ModelConfig):
-        raise ValueError(f"FLOPs per byte are counted for models that read ids themselves, got a {model.kind}: count its backbone")
-    config = model
-    length = config.max_len if length is None else length
+    config = parse_model(config)
+    if config.HAS_BACKBONE:
+        raise ValueError(f"FLOPs per byte are counted for models that read ids themselves, got a {config.kind}: count its backbone")
+    length = config.base_model.max_len if length is None else length
     if length < 1:
         raise ValueError(f"FLOPs per byte need at least 1 byte, got a length of {length}")
     return _count(config.model_dump_json(), length, causal, backward)
@@ -104,16 +102,16 @@ def _count(config: str, length: int, causal: Causal, backward: bool) -> Flops:
     # Backward work is not credited to modules reliably; attention and logits keep their share of the forward pass, since every matrix
     # product has two of its own size in the backward pass.
     scale = everything / max(counts.everything, 1)
-    logits = 2.0 * model.vocab * _output_width(model) * positions
+    logits = 2.0 * model.vocab * model.config.base_model.logits_width * positions
     linear = everything - scale * (counts.attention + counts.transforms + counts.filters + logits)
-    embedding = 2.0 * sum(table.weight.numel() for table in _id_tables(model)) * positions
+    embedding = 2.0 * sum(table.numel() for table in model.id_tables()) * positions
     parts = (counts.visible if causal == "half" else counts.attention, counts.transforms, counts.filters, logits, embedding)
     return Flops(linear / positions, *(scale * part / positions for part in parts))
 
 
-def skeleton(config: ModelConfig | Mapping[str, Any] | str) -> Model:
-    """A model of shapes without numbers, on the meta device. The last ones are kept and shared: it is for looking at only."""
-    return _skeleton((config if isinstance(config, BaseModelConfig) else parse_model(config)).model_dump_json())
+def skeleton(config: BaseModelConfig | Mapping[str, Any] | str) -> Model:
+    """A model on the meta device, with shapes only. Recent ones are cached and shared: do not change it."""
+    return _skeleton(parse_model(config).model_dump_json())
 
 
 @lru_cache(maxsize=8)
@@ -211,7 +209,7 @@ def _run(config: str, length: int, span: tuple[int, int], blocks: tuple[int, ...
             filters = [name for name, module in model.named_modules() if isinstance(module, LongFilter)]
             with counter, torch.device("meta"), torch.set_grad_enabled(backward):
                 ids = torch.empty(1, length, dtype=torch.long)
-                y = model(ids, span) if isinstance(model, CausalModel) and span != (0, length) else model(ids)
+                y = model(ids) if span == (0, length) else model(ids, span)
                 if backward:
                     y.sum().backward()
     finally:
@@ -278,15 +276,3 @@ def _visible_shares(model: Model) -> Iterator[dict[str, float]]:
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def _output_width(model: Model) -> int:
-    """Width of the vectors that the logits are read from, the last table or head of the model; 0 for an encoder that gives none."""
-    if isinstance(model, Encoder) and model.config.head != "mlm":
-        return 0
-    return _id_tables(model)[-1].embedding_dim
-
-
-def _id_tables(model: Model) -> list[nn.Embedding]:
-    tables = (module for module in model.modules() if isinstance(module, nn.Embedding))
-    return [table for table in tables if table.num_embeddings == model.vocab]

@@ -8,8 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from subquad.models.base import CausalModel, TextTokenizer, causal_model, unwrap
-from subquad.models.encoder import Encoder
+from subquad.models.base import CausalModel, TextTokenizer, causal_model
 
 BYTES = 256
 
@@ -32,12 +31,6 @@ def text_model(model: nn.Module) -> tuple[CausalModel, TextTokenizer | None]:
 
     Raises ``ValueError`` for a model that cannot decode and for a token model without its tokenizer.
     """
-    model = unwrap(model)
-    if isinstance(model, Encoder):
-        raise ValueError(
-            "an encoder predicts masked positions, not what comes next, so it neither generates nor scores: "
-            "use it with subquad embed, fine-tune it with subquad train classifier, or take a causal model"
-        )
     causal = causal_model(model, "generating or scoring")
     tokenizer = causal.tokenizer
     if tokenizer is None and causal.config.vocab != BYTES:

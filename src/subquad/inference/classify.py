@@ -16,7 +16,6 @@ from subquad.inference.checks import evaluating
 from subquad.inference.texts import prepared_batches, text_rows
 from subquad.models.base import expect_model
 from subquad.models.classifier import Classifier
-from subquad.models.encoder import Encoder
 
 
 class Classified(NamedTuple):
@@ -64,8 +63,7 @@ def _outputs(model: nn.Module, texts: Sequence[bytes | str], truncate: bool) -> 
     rows = text_rows(classifier, texts, truncate)
     outputs: list[Tensor] = [torch.empty(0)] * len(rows)
     modules, device = list(model.modules()), classifier.head.weight.device
-    encoder = classifier.backbone if isinstance(classifier.backbone, Encoder) else None
-    for indices, ids, lengths, spectra in prepared_batches(encoder, rows):
+    for indices, ids, lengths, spectra in prepared_batches(classifier.encoder, rows):
         with evaluating(modules):
             batch = model(ids.to(device), lengths, spectra).double().cpu()  # (B, C) or (B,)
         for index, output in zip(indices, batch, strict=True):

@@ -27,11 +27,13 @@ def presets() -> dict[str, ModelConfig]:
     return dict(PRESETS)
 
 
-def parse_model(values: Mapping[str, Any] | str) -> BaseModelConfig:
-    """A preset's name, or a mapping with ``kind`` and the fields of that model's config.
+def parse_model(values: BaseModelConfig | Mapping[str, Any] | str) -> BaseModelConfig:
+    """A config, a preset's name, or a mapping with ``kind`` and the fields of that model's config.
 
     Raises ``ValueError`` in words.
     """
+    if isinstance(values, BaseModelConfig):
+        return values
     if isinstance(values, str):
         if values not in PRESETS:
             raise ValueError(f"unknown preset {values!r}: {suggest(values, PRESETS)}")
@@ -44,5 +46,4 @@ def parse_model(values: Mapping[str, Any] | str) -> BaseModelConfig:
 
 def build_model(values: Mapping[str, Any] | BaseModelConfig | str) -> Model:
     """A freshly initialised model of a config, a mapping or a preset's name."""
-    config = values if isinstance(values, BaseModelConfig) else parse_model(values)
-    return config.build()
+    return parse_model(values).build()

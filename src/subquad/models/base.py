@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,19 +17,36 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from subquad.config import Config
+from subquad.config import Config, differences
 from subquad.layers.base import FilterSpectra
+from subquad.layers.long_filter import ImplicitFilter
 from subquad.layers.stack import StackConfig
 from subquad.ops.ragged import take_rows
 from subquad.state import State
 
 Spectra = Sequence[FilterSpectra | None]  # of each block, what its weights alone decide, for one length
+_SHOWN = 6  # settings that an error names
 
 
 class BaseModelConfig(Config, ABC):
-    """Base of all models' configs. ``kind`` is the model's name in the table of ``models/__init__.py``."""
+    """Base of all models' configs. ``kind`` is the model's name in the table of ``models/__init__.py``.
+
+    ``HAS_BACKBONE`` says that the model puts its own layers on another one, the field ``backbone``.
+    """
+
+    HAS_BACKBONE: ClassVar[bool] = False
 
     kind: str
+
+    @property
+    @abstractmethod
+    def base_model(self) -> ModelConfig:
+        """The config of the part that reads ids: the backbone of a model that has one, else the whole."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes that it tells apart; none for a model that does not classify."""
+        return ()
 
     @property
     @abstractmethod
@@ -52,6 +69,15 @@ class ModelConfig(BaseModelConfig, ABC):
     vocab: int = Field(256, gt=0)
     max_len: int = Field(gt=0)
     init_std: float = Field(0.006, gt=0)
+
+    @property
+    def base_model(self) -> ModelConfig:
+        return self
+
+    @property
+    def logits_width(self) -> int:
+        """The width of the vectors from which logits over the vocabulary are computed; 0 for a model that has none."""
+        return self.width
 
 
 class CausalModelConfig(ModelConfig, ABC):
@@ -98,7 +124,10 @@ class Model(nn.Module, ABC):
     """Base of all models. ``tokenizer`` is what a token model reads text with; None where ids are bytes.
 
     ``reversible`` says that its ids have to give the text back, as they do where ids are predicted and their loss is one in bits.
+    ``INSTEAD`` is the advice for someone who asks a model that is not causal for the next id.
     """
+
+    INSTEAD: ClassVar[str] = "use another model (subquad models lists them)"
 
     config: BaseModelConfig
     tokenizer: TextTokenizer | None = None
@@ -117,6 +146,22 @@ class Model(nn.Module, ABC):
     def training_spans(self, length: int) -> list[tuple[int, int]]:
         """The spans of positions, first and end, that training steps on windows of ``length`` ids learn, each as often as the others."""
         return [(0, length)]
+
+    @abstractmethod
+    def id_tables(self) -> list[Tensor]:
+        """The tables of vectors that ids are looked up in, (V, width) each."""
+
+    def copy_weights(self, start: Model, source: str) -> None:
+        """Copies the weights of ``start``, the model of the run ``source``, and takes its tokenizer.
+
+        Raises ``ValueError`` when that model has other shapes, naming the settings that differ, and where filters of another length would
+        be stretched silently.
+        """
+        if state_shapes(start) != state_shapes(self):
+            raise ValueError(f"{source} holds another model; the two differ in {_difference(start.config, self.config)}")
+        check_same_filters(start, self, source)
+        self.load_state_dict(start.state_dict())
+        self.tokenizer = start.tokenizer
 
 
 M = TypeVar("M", bound=Model)
@@ -202,6 +247,31 @@ def cut_to_span(logits: Tensor, span: tuple[int, int] | None) -> Tensor:
     return logits[:, first:end]
 
 
+def state_shapes(model: nn.Module) -> dict[str, torch.Size]:
+    """Names and shapes of a model's weights."""
+    return {name: tensor.shape for name, tensor in model.state_dict().items()}
+
+
+def _difference(old: BaseModelConfig, new: BaseModelConfig) -> str:
+    """In which settings two models differ, the first few, and the remedy."""
+    if old.kind != new.kind:
+        return f"kind, {old.kind} there and {new.kind} here: start from a run of such a model"
+    keys = [f"model.{key}" for key in differences(old, new)]
+    more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
+    return f"{', '.join(keys[:_SHOWN])}{more}: give the same values to start from its weights"
+
+
+def check_same_filters(old: nn.Module, new: nn.Module, source: str) -> None:
+    """Raises ``ValueError`` where filters of another length, those of the run ``source``, would be stretched silently."""
+    filters = [[module for module in model.modules() if isinstance(module, ImplicitFilter)] for model in (old, new)]
+    for before, after in zip(*filters, strict=False):  # models that differ otherwise are refused elsewhere
+        if before.max_len != after.max_len and after.config.filter_len is None:
+            raise ValueError(
+                f"the filters of {source} are for {before.max_len} positions and would be stretched to {after.max_len}: set the mixer's "
+                f"filter.filter_len to {before.max_len} to continue them, or to {after.max_len} to stretch them"
+            )
+
+
 def unwrap(module: nn.Module) -> nn.Module:
     """The module inside what ``torch.compile``, DDP and FSDP wrap around it."""
     while not isinstance(module, Model):
@@ -222,5 +292,5 @@ def expect_model(module: nn.Module, kind: type[M], message: str) -> M:
 
 def causal_model(module: nn.Module, what: str) -> CausalModel:
     """The causal model inside of any wrappers; raises ``ValueError`` that says ``what`` needs one for any other."""
-    message = f"{what} needs a causal model, got {{}}: use another model (subquad models lists them)"
-    return expect_model(module, CausalModel, message)  # type: ignore[type-abstract]
+    advice = getattr(unwrap(module), "INSTEAD", Model.INSTEAD)
+    return expect_model(module, CausalModel, f"{what} needs a causal model, got {{}}: {advice}")  # type: ignore[type-abstract]

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from subquad.config import OneOf, with_changes
 from subquad.layers.stack import init_weights
 from subquad.models import encoder, language_model
-from subquad.models.base import BaseModelConfig, Model, Spectra
+from subquad.models.base import BaseModelConfig, Model, ModelConfig, Spectra, state_shapes
 from subquad.models.encoder import Encoder, EncoderConfig
 from subquad.models.language_model import LanguageModel, LanguageModelConfig
 from subquad.ops.autocast import at_least_float32
@@ -43,6 +43,8 @@ class ClassifierConfig(BaseModelConfig):
     """
 
     RENAMED: ClassVar[Mapping[str, str]] = {"target": "problem_type", "center": "target_mean", "scale": "target_std"}
+
+    HAS_BACKBONE: ClassVar[bool] = True
 
     kind: Literal["classifier"] = "classifier"
     backbone: AnyBackboneConfig
@@ -79,6 +81,14 @@ class ClassifierConfig(BaseModelConfig):
                 "pooling is for language models, and the backbone is an encoder: leave it out, and set model.backbone.pooling.over"
             )
         return self
+
+    @property
+    def base_model(self) -> ModelConfig:
+        return self.backbone
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.classes
 
     @property
     def width(self) -> int:
@@ -118,6 +128,22 @@ class Classifier(Model):
     @property
     def max_len(self) -> int:
         return self.config.backbone.max_len
+
+    @property
+    def encoder(self) -> Encoder | None:
+        """The backbone where it is an encoder."""
+        return self.backbone if isinstance(self.backbone, Encoder) else None
+
+    def id_tables(self) -> list[Tensor]:
+        return self.backbone.id_tables()
+
+    def copy_weights(self, start: Model, source: str) -> None:
+        """See ``Model.copy_weights``. Weights of a model that is not the same classifier, or of its backbone, become the backbone's."""
+        if state_shapes(start) == state_shapes(self):
+            super().copy_weights(start, source)
+            return
+        self.backbone.copy_weights(start.backbone if isinstance(start, Classifier) else start, source)
+        self.tokenizer = start.tokenizer
 
     def forward(self, ids: Tensor, lengths: Tensor | Sequence[int] | None = None, spectra: Spectra | None = None) -> Tensor:
         """(B, n), of which row b uses the first ``lengths[b]`` -> logits (B, C), or numbers (B,); the ids behind them change nothing.

@@ -21,10 +21,10 @@ from subquad.config import Config, with_changes
 from subquad.layers.attention import AttentionConfig
 from subquad.layers.base import MixerConfig
 from subquad.layers.feedforward import FeedForwardConfig
-from subquad.layers.long_filter import ImplicitFilterConfig
+from subquad.layers.long_filter import ImplicitFilter, ImplicitFilterConfig
 from subquad.layers.m2_bert_mixer import M2BertMixerConfig
 from subquad.layers.stack import Stack, StackConfig, init_weights
-from subquad.models.base import Model, ModelConfig, Spectra
+from subquad.models.base import Model, ModelConfig, Spectra, check_same_filters
 from subquad.ops.autocast import at_least_float32
 
 
@@ -70,6 +70,10 @@ class EncoderConfig(ModelConfig):
         return self.stack.dim
 
     @property
+    def logits_width(self) -> int:
+        return self.width if self.head == "mlm" else 0
+
+    @property
     def default_lr(self) -> float:
         """At most 1e-3: with norms after the blocks, larger rates leave small encoders at the frequencies of ids (papers: 5e-4, 8e-4)."""
         return min(super().default_lr, 1e-3)
@@ -80,6 +84,11 @@ class EncoderConfig(ModelConfig):
 
 class Encoder(Model):
     """See the module's docstring."""
+
+    INSTEAD = (
+        "an encoder predicts masked positions, not what comes next: use it with subquad embed, fine-tune it with subquad train classifier, "
+        "or take a causal model"
+    )
 
     config: EncoderConfig
     reversible = False
@@ -106,6 +115,15 @@ class Encoder(Model):
     @property
     def max_len(self) -> int:
         return self.config.max_len
+
+    def id_tables(self) -> list[Tensor]:
+        return [self.embedding.weight]
+
+    def copy_weights(self, start: Model, source: str) -> None:
+        """See ``Model.copy_weights``. An encoder without a head leaves out that of ``start``, and keeps its own pooler where ``start`` has
+        none; one with a longer context begins as ``extend_context`` makes it."""
+        super().copy_weights(self._fitted(start, source) if isinstance(start, Encoder) else start, source)
+        self.tokenizer = start.tokenizer
 
     def forward(
         self,
@@ -145,6 +163,26 @@ class Encoder(Model):
     def padded_length(self, length: int) -> int:
         """How long texts of ``length`` ids are when they are embedded: filled up to the context where padding is read."""
         return self.config.max_len if self.config.padding == "official" else length
+
+    def _fitted(self, start: Encoder, source: str) -> Encoder:
+        """``start`` without its head where this encoder has none, and with this one's context where that is longer."""
+        from subquad.models.extend_context import extend_context  # which builds encoders
+
+        if self.config.head == "none" != start.config.head:
+            start = self._without_head(start)
+        if self.max_len <= start.max_len:
+            return start
+        check_same_filters(start, self, source)
+        lengths = [module.config.filter_len for module in self.modules() if isinstance(module, ImplicitFilter)]
+        return extend_context(start, self.max_len, "stretched" if self.max_len in lengths else "continued")
+
+    def _without_head(self, start: Encoder) -> Encoder:
+        """``start`` without its head; a pooler that it lacks is this encoder's."""
+        headless = with_changes(start.config, {"head": "none", "pooling": self.config.pooling.model_dump()}).build()
+        pooler = {name: tensor for name, tensor in self.state_dict().items() if name.startswith("pooler.")}
+        trained = {name: tensor for name, tensor in start.state_dict().items() if not name.startswith("head.")}
+        headless.load_state_dict(pooler | trained if headless.pooler is not None else trained)
+        return headless
 
     def _hidden(
         self, ids: Tensor, mask: Tensor | None, token_types: Tensor | None, masked: Tensor | None, spectra: Spectra | None

@@ -106,6 +106,9 @@ class LanguageModel(CausalModel):
         x = x if self.start is None else torch.cat((self.start.expand(len(ids), 1, -1), x), 1)
         return self.stack(x, None, spectra)
 
+    def id_tables(self) -> list[Tensor]:
+        return [self.embedding.weight]
+
     def prepare(self, length: int | None = None) -> Spectra:
         """What depends on the weights alone, for inputs of up to ``length`` ids: filter spectra. It holds until they change."""
         return self.stack.prepare(self._room(length) + (self.start is not None))

@@ -63,6 +63,10 @@ class MegabyteConfig(CausalModelConfig):
     def width(self) -> int:
         return max(stage.dim for stage in self.stages)
 
+    @property
+    def logits_width(self) -> int:
+        return self.stages[-1].dim
+
     @model_validator(mode="after")
     def _sizes_fit(self) -> MegabyteConfig:
         if min(self.patches, default=0) < 1:
@@ -182,6 +186,9 @@ class Megabyte(CausalModel):
             y = stage.stack(_joined(x, slices))
         assert y is not None
         return cut_to_span(self._logits(y[:, :length]), span)
+
+    def id_tables(self) -> list[Tensor]:
+        return [stage.embedding.weight for stage in self.stages]
 
     def init_state(self, batch: int, max_len: int | None = None) -> MegabyteState:
         room = self._room(max_len)

@@ -191,6 +191,9 @@ class PerceiverAR(CausalModel):
             return self.start.new_zeros(batch, 0, self.config.vocab)
         return self._logits(self.latents(self.reader(self._inputs(ids))))
 
+    def id_tables(self) -> list[Tensor]:
+        return [self.embedding.weight]
+
     def training_spans(self, length: int) -> list[tuple[int, int]]:
         """The windows that ``forward`` runs: each starts a multiple of N / 2 and holds positions that no earlier one gives."""
         last = max(-(-length // self.latents.overlap) - 2, 0) * self.latents.overlap

@@ -194,17 +194,3 @@ class _Model(Config):
 def as_yaml(config: TrainConfig) -> bytes:
     """The text of train.yaml."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True).encode("utf-8")
-
-
-def differences(first: TrainConfig, second: TrainConfig) -> list[str]:
-    """Keys, as ``--set`` takes them, in which two configs differ."""
-    values, others = flatten(first.model_dump(mode="json")), flatten(second.model_dump(mode="json"))
-    return sorted(key for key in values.keys() | others.keys() if values.get(key) != others.get(key))
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Values by dotted name, however they are nested."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat

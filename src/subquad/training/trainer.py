@@ -19,14 +19,13 @@ from rich.console import Console
 from torch import nn
 
 from subquad import manifest, run_folder
-from subquad.config import with_changes
+from subquad.config import differences, with_changes
 from subquad.errors import RunError
 from subquad.models.base import Model
 from subquad.objectives.base import Batch, ModelRunner, Objective
 from subquad.system import Content, as_json
 from subquad.training.checkpoints import Counters, last_good, newest_state, restore_state, resume_command, save_state
-from subquad.training.config import TrainConfig, as_yaml, differences, read
-from subquad.training.init_from import init_from
+from subquad.training.config import TrainConfig, as_yaml, read
 from subquad.training.optim import build_optimizer, resolve_lr, set_lr
 from subquad.training.progress import Display, Log, Record, Tracker, summary_writer
 from subquad.training.runtime import Interrupts, checkpointed, evaluation_mode, has_bfloat16, threads
@@ -111,7 +110,7 @@ class Trainer:
 
     def _start(self) -> Counters:
         if self.config.init:
-            init_from(self.model, self.config.init)
+            self.model.copy_weights(run_folder.load(self.config.init), self.config.init)
         self._set_up_data()
         self._set_up_model()
         self._decide(self.config)
@@ -149,7 +148,7 @@ class Trainer:
             )
         folder = newest_state(self.out, self.display.say)
         if folder is None and self.config.init:
-            init_from(self.model, self.config.init)
+            self.model.copy_weights(run_folder.load(self.config.init), self.config.init)
         self._set_up_data(self.out / run_folder.TOKENIZER)
         self._set_up_model()
         counters = self._restore(folder)
