@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -15,7 +16,7 @@ pytest.importorskip("matplotlib")
 import matplotlib
 from matplotlib.colors import to_hex
 
-from subquad.report.figures import COLORS, PALETTE, Chart, Level, Series, bars, draw, render, tick, write_figures
+from subquad.report.figures import COLORS, PALETTE, WIDTH, Chart, Level, Series, bars, draw, render, tick, write_figures
 from tests.report.reading import EVIL
 
 CURVE = Series("train", [0, 1, 2, 3], [8.0, 4.0, 3.0, 2.5])
@@ -79,6 +80,12 @@ def test_bars_start_at_zero_and_carry_their_values() -> None:
         (pytest.approx(3), 0, 0.75),
     ]
     assert {"3.00", "1.50", "0.75"} <= texts(render(bars("Inside", "byte", "bits", [3.0, 1.5, 0.75]))[0])
+
+
+def test_text_can_be_read_on_a_phone() -> None:
+    pictures = [bars("Inside", "byte", "bits", [3.0, 1.5]), Chart("t", "x", "y", (CURVE, CURVE), (Level("xz", 2.6),))]
+    sizes = [float(size) for picture in pictures for size in re.findall(r"font(?:-size)?: ([\d.]+)px", render(picture)[0])]
+    assert len(sizes) > 20 and min(sizes) * 350 / WIDTH >= 7.5
 
 
 def test_a_cut_axis_keeps_what_lies_below() -> None:

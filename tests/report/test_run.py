@@ -99,6 +99,12 @@ def test_the_learning_curve_cuts_off_the_first_steps_alone(run: Path, losses: li
     assert axes.get_ylim()[1] == pytest.approx(expected, rel=1e-3)
 
 
+def test_the_best_validation_cuts_the_learning_curve_not_a_lucky_batch(run: Path) -> None:
+    log = [measured("train", 1, 8.0), measured("train", 2, 1.5), measured("valid", 2, 2.0), measured("valid", 3, 2.5)]
+    (run / "log.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in log))
+    assert learning_curve(read_run_log(run), "bits per byte").y_top == 3.2
+
+
 def test_without_matplotlib_the_page_says_how_to_get_figures(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     page = read(write_report(run, SECTIONS))

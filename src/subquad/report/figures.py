@@ -33,7 +33,7 @@ NEEDS = "The figures need matplotlib: pip install 'subquad[report]'"
 Style = Literal["line", "marked", "marks", "faint", "bars"]
 Points = tuple[list[float], list[float]]
 
-WIDTH, HEIGHT, HEADING = 520, 300, 24  # points; the heading is the strip at the top that holds the title
+WIDTH, HEIGHT, HEADING = 420, 280, 24  # points, few enough for text to be read on a phone; the heading holds the title
 LABEL_GAP = 0.055  # of the height, between the labels of levels
 _LONGEST = 32  # characters of a name in a legend
 _NUMBERED_BARS = 16  # more have no number above them
@@ -132,7 +132,7 @@ def render(chart: Chart) -> tuple[str, bytes]:
     """The chart as an SVG and as a PNG, both of one matplotlib figure."""
     import matplotlib
 
-    settings = {"svg.hashsalt": "subquad", "svg.fonttype": "none", "font.size": 9, "text.usetex": False, "text.parse_math": False}
+    settings = {"svg.hashsalt": "subquad", "svg.fonttype": "none", "font.size": 10.5, "text.usetex": False, "text.parse_math": False}
     with matplotlib.rc_context(settings), warnings.catch_warnings():  # type: ignore[arg-type]
         warnings.filterwarnings("ignore", "Glyph .* missing")  # the reader's fonts may well have it
         figure = draw(chart)
@@ -163,7 +163,7 @@ def draw(chart: Chart) -> Figure:
     engine = figure.get_layout_engine()
     assert engine is not None
     engine.set(rect=(0, 0, 1, 1 - HEADING / HEIGHT))  # type: ignore[call-arg]
-    figure.text(0.015, 1 - 0.65 * HEADING / HEIGHT, _name(chart.title, 90), color=INK, size=10.5, weight="bold", va="center")
+    figure.text(0.015, 1 - 0.65 * HEADING / HEIGHT, _name(chart.title, 60), color=INK, size=11.5, weight="bold", va="center")
     axes = figure.subplots()
     _dress(axes, chart)
     handles = [_plot(axes, chart, index) for index in range(len(chart.series))]
@@ -173,7 +173,7 @@ def draw(chart: Chart) -> Figure:
         axes.text(0.5, 0.5, "no data", transform=axes.transAxes, ha="center", color=MUTED)
     if len(handles) > 1:
         names = [_name(series.name) for series in chart.series]
-        columns = max(1, 90 // (max(map(len, names)) + 7))
+        columns = max(1, 60 // (max(map(len, names)) + 7))
         legend = axes.legend(
             handles, ["."] * len(names), loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=columns, frameon=False, columnspacing=1.5
         )
@@ -203,7 +203,7 @@ def _plot(axes: Axes, chart: Chart, index: int) -> Any:
         steps = [after - before for before, after in zip(sorted(x), sorted(x)[1:], strict=False)]
         drawn = axes.bar(x, y, width=0.72 * min(steps, default=1.0), color=color)
         if len(x) <= _NUMBERED_BARS:
-            axes.bar_label(drawn, fmt="%.2f", color=INK, padding=2, size=8.5)
+            axes.bar_label(drawn, fmt="%.2f", color=INK, padding=2, size=9)
         return drawn
     faint, alone = series.style == "faint", series.style == "marks"
     (line,) = axes.plot(
@@ -270,7 +270,7 @@ def _levels(axes: Axes, chart: Chart) -> None:
         _, height = axes.transAxes.inverted().transform(axes.transData.transform((axes.get_xlim()[0], level.y)))
         below = max(height, below + LABEL_GAP)
         words = f"{_name(level.name, 20)} {level.y:.2f}"
-        axes.text(1.015, below, words, transform=axes.transAxes, color=MUTED, size=8, va="center")
+        axes.text(1.015, below, words, transform=axes.transAxes, color=MUTED, size=9, va="center")
 
 
 def _drawable(value: float, log: bool) -> bool:

@@ -41,13 +41,13 @@ def write_report(run: Path, sections: Sequence[Section] = (), loss_label: str | 
 
 
 def learning_curve(log: RunLog, loss_label: str) -> Chart:
-    """The loss while training and in validation; the first steps, far above the rest, are cut off."""
+    """The loss while training and in validation; the first steps, far above the best validation, are cut off."""
     series = []
     if log.train:
         series.append(_series("train", log.train, "faint" if log.valid else "line"))
     if log.valid:
         series.append(_series("validation", log.valid, "marked"))
-    top = loss_limit([point.loss for point in log.train + log.valid])
+    top = loss_limit([point.loss for point in log.valid or log.train])  # a training loss is that of one batch, and noisy
     return Chart("Learning curve", "training bytes", loss_label, tuple(series), y_top=top)
 
 
