@@ -11,7 +11,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -20,7 +21,11 @@ import pytest
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import distributed as dist
 from torch import nn
+from torch._C._distributed_c10d import HashStore
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 
 from subquad import manifest, run_folder
 from subquad.data.tokenizer import Tokenizer
@@ -388,6 +393,91 @@ def wrapped(model: nn.Module, wrap: str) -> nn.Module:
     if wrap in ("data parallel", "both"):
         model = nn.DataParallel(model)
     return cast(nn.Module, torch.compile(model, backend="eager")) if wrap in ("compile", "both") else model
+
+
+@pytest.fixture
+def process_group() -> Iterator[None]:
+    """This process as the only rank."""
+    dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def fsdp(module: nn.Module) -> nn.Module:
+    return FullyShardedDataParallel(module, device_id=torch.device("cpu"))
+
+
+def sharded(model: nn.Module, way: str) -> nn.Module:
+    """The model, or its parts, as the ways to shard leave them."""
+    if way == "fully_shard":
+        fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
+        return model
+    if way in ("parts", "both"):
+        for stage in model.get_submodule("stages").children():
+            stage.stack = fsdp(stage.get_submodule("stack"))
+    return model if way == "parts" else fsdp(model)
+
+
+@pytest.mark.usefixtures("process_group")
+@pytest.mark.filterwarnings("ignore:.*NO_SHARD")  # of one rank
+@pytest.mark.parametrize("way", ["whole", "parts", "both", "fully_shard"])
+def test_what_is_saved_of_a_sharded_model_is_the_model(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build_model(SMALL)
+    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    whole = sharded(model, way)
+    run_folder.save(whole, tmp_path / "run")
+    state = run_folder.load(tmp_path / "run").state_dict()
+    assert state.keys() == weights.keys() and all(torch.equal(state[name], weights[name]) for name in weights)
+    monkeypatch.setattr(dist, "get_rank", lambda: 1)
+    run_folder.save(whole, tmp_path / "second")
+    assert not (tmp_path / "second").exists()
+
+
+@pytest.mark.usefixtures("process_group")
+@pytest.mark.filterwarnings("ignore:.*NO_SHARD")  # of one rank
+def test_a_model_taken_out_of_its_wrapper_is_refused(run: Path, model: nn.Module) -> None:
+    with pytest.raises(ValueError, match="would not load: missing .*; unknown _flat_param; and 26 more; save the whole model"):
+        run_folder.save(fsdp(build_model(SMALL)).get_submodule("_fsdp_wrapped_module"), run)
+    assert torch.equal(next(run_folder.load(run).parameters()), next(model.parameters()))
+
+
+def quantised(model: nn.Module) -> nn.Module:
+    with warnings.catch_warnings(action="ignore"):  # deprecated, and still there
+        return cast(nn.Module, torch.ao.quantization.quantize_dynamic(model, {nn.Linear}))
+
+
+def with_adapter(model: nn.Module) -> nn.Module:
+    model.adapter = nn.Linear(2, 2)
+    return model
+
+
+def without_bias(model: nn.Module) -> nn.Module:
+    model.get_submodule("stages.0.stack.norm").register_parameter("bias", None)
+    return model
+
+
+def narrower(model: nn.Module) -> nn.Module:
+    model.get_submodule("stages.0").embedding = nn.Embedding(256, 3)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (quantised, "unknown stages.0.stack.blocks.0.mixer.qkv.scale"),
+        (with_adapter, "unknown adapter.weight; unknown adapter.bias;"),
+        (without_bias, "missing stages.0.stack.norm.bias;"),
+        (narrower, r"stages.0.embedding.weight is \(256, 3\), expected shape \(256, 4\)"),
+        (lambda model: model.to("meta"), r"stages.0.pad is on the meta device, expected shape \(16,\)"),
+    ],
+)
+def test_a_model_that_would_not_load_does_not_replace_one_that_does(
+    change: Callable[[nn.Module], nn.Module], message: str, run: Path, model: nn.Module
+) -> None:
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    with pytest.raises(ValueError, match=f"the model is not what its config describes, and would not load: .*{message}"):
+        run_folder.save(change(model), run)
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o027])

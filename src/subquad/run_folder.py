@@ -35,27 +35,39 @@ from subquad.manifest import (
     settle,
     write_manifest,
 )
-from subquad.models.base import BaseModelConfig, Model, unwrap
+from subquad.models.base import BaseModelConfig, Model, layers_of_wrapping, unwrap
+from subquad.models.meta import build_on_meta
 from subquad.system import Content, as_json, lock
 
 CONFIG, WEIGHTS, TOKENIZER, TRAIN = "config.json", "model.safetensors", "tokenizer.json", "train.yaml"
 
-WRAPPERS = {"_orig_mod", "module", "_checkpoint_wrapped_module"}  # what torch.compile, DDP and FSDP, and checkpointing put into names
+# What torch.compile, DDP, FSDP and checkpointing put into names.
+WRAPPERS = {"_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 
 Shape = tuple[int, ...]
 
 
 def save(model: nn.Module, path: str | Path) -> None:
-    """Writes config.json, model.safetensors and manifest.json into a folder, made if need be; what was there loads until the new does.
+    """Writes config.json, model.safetensors and manifest.json into a folder, new or not; until all are complete the old model loads.
 
     A model that has a ``tokenizer`` writes its tokenizer.json; one without removes that of a model that was there. Of a model that is
-    wrapped (``torch.compile``, DDP, FSDP), whole or in parts, the model itself is saved.
-    Raises ``ValueError`` for a module that has no ``config``, ``OSError`` when the disk refuses.
+    wrapped (``torch.compile``, DDP, FSDP), whole or in parts, the model itself is saved. Every rank of a sharded model calls this, and rank
+    0 writes.
+    Raises ``ValueError`` for a module that has no ``config``, or not the tensors of the model that its config describes, ``OSError`` when
+    writing fails.
     """
-    folder, model = Path(path), unwrap(model)
-    config = _config_of(model)
-    tensors = {_unwrapped_name(name): tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
-    tokenizer = getattr(model, "tokenizer", None)
+    folder, inner = Path(path), unwrap(model)
+    config = _config_of(inner)
+    values, sharded = _state(model)
+    if sharded and torch.distributed.get_rank() != 0:
+        return
+    if wrong := _differences({name: _shape(value) for name, value in values.items()}, state_shapes(build_on_meta(config))):
+        raise ValueError(
+            f"the model is not what its config describes, and would not load: {wrong}; save the whole model, without modules that were "
+            "added, removed or replaced (as by quantisation)"
+        )
+    tensors = {name: tensor.detach().contiguous() for name, tensor in values.items()}
+    tokenizer = getattr(inner, "tokenizer", None)
     vocabulary = None if tokenizer is None else tokenizer.to_bytes()
     metadata = {"format": "pt"} if vocabulary is None else {"format": "pt", TOKENIZER: hashlib.sha256(vocabulary).hexdigest()}
     folder.mkdir(parents=True, exist_ok=True)
@@ -80,8 +92,7 @@ def load(path: str | Path, device: str | torch.device = "cpu", verify: bool = Tr
             check(folder, [CONFIG, WEIGHTS, *optional])
         config = read_config(folder)
         try:
-            with torch.device("meta"):
-                model = models.build_model(config)
+            model = build_on_meta(config)
         except (ValueError, TypeError) as error:
             raise RunError(f"{folder / CONFIG} does not describe a model of this version: {error}") from error
         tensors = read_tensors(newest(folder, WEIGHTS), state_shapes(model), device)
@@ -201,7 +212,9 @@ def read_tensors(path: Path, expected: Mapping[str, Shape] | None = None, device
     with _opened(path) as file:
         names = {name if expected is None else _unwrapped_name(name): name for name in file.keys()}  # noqa: SIM118 (no mapping)
         if expected is not None:
-            _compare(path, {name: tuple(file.get_slice(stored).get_shape()) for name, stored in names.items()}, expected)
+            wrong = _differences({name: tuple(file.get_slice(stored).get_shape()) for name, stored in names.items()}, expected)
+            if wrong:
+                raise RunError(f"{path} does not fit the model that its config describes: {wrong}")
         # Mapped memory starts where the file says; a copy has torch's own alignment, on which the last bits of a product may depend.
         return {name: file.get_tensor(stored).clone().to(device) for name, stored in names.items()}
 
@@ -233,6 +246,27 @@ def _files(folder: Path) -> list[str]:
     """Every file below a folder by its relative name, without its own manifest and without temporary ones."""
     names = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]
     return [name.as_posix() for name in names if name.as_posix() != MANIFEST and not any(part.startswith(".") for part in name.parts)]
+
+
+def _state(model: nn.Module) -> tuple[dict[str, Any], bool]:
+    """The state dict of the model inside of any wrappers, with whole tensors, and whether they were sharded."""
+    modules = layers_of_wrapping(model)
+    # The parameters of a module in FSDP are parts of one flat tensor, which the wrapper alone turns back.
+    values = next(filter(_is_fsdp, modules), modules[-1]).state_dict()
+    sharded = any(map(_is_fsdp, model.modules())) or any(hasattr(value, "full_tensor") for value in values.values())
+    whole = {name: value.full_tensor() if hasattr(value, "full_tensor") else value for name, value in values.items()}  # of DTensors
+    return {_unwrapped_name(name): value for name, value in whole.items()}, sharded
+
+
+def _is_fsdp(module: nn.Module) -> bool:
+    return "_fsdp_wrapped_module" in dict(module.named_children())
+
+
+def _shape(value: object) -> Shape | str:
+    """The shape of a tensor that can be stored, or what it is instead."""
+    if not isinstance(value, Tensor) or type(value.detach()) is not Tensor:
+        return f"a {type(value).__name__}"
+    return "on the meta device" if value.is_meta else tuple(value.shape)
 
 
 def _config_of(model: nn.Module) -> dict[str, Any]:
@@ -290,10 +324,11 @@ def _opened(path: Path) -> Any:
         raise RunError(f"{path} is truncated or damaged ({error}): restore it from a copy") from error
 
 
-def _compare(path: Path, shapes: Mapping[str, Shape], expected: Mapping[str, Shape]) -> None:
-    wrong = [f"missing {name}" for name in expected if name not in shapes]
-    wrong += [f"unknown {name}" for name in shapes if name not in expected]
-    wrong += [f"{name} has shape {shapes[name]}, expected {shape}" for name, shape in expected.items() if shapes.get(name, shape) != shape]
-    if wrong:
-        shown = "; ".join(wrong[:20]) + (f"; and {len(wrong) - 20} more" if len(wrong) > 20 else "")
-        raise RunError(f"{path} does not fit the model that its config describes: {shown}")
+def _differences(shapes: Mapping[str, Shape | str], expected: Mapping[str, Shape]) -> str:
+    """How tensors differ from those expected, in words; empty where they do not."""
+    missing = [f"missing {name}" for name in expected if name not in shapes]
+    unknown = [f"unknown {name}" for name in shapes if name not in expected]
+    other = [f"{name} is {shapes[name]}, expected shape {shape}" for name, shape in expected.items() if shapes.get(name, shape) != shape]
+    listed = missing[:8] + unknown[:8] + other[:8]
+    more = len(missing) + len(unknown) + len(other) - len(listed)
+    return "; ".join(listed) + (f"; and {more} more" if more else "")

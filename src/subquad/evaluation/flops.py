@@ -24,18 +24,17 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from subquad.config import Config, with_changes
 from subquad.layers.base import Mixer
 from subquad.layers.long_filter import LongFilter
 from subquad.layers.stack import Stack, StackConfig
-from subquad.models import build_model, parse_model
+from subquad.models import parse_model
 from subquad.models.base import BaseModelConfig, Model
+from subquad.models.meta import build_on_meta
 
 Causal = Literal["half", "full"]
-_DRAWS = {nn.init.normal_, nn.init.uniform_, nn.init.trunc_normal_, nn.init.kaiming_uniform_, nn.init.zeros_, nn.init.constant_}
 
 
 @dataclass(frozen=True)
@@ -116,15 +115,7 @@ def skeleton(config: BaseModelConfig | Mapping[str, Any] | str) -> Model:
 
 @lru_cache(maxsize=8)
 def _skeleton(config: str) -> Model:
-    with torch.device("meta"), _Undrawn():  # drawing numbers that nobody keeps would take most of the time
-        return build_model(json.loads(config))
-
-
-class _Undrawn(TorchFunctionMode):
-    """Leaves tensors as they are where random numbers would be drawn into them."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return (args or tuple(kwargs.values()))[0] if func in _DRAWS else func(*args, **(kwargs or {}))
+    return build_on_meta(json.loads(config))
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -272,14 +272,20 @@ def check_same_filters(old: nn.Module, new: nn.Module, source: str) -> None:
             )
 
 
-def unwrap(module: nn.Module) -> nn.Module:
-    """The module inside what ``torch.compile``, DDP and FSDP wrap around it."""
+def layers_of_wrapping(module: nn.Module) -> list[nn.Module]:
+    """The module and what it wraps, from the outermost wrapper (``torch.compile``, DDP, FSDP) to the model inside."""
+    modules = [module]
     while not isinstance(module, Model):
         inner = getattr(module, "_orig_mod", None) or getattr(module, "module", None)
         if not isinstance(inner, nn.Module):
             break
-        module = inner
-    return module
+        modules.append(module := inner)
+    return modules
+
+
+def unwrap(module: nn.Module) -> nn.Module:
+    """The module inside what ``torch.compile``, DDP and FSDP wrap around it."""
+    return layers_of_wrapping(module)[-1]
 
 
 def expect_model(module: nn.Module, kind: type[M], message: str) -> M:
