@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subquad.data.batching import group_by_length, order_by_length, pad, text_ids
+from subquad.data.batching import group_by_length, length_mask, order_by_length, pad, text_ids
 from subquad.data.characters import Characters
 
 LENGTHS = st.lists(st.integers(0, 30), max_size=20)
@@ -28,6 +28,11 @@ def test_padding_keeps_every_row(sizes: list[int]) -> None:
     ids, lengths = pad(rows)
     assert lengths.tolist() == sizes and ids.shape == (len(sizes), max(sizes, default=0))
     assert all((padded[: len(row)] == row).all() and not padded[len(row) :].any() for padded, row in zip(ids, rows, strict=True))
+
+
+def test_a_mask_covers_each_row_up_to_its_length() -> None:
+    assert length_mask(np.array([0, 2, 5]), 3).tolist() == [[False] * 3, [True, True, False], [True] * 3]
+    assert length_mask(np.empty(0, np.int64), 3).shape == (0, 3)
 
 
 @given(LENGTHS, st.integers(1, 100))

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from subquad.data.batching import Mask
 from subquad.data.documents import Bytes
-from subquad.data.masking import Mask
 from subquad.data.shuffle import Integers
 from subquad.data.synthetic import ANSWER, LEARNED
 from subquad.data.tokenizer import AnyTokenizer, count_bytes, tokenized
@@ -37,7 +37,7 @@ class MarkSpan:
 
 
 @dataclass(frozen=True)
-class Batch:
+class WindowBatch:
     """``ids`` (B, T), of which row b has ``lengths[b]``, and ``marks`` (B, T) where documents have them.
 
     ``span`` are the positions that a training step learns, None for all.
@@ -48,7 +48,7 @@ class Batch:
     marks: Bytes | None = None
     span: tuple[int, int] | None = None
 
-    def rows(self, first: int, stop: int) -> Batch:
+    def rows(self, first: int, stop: int) -> WindowBatch:
         """Some of its windows."""
         marks = None if self.marks is None else self.marks[first:stop]
         return replace(self, ids=self.ids[first:stop], lengths=self.lengths[first:stop], marks=marks)
@@ -95,12 +95,12 @@ class Batches:
         marked = all(span.document.marks is not None for span in spans)
         self._marks = Windows([MarkSpan(span) for span in spans], length, seed, pack, shift) if marked else None
 
-    def batch(self, first: int, count: int) -> Batch:
+    def batch(self, first: int, count: int) -> WindowBatch:
         """The samples first..first+count-1 of the endless order."""
         marks = None if self._marks is None else np.asarray(self._marks.batch(first, count)[0], np.uint8)
-        return Batch(*self.windows.batch(first, count), marks)
+        return WindowBatch(*self.windows.batch(first, count), marks)
 
-    def in_order(self, limit: int | None = None) -> Batch:
+    def in_order(self, limit: int | None = None) -> WindowBatch:
         """Plain windows that do not overlap, or ``limit`` of them, evenly spread."""
         marks = None if self._marks is None else np.asarray(self._marks.in_order(limit)[0], np.uint8)
-        return Batch(*self.windows.in_order(limit), marks)
+        return WindowBatch(*self.windows.in_order(limit), marks)

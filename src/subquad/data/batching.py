@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from subquad.data.shuffle import Integers
 from subquad.data.windows import Ids
+from subquad.text_tokenizer import TextTokenizer
 
-
-class TextTokenizer(Protocol):
-    """What turns text into ids."""
-
-    def encode(self, data: bytes, max_len: int | None = None) -> Ids: ...
+Mask: TypeAlias = npt.NDArray[np.bool_]
 
 
 def text_ids(
@@ -42,6 +40,11 @@ def pad(rows: Sequence[Ids]) -> tuple[Ids, Integers]:
     for padded, row in zip(ids, rows, strict=True):
         padded[: len(row)] = row
     return ids, lengths
+
+
+def length_mask(lengths: Integers, length: int) -> Mask:
+    """(B, length): True at the first ``lengths[b]`` positions of row b."""
+    return np.arange(length) < lengths[:, None]
 
 
 def order_by_length(lengths: Integers | Sequence[int]) -> Integers:

@@ -11,14 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from subquad.config import Config
+from subquad.data.batching import Mask, length_mask
 from subquad.data.shuffle import Integers, generator
 from subquad.data.windows import Ids
-
-Mask = npt.NDArray[np.bool_]
 
 
 class MaskConfig(Config):
@@ -86,7 +84,7 @@ def add_special_tokens(ids: Ids, lengths: Integers, special_tokens: tuple[Sequen
     before, after = special_tokens
     first, width = len(before), ids.shape[1] + len(before) + len(after)
     maskable = np.zeros((len(ids), width), dtype=np.bool_)
-    maskable[:, first : first + ids.shape[1]] = np.arange(ids.shape[1]) < lengths[:, None]
+    maskable[:, first : first + ids.shape[1]] = length_mask(lengths, ids.shape[1])
     if width == ids.shape[1]:
         return ids, lengths, maskable
     rows: Ids = np.zeros((len(ids), width), dtype=np.int32)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from subquad.data.batching import length_mask
 from subquad.data.byte_level import byte_pieces
 from subquad.data.characters import TYPE, Characters
 from subquad.data.learn_tokens import learn_bpe, learn_wordpiece, package, training_texts
@@ -202,7 +203,7 @@ def count_bytes(ids: Ids, lengths: Integers, span: tuple[int, int], tokenizer: A
     ends = lengths.clip(*span)
     if tokenizer is None:
         return int((ends - span[0]).sum())
-    inside = np.arange(*span) < ends[:, None]
+    inside = length_mask(ends - span[0], span[1] - span[0])
     return int(tokenizer.byte_lengths[ids[:, slice(*span)][inside]].sum())
 
 

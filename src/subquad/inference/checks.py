@@ -8,7 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from subquad.models.base import CausalModel, TextTokenizer, causal_model
+from subquad.models.base import CausalModel, causal_model
+from subquad.text_tokenizer import TextTokenizer
 
 BYTES = 256
 

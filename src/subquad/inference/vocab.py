@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from subquad.inference.utf8 import Utf8State, advance, allowed
-from subquad.models.base import TextTokenizer
+from subquad.text_tokenizer import TextTokenizer
 
 Mask = npt.NDArray[np.bool_]
 

@@ -8,10 +8,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import ClassVar, TypeVar
 
-import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from pydantic import Field
@@ -23,6 +21,7 @@ from subquad.layers.long_filter import ImplicitFilter
 from subquad.layers.stack import StackConfig
 from subquad.ops.ragged import take_rows
 from subquad.state import State
+from subquad.text_tokenizer import TextTokenizer
 
 Spectra = Sequence[FilterSpectra | None]  # of each block, what its weights alone decide, for one length
 _SHOWN = 6  # settings that an error names
@@ -103,21 +102,6 @@ class ModelState(State):
         most = max((length + count for length, count in zip(self.lengths, counts, strict=True)), default=0)
         if most > self.max_len:
             raise ValueError(f"{most} ids do not fit a context of {self.max_len}: prefill fewer ids, or start a new state")
-
-
-class TextTokenizer(Protocol):
-    """What a token model reads text with. Where its ids give the text back, ``pieces[id]`` holds the bytes of a token and ``byte_lengths``
-    (vocab,) their numbers."""
-
-    vocab: int
-    pieces: list[bytes]
-
-    @property
-    def byte_lengths(self) -> npt.NDArray[np.int64]: ...
-
-    def encode(self, data: bytes, max_len: int | None = None) -> npt.NDArray[np.integer[Any]]: ...
-
-    def to_bytes(self) -> bytes: ...
 
 
 class Model(nn.Module, ABC):

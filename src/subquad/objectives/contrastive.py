@@ -21,8 +21,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from subquad.data.batching import pad
-from subquad.data.masking import Mask
+from subquad.data.batching import Mask, pad
 from subquad.data.pairs import Pair, PairColumns, Pairs, read_pairs
 from subquad.data.shuffle import Integers
 from subquad.data.tokenizer import count_bytes

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from subquad.data.batches import Batch, Batches
+from subquad.data.batches import Batches, WindowBatch
 from subquad.data.utf8 import span_text
 from subquad.data.windows import Span
 from subquad.errors import RunError
@@ -73,7 +73,7 @@ class NextTokenConfig(ObjectiveConfig):
         return 1.0
 
 
-class NextToken(WindowObjective[Batch]):
+class NextToken(WindowObjective[WindowBatch]):
     """See the module's docstring."""
 
     @property
@@ -83,7 +83,7 @@ class NextToken(WindowObjective[Batch]):
     def cut_windows(self, model: Model, window: int) -> None:
         data, seed, samples = self.setup.data, self.setup.seed, self.setup.eval_samples
         self._train = Batches(self.split.train, window, seed, data.pack, data.shift, self.tokenizer)
-        self._valid: Batch | None = None
+        self._valid: WindowBatch | None = None
         if self.split.valid and samples:
             self._valid = Batches(self.split.valid, window, seed, data.pack, False, self.tokenizer).in_order(samples)
         self._training_spans = model.training_spans
@@ -94,25 +94,25 @@ class NextToken(WindowObjective[Batch]):
             return ()
         return (BITS_PER_BYTE.name,) if self._valid.answers is None else (BITS_PER_BYTE.name, ACCURACY.name)
 
-    def batch(self, first: int, count: int) -> Batch:
+    def batch(self, first: int, count: int) -> WindowBatch:
         batch = self._train.batch(first, count)
         spans = self._training_spans(int(batch.lengths.max()))
         drawn = int(np.random.default_rng([self.setup.seed, first]).integers(len(spans))) if len(spans) > 1 else 0
         return replace(batch, span=spans[drawn])
 
-    def loss(self, model: ModelRunner, batch: Batch) -> Tensor:
+    def loss(self, model: ModelRunner, batch: WindowBatch) -> Tensor:
         first, end = batch.span or batch.whole
         logits, ids = self._logits(model, batch)  # (B, end - first, V), (B, end - first)
         counted = None if batch.learned is None else model.tensor(batch.learned[:, first:end])
         return cross_entropy_sum(logits, ids, (batch.lengths.clip(first, end) - first).tolist(), counted)
 
-    def num_targets(self, batch: Batch) -> int:
+    def num_targets(self, batch: WindowBatch) -> int:
         return max(batch.count(batch.learned, batch.span or batch.whole), 1)  # a span that is drawn may hold nothing to learn
 
-    def num_bytes(self, batch: Batch) -> int:
+    def num_bytes(self, batch: WindowBatch) -> int:
         return batch.bytes(batch.span or batch.whole, self.tokenizer)
 
-    def mean_loss(self, total: float, batch: Batch) -> float:
+    def mean_loss(self, total: float, batch: WindowBatch) -> float:
         return total / (self.num_bytes(batch) if batch.learned is None else self.num_targets(batch)) / math.log(2)
 
     def evaluate(self, model: ModelRunner, batch_size: int) -> dict[str, float]:
@@ -175,7 +175,7 @@ class NextToken(WindowObjective[Batch]):
         title = f"Held-out data: {span.document.name}"
         return [*sections, Passage(title, data[:PASSAGE_BYTES], bits[:PASSAGE_BYTES].tolist(), patch_size)]
 
-    def _logits(self, model: ModelRunner, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _logits(self, model: ModelRunner, batch: WindowBatch) -> tuple[Tensor, Tensor]:
         """Logits and ids at the positions of the batch's span, or at all of them."""
         first, end = batch.span or batch.whole
         span = None if (first, end) == batch.whole else (first, end)
