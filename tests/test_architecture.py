@@ -133,6 +133,12 @@ def keyword_catchalls(source: str, module: str = "subquad.x") -> list[str]:
     return [f"{module}:{node.lineno} takes **{node.args.kwarg.arg}" for node in functions if node.args.kwarg]
 
 
+def unvalidated_copies(source: str, module: str = "subquad.x") -> list[str]:
+    """``model_copy``, whose changes pydantic does not validate; ``with_changes`` does."""
+    attributes = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute))
+    return [f"{module}:{node.lineno} calls model_copy: use with_changes" for node in attributes if node.attr == "model_copy"]
+
+
 def kind_checks(source: str, module: str = "subquad.x") -> list[str]:
     """``isinstance`` of a class of ``models``, by its name in the import."""
     tree = ast.parse(source)
@@ -174,6 +180,10 @@ def test_optional_packages_are_imported_inside_functions() -> None:
 
 def test_signatures_have_no_catchall() -> None:
     assert [wrong for name, source, _ in SOURCES for wrong in keyword_catchalls(source, name)] == []
+
+
+def test_changed_configs_are_validated() -> None:
+    assert [wrong for name, source, _ in SOURCES for wrong in unvalidated_copies(source, name)] == []
 
 
 def test_only_models_and_objectives_ask_for_kinds_of_models() -> None:
@@ -293,6 +303,12 @@ def test_an_eager_optional_import_is_seen(source: str) -> None:
 def test_a_catchall_is_seen(source: str) -> None:
     assert len(keyword_catchalls(source)) == 1
     assert keyword_catchalls("def f(a, *rest, b=1): g(**b)") == []
+
+
+@pytest.mark.parametrize("source", ["config.model_copy(update={'dim': 8})", "f = a.b.model_copy", "x = 1\ny = c().model_copy(deep=True)"])
+def test_an_unvalidated_copy_is_seen(source: str) -> None:
+    assert len(unvalidated_copies(source)) == 1
+    assert unvalidated_copies("# model_copy(\nwith_changes(config, {'dim': 8})") == []
 
 
 def test_a_check_of_kinds_is_seen() -> None:
