@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 NONE = "–"  # where nothing is known
+PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 def count(number: float | None, unit: str = "") -> str:
     """A count in three digits: ``3.41M``, ``164 kB``, ``12 B``; a dash for None."""
     if number is None:
         return NONE
-    for size, prefix in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+    for size, prefix in PREFIXES:
         if number >= 0.9995 * size:
             scaled = number / size
             digits = 2 if scaled < 9.995 else 1 if scaled < 99.95 else 0

@@ -97,6 +97,12 @@ def test_results_come_back_from_json_whole() -> None:
     assert back == grid() and plain(back) == plain(grid())
 
 
+@pytest.mark.parametrize("record", [{}, [1], {"title": "t", "models": 3}, grid().record() | {"outcomes": [{"cell": "a"}]}])
+def test_what_is_not_a_result_is_refused(record: object) -> None:
+    with pytest.raises(ValueError, match="validation error"):
+        results_from(record)
+
+
 def test_a_passage_without_a_title_is_read() -> None:
     """As results.json held it in 0.1.0."""
     record = json.loads(json.dumps(grid().record()))

@@ -17,6 +17,7 @@ import matplotlib
 from matplotlib.colors import to_hex
 
 from subquad.report.figures import COLORS, PALETTE, WIDTH, Chart, Level, Series, bars, draw, render, tick, write_figures
+from subquad.sections import Bars
 from tests.report.reading import EVIL
 
 CURVE = Series("train", [0, 1, 2, 3], [8.0, 4.0, 3.0, 2.5])
@@ -73,17 +74,17 @@ def test_values_are_drawn_and_what_cannot_be_is_left_out() -> None:
 
 
 def test_bars_start_at_zero_and_carry_their_values() -> None:
-    plot = axes(bars("Inside", "byte", "bits", [3.0, 1.5, 0.75]))
+    plot = axes(bars(Bars("Inside", "byte", "bits", [3.0, 1.5, 0.75])))
     assert [(bar.get_x() + bar.get_width() / 2, bar.get_y(), bar.get_height()) for bar in plot.patches] == [
         (pytest.approx(1), 0, 3.0),
         (pytest.approx(2), 0, 1.5),
         (pytest.approx(3), 0, 0.75),
     ]
-    assert {"3.00", "1.50", "0.75"} <= texts(render(bars("Inside", "byte", "bits", [3.0, 1.5, 0.75]))[0])
+    assert {"3.00", "1.50", "0.75"} <= texts(render(bars(Bars("Inside", "byte", "bits", [3.0, 1.5, 0.75])))[0])
 
 
 def test_text_can_be_read_on_a_phone() -> None:
-    pictures = [bars("Inside", "byte", "bits", [3.0, 1.5]), Chart("t", "x", "y", (CURVE, CURVE), (Level("xz", 2.6),))]
+    pictures = [bars(Bars("Inside", "byte", "bits", [3.0, 1.5])), Chart("t", "x", "y", (CURVE, CURVE), (Level("xz", 2.6),))]
     sizes = [float(size) for picture in pictures for size in re.findall(r"font(?:-size)?: ([\d.]+)px", render(picture)[0])]
     assert len(sizes) > 20 and min(sizes) * 350 / WIDTH >= 7.5
 

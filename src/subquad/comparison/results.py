@@ -5,16 +5,22 @@ A cell is one model on one text with one seed and one learning rate. Cells of th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from statistics import mean
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BeforeValidator, TypeAdapter
 
 from subquad.sections import Passage
 
 Status = Literal["done", "diverged", "failed", "waiting"]
 Role = Literal["rate", "final"]
 CurvePoint: TypeAlias = tuple[float | None, float, int, float]
+
+
+def _passage_from(value: object) -> object:
+    """A passage of JSON, with its data as bytes; anything else as it is."""
+    return {"title": "", **value, "data": value["data"].encode("latin-1")} if isinstance(value, dict) else value
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,7 @@ class Outcome:
     accuracies: list[float] = field(default_factory=list)
     probes: dict[str, Any] = field(default_factory=dict)
     sample: str = ""
-    passage: Passage | None = None
+    passage: Annotated[Passage | None, BeforeValidator(_passage_from)] = None
     config: dict[str, Any] = field(default_factory=dict)
     command: str = ""
 
@@ -175,37 +181,11 @@ def _losses(results: Results, model: str, data: str) -> list[float]:
     return [1 - accuracy for accuracy in results.accuracy(model, data)] or results.losses(model, data)
 
 
-def outcome_from(record: Mapping[str, Any]) -> Outcome:
-    """An outcome read back from JSON. Raises ``KeyError`` or ``TypeError`` where it is not one."""
-    passage = record["passage"]
-    if passage:
-        passage = Passage(**{"title": "", **passage, "data": passage["data"].encode("latin-1")})
-    return Outcome(**{**record, "curve": [tuple(point) for point in record["curve"]], "passage": passage})
+def outcome_from(record: object) -> Outcome:
+    """An outcome read back from JSON. Raises ``ValueError`` where it is not one."""
+    return TypeAdapter(Outcome).validate_python(record)
 
 
-def results_from(record: Mapping[str, Any]) -> Results:
-    """The value that ``record`` wrote, read back from JSON."""
-    published = [
-        Published(table["caption"], tuple(table["columns"]), {name: tuple(row) for name, row in table["rows"].items()})
-        for table in record["published"]
-    ]
-    costs = [
-        CostCurve(
-            curve["name"],
-            tuple(curve["lengths"]),
-            tuple(curve["flops"]),
-            tuple((int(length), flops) for length, flops in curve["published"]),
-            curve["note"],
-        )
-        for curve in record["costs"]
-    ]
-    values = {
-        "models": record["models"],
-        "data": record["data"],
-        "notes": record["notes"],
-        "outcomes": map(outcome_from, record["outcomes"]),
-        "published": published,
-        "costs": costs,
-        "baselines": [Baseline(**baseline) for baseline in record["baselines"]],
-    }
-    return Results(**{**record, **{name: tuple(value) for name, value in values.items()}})
+def results_from(record: object) -> Results:
+    """The value that ``record`` wrote, read back from JSON. Raises ``ValueError`` where it is not one."""
+    return TypeAdapter(Results).validate_python(record)

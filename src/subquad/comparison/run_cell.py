@@ -45,7 +45,7 @@ def read_outcome(folder: Path) -> Outcome | None:
         return None
     try:
         return outcome_from(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, KeyError) as error:
         raise RunError(f"{path} is damaged: remove the folder {folder} and run the comparison again with --resume") from error
 
 

@@ -194,9 +194,9 @@ def _scores(results: Results, title: str, texts: Sequence[str], measure: _Measur
         means.append([round(levels[data], 3) if data in levels else None for data in texts])
     best = set()
     for j in range(len(texts)):
-        known = [value for row in means if (value := row[j]) is not None]
-        if len(known) > 1:
-            best |= {(i, j + 1) for i, row in enumerate(means) if row[j] == (max if measure.more else min)(known)}
+        values = [value for row in means if (value := row[j]) is not None]
+        if len(values) > 1:
+            best |= {(i, j + 1) for i, row in enumerate(means) if row[j] == (max if measure.more else min)(values)}
     hints = {(i, j + 1): hint for i, row in enumerate(runs) for j, cell in enumerate(row) if (hint := _error(cell))}
     return Table(
         title, ["Model", *texts], rows if texts else [], f"{note} {SPREAD}" if seeds(results) > 1 else note, frozenset(best), hints

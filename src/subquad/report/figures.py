@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from subquad.format import visible
+from subquad.format import PREFIXES, visible
+from subquad.sections import Bars
 from subquad.system import write_atomic
 
 if TYPE_CHECKING:
@@ -102,9 +103,10 @@ class Chart:
         return f"{self.note} {self.y_label} by {self.x_label}: {', '.join(ends) or 'no data'}.".strip()
 
 
-def bars(title: str, x_label: str, y_label: str, values: Sequence[float], note: str = "") -> Chart:
-    """A chart of one bar for each value, at 1, 2, ..."""
-    return Chart(title, x_label, y_label, (Series(x_label, range(1, len(values) + 1), values, "bars"),), note=note)
+def bars(part: Bars) -> Chart:
+    """A chart of one bar for each value."""
+    series = Series(part.x_label, range(1, len(part.values) + 1), part.values, "bars")
+    return Chart(part.title, part.x_label, part.y_label, (series,), note=part.note)
 
 
 def loss_limit(losses: Sequence[float]) -> float:
@@ -256,7 +258,7 @@ def _ticks(axis: Axis, log: bool) -> None:
 
 def tick(value: float) -> str:
     """The label of a tick: ``0.5``, ``2000``, ``15M``."""
-    for size, prefix in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+    for size, prefix in PREFIXES:
         if abs(value) >= size * (10 if size == 1e3 else 1):
             return f"{value / size:.6g}{prefix}"
     return f"{0.0 if abs(value) < 1e-12 else value:.6g}"

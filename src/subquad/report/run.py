@@ -25,7 +25,7 @@ def write_report(run: Path, sections: Sequence[Section] = (), loss_label: str | 
     log = read_run_log(run)
     label = loss_label or (log.loss_name or "loss").replace("_", " ")
     charts = {CURVE: learning_curve(log, label)} if log.train or log.valid else {}
-    charts |= {file_name(part.title): _bars(part) for part in sections if isinstance(part, Bars)}
+    charts |= {file_name(part.title): bars(part) for part in sections if isinstance(part, Bars)}
     values = {
         "title": run.resolve().name,
         "lead": _lead(log),
@@ -53,7 +53,7 @@ def learning_curve(log: RunLog, loss_label: str) -> Chart:
 
 def headline(log: RunLog, loss_label: str) -> list[tuple[str, str, str]]:
     """The most important figures: name, value, unit."""
-    values = [("Model", _kind(log), "")]
+    values = [("Model", str(log.config.get("kind", "model")).replace("_", " "), "")]
     if log.parameters is not None:
         values.append(("Parameters", count(log.parameters), ""))
     if best := log.best:
@@ -70,14 +70,6 @@ def file_name(title: str) -> str:
 
 def _series(name: str, points: Sequence[Point], style: Style) -> Series:
     return Series(name, [point.bytes for point in points], [point.loss for point in points], style)
-
-
-def _bars(part: Bars) -> Chart:
-    return bars(part.title, part.x_label, part.y_label, part.values, part.note)
-
-
-def _kind(log: RunLog) -> str:
-    return str(log.config.get("kind", "model")).replace("_", " ")
 
 
 def _lead(log: RunLog) -> str:
