@@ -133,3 +133,24 @@ def test_the_report_is_of_the_best_weights_and_loads_no_second_model(data: str, 
     run = api.train(MODEL, data, tmp_path / "run", OPTIONS, quiet=True)
     best = run_folder.load(run).state_dict()
     assert all(torch.equal(seen["weights"][name], best[name]) for name in best) and seen["gradients"] == [None] * len(seen["gradients"])
+
+
+def test_a_vocabulary_that_bytes_cannot_use_is_refused_before_training(data: str, tmp_path: Path) -> None:
+    for vocab in (100, 300):
+        with pytest.raises(ValueError, match=f"has a vocabulary of {vocab} and the data are bytes.*model.vocab=256"):
+            api.train(MODEL, data, tmp_path / "run", {**OPTIONS, "model.vocab": vocab}, quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_command_of_a_run_resumes_it(data: str, tmp_path: Path) -> None:
+    changes = {**OPTIONS, "model.max_len": 32}
+    run = api.train(MODEL, data, tmp_path / "run", changes, quiet=True)
+    assert api.train(MODEL, data, run, changes, resume=True, quiet=True) == run
+    with pytest.raises(ValueError, match="holds another model than the one named"):
+        api.train(MODEL, data, run, OPTIONS, resume=True, quiet=True)
+
+
+def test_a_report_names_the_part_that_it_shows(data: str, tmp_path: Path) -> None:
+    run = api.train(MODEL, data, tmp_path / "run", {**OPTIONS, "data.fractions": [1, 0, 0], "data.split": "range"}, quiet=True)
+    page = (run / "report.html").read_text()
+    assert "Training data: " in page and "Validation data" not in page

@@ -112,7 +112,7 @@ def train(
             raise ValueError("there is no model to train: name a preset, such as 'megabyte-tiny', or a config")
         config = _train_config(source, data, options or {}, init)
         if resume and preset_or_config is not None:
-            _check_same_model(preset_or_config, config, out)
+            _check_same_model(preset_or_config, config, options or {}, out)
         if not config.data.paths:
             raise ValueError("there is no data to train on: name files or folders, as in --data books/")
         model, objective = build_run(config)
@@ -224,18 +224,18 @@ def _with_backbone(
     return {**values, "backbone": load_config(init).base_model.model_dump(mode="json")}
 
 
-def _check_same_model(source: str | Path | Mapping[str, Any], config: TrainConfig, out: str | Path) -> None:
+def _check_same_model(source: str | Path | Mapping[str, Any], config: TrainConfig, options: Mapping[str, Any], out: str | Path) -> None:
     """Raises ``ValueError`` where another model is named than the one of the run that is resumed."""
     assert config.objective is not None
-    model = _source(source)["model"]
-    if model == config.model.kind and model not in presets():  # a kind by its name alone
+    if source == config.model.kind and source not in presets():  # a kind by its name alone
         return
-    named = parse(TrainConfig, {"model": _with_backbone(model, None, config.init)}).model
-    completed = {name: getattr(config.model, name) for name in config.objective.COMPLETES if not getattr(named, name, True)}
-    if with_changes(named, completed) != config.model:
-        raise ValueError(
-            f"{out} holds another model than the one named: leave the model out to resume, or start a new run in another folder"
-        )
+    named = _train_config(
+        source, None, {name: value for name, value in options.items() if name.split(".")[0] == "model"}, config.init
+    ).model
+    defaults = {name: field.default for name, field in type(named).model_fields.items()}
+    completed = [name for name in config.objective.COMPLETES & defaults.keys() if getattr(named, name) == defaults[name]]
+    if named.kind != config.model.kind or with_changes(named, {name: getattr(config.model, name) for name in completed}) != config.model:
+        raise ValueError(f"{out} holds another model than the one named: leave it out to resume, or start anew in another folder")
 
 
 def _hooks(config: TrainConfig, model: BaseModelConfig, quiet: bool) -> Hooks:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, GetCoreSchemaHandler, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError, model_validator
 from pydantic_core import CoreSchema, core_schema
 
 Paths = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]  # one is a list of one
@@ -77,12 +77,21 @@ class OneOf:
                 if value not in self.presets:
                     raise ValueError(f"unknown preset {value!r}: {suggest(value, self.presets)}")
                 return self.presets[value]
+            if isinstance(value, str):
+                value = {"kind": value}
+            if not isinstance(value, Mapping | source):
+                raise ValueError(f"expected a mapping with the 'kind' of the {self.noun}")
             return self.kind_of(value).model_validate(self._with_new_kind(value)) if isinstance(value, Mapping) else value
 
         whole = core_schema.plain_serializer_function_ser_schema(
             lambda value, info: value.model_dump(mode=info.mode, exclude_defaults=info.exclude_defaults), info_arg=True
         )
         return core_schema.no_info_before_validator_function(validate, core_schema.is_instance_schema(source), serialization=whole)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Any of the kinds of the table, or a preset's name: what an editor completes in a YAML file."""
+        kinds = [handler(kind.__pydantic_core_schema__) for kind in self.table.values()]
+        return {"anyOf": [*kinds, {"enum": list(self.presets or self.table)}]}
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

@@ -92,9 +92,10 @@ def read_run_log(run: Path) -> RunLog:
         kind, step = line["kind"], line["step"]
         if kind in ("train", "resume"):
             ended = None
-        if kind in points and (point := _point(line)):
-            points[kind][step] = point
+        if kind in points:
             loss_name = loss_name or _loss_name(line)
+            if point := _point(line, loss_name):
+                points[kind][step] = point
         elif kind == "sample" and isinstance(line.get("text"), str):
             samples[step] = Sample(step, line["text"])
         elif kind == "resume":
@@ -150,13 +151,12 @@ def _loss_name(line: Mapping[str, Any]) -> str | None:
     return next((name for name in line if name not in _COUNTERS), None)
 
 
-def _point(line: Mapping[str, Any]) -> Point | None:
+def _point(line: Mapping[str, Any], loss_name: str | None) -> Point | None:
     """The measurement of a line, or None where a number is missing or not finite."""
-    trained, seconds, name = line.get("bytes"), line.get("seconds"), _loss_name(line)
-    loss = line[name] if name else None
+    trained, seconds, loss = line.get("bytes"), line.get("seconds"), line.get(loss_name or "")
     if not (_finite(trained) and _finite(seconds) and _finite(loss)):
         return None
-    metrics = {key: value for key, value in line.items() if key not in _COUNTERS and key != name and _finite(value)}
+    metrics = {key: value for key, value in line.items() if key not in _COUNTERS and key != loss_name and _finite(value)}
     return Point(line["step"], int(trained), seconds, loss, metrics if line["kind"] == "valid" else {})
 
 

@@ -79,7 +79,9 @@ def test_numbers(start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert printed["metrics"]["pearson"] > 0.85 and set(printed["texts"][0]) == {"text", "value", "true"}
     main([str(run), table])
     assert "value" in capsys.readouterr().out.splitlines()[0]
-    # What is resumed is the same run.
+    # What is resumed is the same run, whether it is named or not.
+    named = {"model.problem_type": "regression"}
+    api.train("classifier", None, tmp_path / "run", named, init=None, resume=True, quiet=True)
     again = api.train(None, None, tmp_path / "run", {"steps": 61}, resume=True, quiet=True)
     assert read_log(again)[-1]["step"] == 61
     manifest.check(again)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +11,17 @@ import pytest
 import yaml
 
 from subquad.config import differences, override, parse
+from subquad.data.labelled import LabelColumns
 from subquad.errors import RunError
-from subquad.models import presets
+from subquad.layers.registry import MIXERS
+from subquad.models import MODELS, presets
+from subquad.objectives import OBJECTIVES
 from subquad.objectives.classification import ClassificationConfig
 from subquad.objectives.contrastive import ContrastiveConfig
 from subquad.objectives.masked_lm import MaskedLMConfig
 from subquad.training.config import TrainConfig, as_yaml, build_config, read
 
+TEXT_X = LabelColumns(text="x")
 VALUES: dict[str, Any] = {"model": "transformer-tiny"}
 
 
@@ -76,6 +82,7 @@ def test_differences_are_named_as_overrides() -> None:
         ({"kind": "classifier", "backbone": "transformer-tiny"}, {}, "classification"),
         ("m2-bert-tiny", {"model.head": "none", "objective.temperature": 0.5}, "contrastive"),
         ("m2-bert-tiny", {"objective": {"kind": "masked_lm"}}, "masked_lm"),
+        ("m2-bert-tiny", {"objective": "masked_lm"}, "masked_lm"),
     ],
 )
 def test_the_objective_is_the_first_that_trains_the_model(model: Any, options: dict[str, Any], kind: str) -> None:
@@ -88,6 +95,9 @@ def test_the_objective_is_the_first_that_trains_the_model(model: Any, options: d
     ("options", "sentence"),
     [
         ({"objective": "masked_lm"}, "the objective 'masked_lm' does not train this model of kind 'language_model'"),
+        ({"objective": 3}, "'objective' is a kind or a mapping of its settings, got 3"),
+        ({"objective": [1]}, "'objective' is a kind or a mapping of its settings"),
+        ({"model.stack.mixer": 3}, "expected a mapping with the 'kind' of the mixer, got 3"),
         ({"objective.kind": "masked"}, "unknown objective 'masked': did you mean 'masked_lm'"),
         ({"objective.temprature": 1}, "unknown key 'temprature' in 'objective'"),
         ({"data.valid": "x.tsv"}, "the objective 'next_token' does not read data.valid"),
@@ -96,6 +106,34 @@ def test_the_objective_is_the_first_that_trains_the_model(model: Any, options: d
 def test_what_the_objective_does_not_read_is_refused(options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         build_config(VALUES, options)
+
+
+def test_options_change_the_objective_of_a_file() -> None:
+    file = {"model": "m2-bert-tiny", "objective": {"kind": "masked_lm", "mlm_probability": 0.4}}
+    for same in ({}, {"objective.kind": "masked_lm"}, {"objective": "masked_lm"}, {"objective": None}):
+        assert build_config(file, same).objective == MaskedLMConfig(mlm_probability=0.4)
+    assert build_config(file, {"objective.mlm_probability": 0.5}).objective == MaskedLMConfig(mlm_probability=0.5)
+    assert build_config(file, {"model.head": "none"}).objective == ContrastiveConfig()
+    pairs = build_config(file, {"model.head": "none", "objective": "contrastive", "objective.temperature": 0.2}).objective
+    assert pairs == ContrastiveConfig(temperature=0.2)
+    with pytest.raises(ValueError, match="the objective 'contrastive' does not train this model"):
+        build_config({"model": "m2-bert-tiny", "objective": "contrastive"}, {})
+
+
+def test_an_editor_finds_every_kind_in_the_schema() -> None:
+    schema = TrainConfig.model_json_schema()
+    kinds = set(re.findall(r'"const": "(\w+)"', json.dumps(schema)))
+    assert {*OBJECTIVES, *MIXERS, *MODELS} <= kinds
+    assert "megabyte-tiny" in schema["properties"]["model"]["anyOf"][-1]["enum"]
+
+
+@pytest.mark.parametrize("values", [{"mask": {"train": 0.4}}, {"contrast": {"loss": "orthogonal"}}, {"data": {"columns": {"text": "x"}}}])
+def test_a_file_of_0_1_0_by_hand_may_name_few_settings(tmp_path: Path, values: dict[str, Any]) -> None:
+    encoder = presets()["m2-bert-tiny"].model_dump(mode="json")
+    models = {"mask": encoder, "contrast": encoder | {"head": "none"}, "data": {"kind": "classifier", "backbone": encoder}}
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump({"model": models[next(iter(values))], **values}))
+    objective = read(tmp_path).objective
+    assert objective in (MaskedLMConfig(mlm_probability=0.4), ContrastiveConfig(loss="orthogonal"), ClassificationConfig(columns=TEXT_X))
 
 
 def test_a_file_of_0_1_0_has_its_settings_in_the_objective(tmp_path: Path) -> None:

@@ -277,7 +277,7 @@ def test_wrong_settings_are_refused_before_a_file_is_written(tmp_path: Path, mak
 
 def test_auto_is_decided_by_the_device_and_stored(tmp_path: Path, make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
     for units, wanted in ((True, "bfloat16"), (False, "float32")):
-        monkeypatch.setattr("subquad.training.trainer.has_bfloat16", lambda device, units=units: units)
+        monkeypatch.setattr("subquad.training.runtime.has_bfloat16", lambda device, units=units: units)
         make_trainer(tmp_path / wanted, {"steps": 2, "dtype": "auto"}).run()
         assert read(tmp_path / wanted).dtype == wanted
     make_trainer(tmp_path / "named", {"steps": 2}).run()
@@ -310,6 +310,12 @@ def test_a_resumed_run_reads_its_checkpoint_once_to_check_it(
     monkeypatch.setattr(trainer, "_train", lambda counters, interrupts: counters)
     trainer.run(resume=True)
     assert sum(name.endswith("/optimizer.safetensors") for name in hashed) == 1
+
+
+def test_a_resumed_run_says_that_it_rounds_otherwise(tmp_path: Path, make_trainer: MakeTrainer, capsys: pytest.CaptureFixture[str]) -> None:
+    make_trainer(tmp_path / "run", hooks=stopping_at(4)).run()
+    make_trainer(tmp_path / "run", {"dtype": "bfloat16", "threads": 1}).run(resume=True)
+    assert "dtype, threads changed: from here on the run no longer equals" in capsys.readouterr().err
 
 
 def test_a_run_of_an_earlier_order_of_samples_is_not_resumed(tmp_path: Path, make_trainer: MakeTrainer) -> None:

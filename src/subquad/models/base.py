@@ -78,6 +78,11 @@ class ModelConfig(BaseModelConfig, ABC):
         """The width of the vectors from which logits over the vocabulary are computed; 0 for a model that has none."""
         return self.width
 
+    @property
+    def reads_empty(self) -> bool:
+        """Whether a text without ids has hidden vectors, as where a learned start vector stands before all ids."""
+        return False
+
 
 class CausalModelConfig(ModelConfig, ABC):
     """Base of the configs of models that predict the next id."""

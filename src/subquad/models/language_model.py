@@ -53,6 +53,10 @@ class LanguageModelConfig(CausalModelConfig):
     def width(self) -> int:
         return self.stack.dim
 
+    @property
+    def reads_empty(self) -> bool:
+        return self.start != "none"
+
     def build(self) -> LanguageModel:
         return LanguageModel(self)
 

@@ -26,6 +26,8 @@ from subquad.models.base import BaseModelConfig, Model
 from subquad.ops.autocast import at_least_float32
 from subquad.sections import Section
 
+BYTES = 256
+
 Windowing = Literal["basic", "sliding", "strided", "both"]
 
 
@@ -114,6 +116,9 @@ class ModelRunner:
 
 class ObjectiveConfig(Config, ABC):
     """Base of the objectives' configs, the section ``objective`` of train.yaml. ``kind`` is the name in the table of ``OBJECTIVES``.
+
+    A metric called ``accuracy``, where there is one, decides which validation is the best, before the loss; ``eval.stop.accuracy`` and the
+    accuracy table of a comparison read it too.
 
     ``METRICS`` are all that it may report; ``READS`` names the fields of ``DataConfig`` that it reads, ``COMPLETES`` those of the model's
     config that the data fill in; ``GENERATES`` says that its models write samples, ``READS_TASKS`` that synthetic tasks are data for it.
@@ -237,6 +242,11 @@ def settle_tokenizer(model: Model, data: DataConfig, file: Path | None, spans: S
     before = model.tokenizer
     if before is not None and (tokenizer is None or tokenizer.to_bytes() != before.to_bytes()):
         raise ValueError("the initial weights were trained with another tokenizer: use it with data.tokenizer=RUN/tokenizer.json")
+    if tokenizer is None and model.vocab != BYTES:
+        raise ValueError(
+            f"the model has a vocabulary of {model.vocab} and the data are bytes, which are {BYTES} ids: set model.vocab={BYTES}, or name "
+            "a tokenizer in data.tokenizer"
+        )
     if tokenizer is not None and model.vocab < tokenizer.vocab:
         size = tokenizer.vocab
         raise ValueError(f"the tokenizer has {size} tokens and the model a vocabulary of {model.vocab}: set model.vocab={size}, or more")

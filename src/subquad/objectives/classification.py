@@ -54,7 +54,7 @@ class ClassificationConfig(ObjectiveConfig):
 
     METRICS: ClassVar[tuple[Metric, ...]] = (*CLASS_METRICS, *VALUE_METRICS)
     READS: ClassVar[frozenset[str]] = frozenset({"valid", "test"})
-    COMPLETES: ClassVar[frozenset[str]] = frozenset({"classes"})
+    COMPLETES: ClassVar[frozenset[str]] = frozenset({"classes", "target_mean", "target_std"})
 
     kind: Literal["classification"] = "classification"
     columns: LabelColumns = LabelColumns()
@@ -143,13 +143,17 @@ class LabelObjective(TextObjective[TextBatch]):
 
     def read_texts(self, max_len: int) -> None:
         self._max_len = max_len
-        self._train = self._encoded(self.data.train)
-        self._valid = self._encoded(self.data.valid if self.setup.eval_samples else [])
+        self._train = self._encoded(self.data.train, "training")
+        self._valid = self._encoded(self.data.valid if self.setup.eval_samples else [], "validation")
         self._bytes_per_id = sum(map(len, self.training_texts())) / max(int(self._train.lengths.sum()), 1)
 
-    def _encoded(self, examples: Sequence[Example]) -> Texts:
-        encode = (encode_text(example.text, self.tokenizer, self._max_len, self.window, "model.backbone.max_len") for example in examples)
-        return Texts(list(encode), self.labels(examples))
+    def _encoded(self, examples: Sequence[Example], part: str) -> Texts:
+        """The texts of a part as ids. Raises ``ValueError`` for an empty text where the model has nothing to read of it."""
+        for number, example in enumerate(examples, 1):
+            if not example.text and not self.model_config.backbone.reads_empty:
+                raise ValueError(f"text {number} of the {part} part is empty, and the model needs at least one id: leave it out")
+        ids = [encode_text(example.text, self.tokenizer, self._max_len, self.window, "model.backbone.max_len") for example in examples]
+        return Texts(ids, self.labels(examples))
 
     @property
     def metric_names(self) -> tuple[str, ...]:
@@ -176,7 +180,7 @@ class LabelObjective(TextObjective[TextBatch]):
         examples = self.data.test
         if not examples:
             raise RunError("the test part has no texts: name tables for it in data.test, or raise its fraction")
-        metrics = self._evaluate(_runner(model), self._encoded(examples), options.batch_size)
+        metrics = self._evaluate(_runner(model), self._encoded(examples, "test"), options.batch_size)
         return TestResult({"basic": metrics.pop(self.loss_metric.name)}, sum(len(example.text) for example in examples), metrics)
 
     def sections(self, model: Model) -> list[Section]:
@@ -185,7 +189,7 @@ class LabelObjective(TextObjective[TextBatch]):
         rows = []
         for name, examples in parts.items():
             if examples:
-                metrics = self._evaluate(_runner(model), self._encoded(examples), self.setup.batch_size)
+                metrics = self._evaluate(_runner(model), self._encoded(examples, name), self.setup.batch_size)
                 rows.append([name, f"{len(examples):,}", *(f"{metrics[metric.name]:.3f}" for metric in self.METRICS)])
         header = ["part", "texts", *(metric.label for metric in self.METRICS)]
         return [Table("Held-out texts", header, rows, _NOTE)] if rows else []

@@ -156,7 +156,9 @@ class NextToken(WindowObjective[WindowBatch]):
     def sections(self, model: Model) -> list[Section]:
         """A passage of the largest held-out document with the bits of its bytes, and their means inside a patch."""
         causal = causal_model(model, "next-token prediction")
-        span = max(self.split.valid or self.split.test or self.split.train, key=lambda span: span.size)
+        parts = {"Validation": self.split.valid, "Test": self.split.test, "Training": self.split.train}
+        part, spans = next((name, spans) for name, spans in parts.items() if spans)
+        span = max(spans, key=lambda span: span.size)
         end = min(span.size, REPORT_BYTES)
         data = span.read(0, end).tobytes() if causal.tokenizer is None else span_text(span, 0, end)
         bits = score(causal, data).bits
@@ -172,7 +174,7 @@ class NextToken(WindowObjective[WindowBatch]):
                     "The global model sees the bytes before the patch; those inside it are seen by the local model alone.",
                 )
             )
-        title = f"Held-out data: {span.document.name}"
+        title = f"{part} data: {span.document.name}"
         return [*sections, Passage(title, data[:PASSAGE_BYTES], bits[:PASSAGE_BYTES].tolist(), patch_size)]
 
     def _logits(self, model: ModelRunner, batch: WindowBatch) -> tuple[Tensor, Tensor]:

@@ -133,26 +133,32 @@ class TrainConfig(Config):
 def build_config(values: Mapping[str, Any], options: Mapping[str, Any]) -> TrainConfig:
     """The config of a train.yaml's mapping with options by dotted or nested name, and with an objective.
 
-    Raises ``ValueError`` for an unknown key, a wrong value, and settings that do not fit each other.
+    An objective that only the file names gives way where the options change the model to one that it does not train. Raises
+    ``ValueError`` for an unknown key, a wrong value, and settings that do not fit each other.
     """
-    of_objective = {name: value for name, value in options.items() if name.split(".")[0] == "objective"}
-    others = {name: value for name, value in options.items() if name not in of_objective}
-    config = with_changes(parse(TrainConfig, values), others)
-    section = of_objective.pop("objective", {})
-    section = {"kind": section} if isinstance(section, str) else dict(section)
-    kind = of_objective.pop("objective.kind", None) or section.get("kind")
-    if kind is not None:
-        objective = parse(_Named, {"objective": {"kind": kind}}).objective
-    else:
-        objective = config.objective or default_objective(config.model)
+    section = {name: value for name, value in options.items() if name.split(".")[0] == "objective"}
+    others = {name: value for name, value in options.items() if name not in section}
+    config = with_changes(parse(TrainConfig, {**values, "objective": None}), others)
+    objective = parse(_Section, {"objective": values.get("objective")}).objective
+    if objective is not None and not objective.trains(config.model) and any(name.split(".")[0] == "model" for name in others):
+        objective = None
+    if (whole := section.pop("objective", None)) is not None:
+        whole = {"kind": whole} if isinstance(whole, str) else whole
+        if not isinstance(whole, Mapping):
+            raise ValueError(f"'objective' is a kind or a mapping of its settings, got {whole!r}")
+        section = {f"objective.{name}": value for name, value in whole.items()} | section
+    kind = section.pop("objective.kind", None)
+    if kind is not None and (objective is None or objective.kind != kind):
+        objective = parse(_Section, {"objective": {"kind": kind}}).objective
+    objective = objective or default_objective(config.model)
     config = parse(TrainConfig, config.model_dump(mode="json") | {"objective": objective.model_dump(mode="json")})
-    return with_changes(config, {"objective": section} | of_objective)
+    return with_changes(config, section) if section else config
 
 
-class _Named(Config):
-    """An objective by its name alone."""
+class _Section(Config):
+    """An objective alone."""
 
-    objective: AnyObjectiveConfig
+    objective: AnyObjectiveConfig | None
 
 
 def read(path: str | Path) -> TrainConfig:
@@ -171,8 +177,12 @@ def read(path: str | Path) -> TrainConfig:
 
 def _upgraded(values: Mapping[str, Any]) -> Mapping[str, Any]:
     """A mapping of version 0.1.0, which had every objective's settings side by side, with the section ``objective`` in their place."""
-    data = values.get("data")
-    if "objective" in values or not isinstance(data, Mapping) or not {"columns", "pairs"} & data.keys():
+    data = values.get("data") or {}
+    if (
+        "objective" in values
+        or not isinstance(data, Mapping)
+        or not ({"mask", "contrast"} & values.keys() or {"columns", "pairs"} & data.keys())
+    ):
         return values
     objective = default_objective(parse(_Model, {"model": values.get("model")}).model)
     sections: dict[str, Any] = {

@@ -24,6 +24,11 @@ def has_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and bool(torch.cpu._is_amx_tile_supported())
 
 
+def resolve_dtype(name: str, device: torch.device) -> str:
+    """The precision of that name; "auto" is bfloat16 where the device has units for it, else float32."""
+    return name if name != "auto" else "bfloat16" if has_bfloat16(device) else "float32"
+
+
 @contextmanager
 def threads(number: int | None) -> Iterator[None]:
     """Runs torch on that many threads, as many as it likes for None."""

@@ -28,13 +28,15 @@ from subquad.training.checkpoints import Counters, last_good, newest_state, rest
 from subquad.training.config import TrainConfig, as_yaml, read
 from subquad.training.optim import build_optimizer, resolve_lr, set_lr
 from subquad.training.progress import Display, Log, Record, Tracker, summary_writer
-from subquad.training.runtime import Interrupts, checkpointed, evaluation_mode, has_bfloat16, threads
+from subquad.training.runtime import Interrupts, checkpointed, evaluation_mode, resolve_dtype, threads
 from subquad.training.schedule import learning_rate, resolve_warmup
+from subquad.training.step import accumulate_gradients
 
 DATA, LOG = "data.json", "log.jsonl"
 ORDER = 2  # the version of the order of samples, which a resumed run must share with its beginning
 
 _CHANGEABLE = ("steps", "device", "dtype", "threads", "compile", "checkpoint_activations", "track", "init", "eval.", "save.")
+_ROUNDING = ("device", "dtype", "threads", "compile")  # what decides the last bits
 _MOVABLE = ("data.paths", "data.valid", "data.test")
 
 Reason = Literal["finished", "stopped early", "interrupted"]
@@ -156,6 +158,8 @@ class Trainer:
             raise ValueError(f"{self.out} has done {counters.step} steps, more than steps={self.config.steps}: give more --steps")
         if saved.steps != self.config.steps:
             self.display.say(f"the schedule is now for {self.config.steps} steps; it was for {saved.steps}")
+        if inexact := [key for key in changed if key in _ROUNDING]:
+            self.display.tell(f"{', '.join(inexact)} changed: from here on the run no longer equals the uninterrupted one bit for bit")
         with self._writing():
             run_folder.seal(self.out, [run_folder.CONFIG, run_folder.WEIGHTS, run_folder.TOKENIZER, run_folder.TRAIN, DATA])
             if changed:
@@ -179,7 +183,7 @@ class Trainer:
             "optim.lr": config.optim.lr or earlier.optim.lr or resolve_lr(config.optim, self.model),
             "schedule.warmup": warmup if warmup is not None else resolve_warmup(config.schedule, config.steps),
             "data.window": config.data.window or earlier.data.window or self.objective.window,
-            "dtype": dtype if dtype != "auto" else "bfloat16" if has_bfloat16(self.device) else "float32",
+            "dtype": resolve_dtype(dtype, self.device),
         }
         self.config = with_changes(config, decided)
 
@@ -222,18 +226,13 @@ class Trainer:
         return "stopped early" if solved or (stop.patience is not None and counters.waited >= stop.patience) else None
 
     def _step(self, counters: Counters) -> Counters:
-        """One update from a batch; the gradient is of the mean over all of it, however it is cut into parts."""
+        """One update from a batch."""
         began = time.perf_counter()
         config, objective = self.config, self.objective
         lr = self._rate(counters.step)
         batch = objective.batch(counters.samples, config.batch)
-        count, size = objective.num_targets(batch), config.batch // config.accumulate
-        total = torch.zeros((), device=self.device)
-        for first in range(0, config.batch, size):
-            loss_sum = objective.loss(self._runner, batch.rows(first, first + size))
-            torch.autograd.backward(loss_sum / count)
-            total = total + loss_sum.detach()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.optim.clip or math.inf).item()
+        total, gradient = accumulate_gradients(objective, self._runner, batch, config)
+        norm = gradient.item()
         num_bytes, loss = objective.num_bytes(batch), objective.mean_loss(total.item(), batch)
         self._check_finite(loss, f"a loss of {loss} {self.unit}", counters.step + 1)
         self._check_finite(norm, f"a gradient of norm {norm}", counters.step + 1)
@@ -248,7 +247,13 @@ class Trainer:
             bytes=counters.bytes + num_bytes,
             seconds=counters.seconds + seconds,
         )
-        self._report_step(counters, {self.loss_name: loss, "lr": lr, "grad_norm": norm}, num_bytes / seconds, count / seconds, seconds)
+        self._report_step(
+            counters,
+            {self.loss_name: loss, "lr": lr, "grad_norm": norm},
+            num_bytes / seconds,
+            objective.num_targets(batch) / seconds,
+            seconds,
+        )
         return counters
 
     def _report_step(self, counters: Counters, values: Record, byte_rate: float, target_rate: float, seconds: float) -> None:
@@ -299,7 +304,8 @@ class Trainer:
         if not self.objective.metric_names:
             return {}
         with evaluation_mode(self.model, self.device):
-            return self.objective.evaluate(self._runner, self.config.batch // self.config.accumulate)
+            metrics = self.objective.evaluate(self._runner, self.config.batch // self.config.accumulate)
+        return {name: metrics[name] for name in self.objective.metric_names}  # the loss first, as the log has it
 
     def _save(self, counters: Counters) -> None:
         # An update can ruin the weights and still have had a finite gradient: what is saved must predict something.
