@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,78 +17,29 @@ from subquad.layers.base import Mixer, MixerConfig, Segmented
 from subquad.layers.hyena import HyenaConfig
 from subquad.layers.hyena_2d import Hyena2dConfig
 from subquad.layers.linear_attention import LinearAttentionConfig
-from subquad.layers.long_filter import ExplicitFilterConfig, ImplicitFilterConfig, WindowConfig
+from subquad.layers.long_filter import ExplicitFilterConfig
 from subquad.layers.m2_bert_mixer import M2BertMixerConfig
-from subquad.layers.m2_gpt_mixer import CausalBasis, M2GptMixerConfig
-from subquad.layers.monarch import MonarchConfig
+from subquad.layers.m2_gpt_mixer import CausalBasis
 from subquad.layers.patch_conv import ConvEncoder
 from subquad.layers.registry import MIXERS
 from subquad.layers.stack import StackConfig
 from subquad.ops.rotary import rotate_direct
+from tests.layers.cases import examples
 
-EXAMPLES: dict[str, list[MixerConfig]] = {
-    "attention": [
-        AttentionConfig(heads=2),
-        AttentionConfig(heads=2, rotary=False),
-        AttentionConfig(heads=2, rotary_fraction=0.5),
-        AttentionConfig(heads=3, head_dim=6, window=4),
-        AttentionConfig(heads=2, two_sided=True),
-    ],
-    "linear_attention": [
-        LinearAttentionConfig(heads=2, chunk=6),
-        LinearAttentionConfig(heads=2, rotary=True, chunk=4),
-        LinearAttentionConfig(heads=3, head_dim=6),
-    ],
-    "hyena": [
-        HyenaConfig(filter=ImplicitFilterConfig(features=5, width=6)),
-        HyenaConfig(order=3, filter=ImplicitFilterConfig(features=3, width=6, learned_features=True, window=WindowConfig(shift=0.1))),
-        HyenaConfig(order=1, short_first=False, short_kernel=1, filter=ImplicitFilterConfig(features=3, width=6, window=None)),
-        HyenaConfig(order=2, short_first=False, short_kernel=4, filter=ExplicitFilterConfig(taps=7)),
-        HyenaConfig(two_sided=True, filter=ImplicitFilterConfig(features=5, width=6)),
-        HyenaConfig(order=3, two_sided=True, filter=ExplicitFilterConfig(taps=4)),
-        HyenaConfig(order=4, filter=ImplicitFilterConfig(features=3, width=6, depth=2, normalized=True, filter_len=9)),
-    ],
-}
-
-
-EXAMPLES["hyena_2d"] = [
-    Hyena2dConfig(shape=(3, 4), filter=ImplicitFilterConfig(features=5, width=6)),
-    Hyena2dConfig(shape=(4, 3), order=3, short_first=False, filter=ImplicitFilterConfig(features=3, width=6, window=None)),
-    Hyena2dConfig(shape=(2, 6), gated=False, filter=ImplicitFilterConfig(features=3, width=6)),
-]
-EXAMPLES["m2_bert"] = [
-    M2BertMixerConfig(filter=ImplicitFilterConfig(features=5, width=6)),
-    M2BertMixerConfig(residual=False, norm=True, filter=ImplicitFilterConfig(features=3, width=6, learned_features=True)),
-    M2BertMixerConfig(two_sided=True, filter=ImplicitFilterConfig(features=5, width=6, frequency_scale=2.0)),
-    M2BertMixerConfig(two_sided=True, residual=False, norm=True, filter=ImplicitFilterConfig(features=3, width=6, window=None)),
-    M2BertMixerConfig(two_sided=True, short_kernel=1, filter=ExplicitFilterConfig(taps=4)),
-]
-EXAMPLES["m2_gpt"] = [
-    M2GptMixerConfig(heads=2, filter=ImplicitFilterConfig(features=5, width=6)),
-    M2GptMixerConfig(heads=4, order=3, short_kernel=1, filter=ExplicitFilterConfig(taps=7)),
-    M2GptMixerConfig(heads=2, basis="learned", filter=ImplicitFilterConfig(features=5, width=6)),
-    M2GptMixerConfig(heads=1, order=3, basis="learned", block=5, filter=ExplicitFilterConfig(taps=9)),
-]
-EXAMPLES["monarch"] = [MonarchConfig(), MonarchConfig(channels=True)]
-
-
-def test_every_mixer_has_examples() -> None:
-    assert EXAMPLES.keys() == MIXERS.keys()
+ROOT = Path(__file__).resolve().parents[2]
+CAUSAL = [config for kind in MIXERS for config in examples(kind) if config.causal]
+TWO_SIDED = [config for kind in MIXERS for config in examples(kind) if not config.causal]
 
 
 @pytest.mark.parametrize(("old", "new"), [("monarch_mixer", "m2_bert"), ("causal_monarch", "m2_gpt")])
 def test_kinds_of_earlier_versions_still_load(old: str, new: str) -> None:
     assert new in MIXERS and old not in MIXERS
-    options = EXAMPLES[new][0].model_dump(exclude={"kind"})
+    options = examples(new)[0].model_dump(exclude={"kind"})
     stack = parse(StackConfig, {"dim": 8, "depth": 1, "mixer": {"kind": old, **options}})
     assert stack == parse(StackConfig, {"dim": 8, "depth": 1, "mixer": {"kind": new, **options}})
     assert stack.mixer.model_dump()["kind"] == new
     with pytest.raises(ValueError, match="unknown key 'mixer.hops': known: kind, "):  # the options of the kind itself
         parse(StackConfig, {"dim": 8, "depth": 1, "mixer": {"kind": old, **options, "hops": 1}})
-
-
-CAUSAL = [config for configs in EXAMPLES.values() for config in configs if config.causal]
-TWO_SIDED = [config for configs in EXAMPLES.values() for config in configs if not config.causal]
 
 
 def _mixers() -> list[Mixer]:
@@ -199,7 +153,7 @@ def test_padding_changes_nothing(mixer: Mixer) -> None:
 def test_a_mask_is_of_bool_and_has_an_entry_a_position(kind: str) -> None:
     """The same sentence from every mixer of the table, in segments too."""
     x = torch.randn(2, 12, 8)
-    for config in EXAMPLES[kind]:
+    for config in examples(kind):
         for mixer in (config.build(8, 12), Segmented(config.build(8, 12), 12)):
             mixer(x, torch.ones(2, 12, dtype=torch.bool))
             for wrong in (torch.ones(2, 12), torch.ones(2, 12, dtype=torch.int64), torch.ones(2, 11).bool(), torch.ones(12).bool()):
@@ -271,7 +225,7 @@ def test_a_fraction_of_the_channels_turns() -> None:
         assert torch.equal(turned[..., 4:], plain[:, :, part, :, 4:])
 
 
-@pytest.mark.parametrize("config", [config for config in EXAMPLES["attention"] if config.causal], ids=str)
+@pytest.mark.parametrize("config", [config for config in examples("attention") if config.causal], ids=str)
 def test_the_latest_positions_alone(config: AttentionConfig) -> None:
     torch.manual_seed(0)
     mixer = config.build(8, 23).double()
@@ -297,3 +251,17 @@ def test_inputs_of_another_width_are_refused(config: MixerConfig) -> None:
     for x in (torch.randn(2, 12, 9), torch.randn(12, 8, 1, 1)):
         with pytest.raises(ValueError, match=r"expected (\(B, T, 8\), the width of the mixer|3 x 4|4 x 3|2 x 6)"):
             mixer(x)
+
+
+def test_a_line_in_the_table_puts_a_mixer_under_the_contract() -> None:
+    """The tests of mixers and models collect one that they have never heard of, and it passes them all."""
+    files = ["tests/layers/test_mixers.py", "tests/models/test_contract.py", "tests/models/test_any_config.py"]
+    names = "RunningSum or running_sum or any_config and language_model"
+    command = [sys.executable, "-m", "pytest", "-v", "-p", "tests.layers.running_sum", "-p", "no:cacheprovider", "-k", names, *files]
+    done = subprocess.run(command, cwd=ROOT, timeout=250, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:]
+    passed = [line for line in done.stdout.splitlines() if "PASSED" in line]
+    for test in ("prefill_and_step_equal_forward[RunningSum", "padding_changes_nothing[RunningSum", "an_entry_a_position[running_sum"):
+        assert any(test in line for line in passed)
+    for test in ("step_equals_forward_at_every_position[language-model-running_sum", "any_config_that_validates_is_a_model[language_model"):
+        assert any(test in line for line in passed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,11 +15,13 @@ from subquad.layers.linear_attention import LinearAttentionConfig
 from subquad.layers.long_filter import ExplicitFilterConfig, FilterConfig, ImplicitFilterConfig
 from subquad.layers.m2_bert_mixer import M2BertMixerConfig
 from subquad.layers.m2_gpt_mixer import CausalBasis, M2GptMixerConfig
+from subquad.layers.registry import MIXERS
 from subquad.layers.stack import StackConfig
 from subquad.models.base import CausalModel, ModelConfig
 from subquad.models.language_model import LanguageModelConfig
 from subquad.models.megabyte import MegabyteConfig
 from subquad.models.perceiver_ar import PerceiverARConfig
+from tests.layers.cases import examples
 
 
 def stack(dim: int, depth: int = 2, **mixer: Any) -> StackConfig:
@@ -110,6 +113,15 @@ CASES: dict[str, ModelConfig] = {
     "perceiver-ar-6": perceiver_ar(6, 1.0, cross_heads=4),
     "perceiver-ar-one-window": perceiver_ar(64),
 }
+
+
+def stacks(config: ModelConfig) -> Sequence[StackConfig]:
+    return config.stages if isinstance(config, MegabyteConfig) else [value for _, value in config if isinstance(value, StackConfig)]
+
+
+for kind in MIXERS.keys() - {stack.mixer.kind for config in CASES.values() for stack in stacks(config)}:
+    if (mixer := examples(kind)[0]).causal:  # one of the table that no case has
+        CASES[f"language-model-{kind}"] = LanguageModelConfig(max_len=40, stack=StackConfig(dim=16, depth=2, mixer=mixer))
 
 
 def build(config: ModelConfig) -> CausalModel:

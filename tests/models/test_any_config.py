@@ -25,10 +25,12 @@ from subquad.models import MODELS, build_model, parse_model
 from subquad.models.base import BaseModelConfig, CausalModel, Model, ModelConfig
 from subquad.models.classifier import Classifier
 from subquad.models.encoder import Encoder, EncoderConfig
+from tests.layers.cases import small_values
 from tests.models.cases import build
 
 LENGTH = 24
-# Numbers and names cannot be drawn blindly; a field that is not here keeps its default. "Class.field" goes before "field".
+# Numbers and names cannot be drawn blindly; a field that is not here keeps its default, or takes a small value where it has none.
+# "Class.field" goes before "field".
 CHOICES: dict[str, list[Any]] = {
     "max_len": [LENGTH],
     "dim": [8, 12, 24],
@@ -73,8 +75,8 @@ def configs(kind: type[Config], **fixed: st.SearchStrategy[Any]) -> st.SearchStr
             fields[name] = st.sampled_from(choices)
         elif (of_type := _of_type(field.annotation, field.metadata)) is not None:
             fields[name] = of_type
-        else:
-            assert not field.is_required(), f"say in CHOICES what {kind.__name__}.{name} may be"
+        elif field.is_required():
+            fields[name] = st.sampled_from(small_values(kind, name))
     return st.fixed_dictionaries(fields).filter(lambda values: _validates(kind, values))
 
 

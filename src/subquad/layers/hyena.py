@@ -73,8 +73,9 @@ class Hyena(GatedConv):
         check_mask(x, mask)
         h = self._filters_or(spectra, x.shape[1])  # h_1 .. h_N, each (D, T); without the short convolution's
         p = linear_to_positions_last(x, self.project.weight, self.project.bias)  # (B, (N + 1) D, T): x_0 .. x_{N-1}, v
-        gates = range(self.config.order)[::-1]  # x_{N-1} gates first
-        z = gated_conv(p, self.short.weight, self.short.bias, h, self.skip.weight, gates, mask)  # short_conv(p), then the recurrence
+        gates = range(self.config.order)[::-1]  # x_{N-1} is the first
+        # short_conv(p), then z = v and z = x_{N-n} * (h_n conv z + skip_n z) for n = 1 .. N, (B, D, T)
+        z = gated_conv(p, self.short.weight, self.short.bias, h, self.skip.weight, gates, mask)
         y = linear_from_positions_last(z, self.out.weight, self.out.bias)  # (B, D, T) -> (B, T, D)
         return y if mask is None else y.masked_fill(~mask.unsqueeze(-1), 0)
 
