@@ -28,14 +28,14 @@ def write_page(results: Results, folder: Path) -> Path:
     others = {"inside_patch": inside_chart(results), "by_position": window_chart(results), "cost_by_length": cost_chart(results)}
     charts = curves | {name: chart for name, chart in others.items() if chart}
     folder.mkdir(parents=True, exist_ok=True)
-    passages = _passages(results)
+    passages, lengths = _passages(results), length_table(results)
     values = {
         "title": results.title,
         "lead": _lead(results),
         "results": results,
         "about": [" ".join(part.split()) for part in results.about.split("\n\n") if part.strip()],
         "facts": _facts(results),
-        "tables": [table for table in tables(results) if table.title != length_table(results).title],
+        "tables": [table for table in tables(results) if table != lengths],
         "scored": len(score_tables(results)),
         "verdicts": verdict_lines(results),
         "charts": charts,
@@ -43,7 +43,7 @@ def write_page(results: Results, folder: Path) -> Path:
         "curves": list(curves),
         "positions": list(_POSITIONS.items()),
         "cost_notes": [f"{curve.name}: {curve.note}" for curve in results.costs if curve.note],
-        "lengths": length_table(results),
+        "lengths": lengths,
         "published": _published(results),
         "samples": [(f"{outcome.model}, {outcome.data}", outcome.sample) for outcome in _firsts(results) if outcome.sample],
         "passages": passages,
