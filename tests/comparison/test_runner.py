@@ -20,7 +20,10 @@ import yaml
 
 from subquad.comparison.experiment import Experiment
 from subquad.comparison.results import Outcome, Results
+from subquad.comparison.run_cell import read_outcome
 from subquad.comparison.runner import _RunningCell, _terminated_at_end, compare
+from subquad.errors import RunError
+from subquad.system import lock
 from tests.comparison.small import TINY, TINY_MEGABYTE, two_models, write_text
 
 
@@ -162,6 +165,21 @@ def test_a_folder_that_holds_something_else_is_an_error(experiment: Experiment, 
         compare(experiment, tmp_path / "other", resume=True, quiet=True)
     with pytest.raises(ValueError, match="jobs must be 0 or more"):
         compare(experiment, tmp_path / "new", jobs=-1, quiet=True)
+
+
+def test_of_two_new_comparisons_in_a_folder_one_is_refused(experiment: Experiment, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    with lock(out), pytest.raises(ValueError, match=f"is being written by process {os.getpid()}: wait for it"):
+        compare(experiment, out, quiet=True, jobs=0)
+    assert not list(out.iterdir())
+
+
+@pytest.mark.parametrize("text", ['{"cell": "a"}', '{"cell"'])
+def test_an_outcome_that_cannot_be_read_says_what_to_remove(text: str, tmp_path: Path) -> None:
+    (tmp_path / "outcome.json").write_text(text)
+    with pytest.raises(RunError, match=r"outcome\.json is damaged or of an earlier version: remove the folder .* again with --resume"):
+        read_outcome(tmp_path)
 
 
 def test_an_outcome_comes_back_as_it_was() -> None:

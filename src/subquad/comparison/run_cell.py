@@ -39,14 +39,16 @@ OUTCOME = "outcome.json"
 
 
 def read_outcome(folder: Path) -> Outcome | None:
-    """The outcome of a finished cell, None for any other. Raises ``RunError`` for a damaged file."""
+    """The outcome of a finished cell, None for any other. Raises ``RunError`` for a file that is damaged or of an earlier version."""
     path = folder / OUTCOME
     if not path.is_file():
         return None
     try:
         return outcome_from(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, KeyError) as error:
-        raise RunError(f"{path} is damaged: remove the folder {folder} and run the comparison again with --resume") from error
+        raise RunError(
+            f"{path} is damaged or of an earlier version: remove the folder {folder} and run the comparison again with --resume"
+        ) from error
 
 
 def run_cell(cell: Cell, folder: Path, windowings: Sequence[Windowing], probes: Sequence[str]) -> Outcome | None:

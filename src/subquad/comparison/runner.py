@@ -10,7 +10,7 @@ import multiprocessing
 import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
@@ -68,8 +68,7 @@ def compare(
             check_paths(expand_paths([*spec.paths, *(spec.labels.test if spec.labels else ())]))
     final_cells(experiment, models, {})  # errors in it are raised before anything runs
     costs = cost_curves(experiment.costs) if experiment.costs else ()
-    _prepare_folder(out, experiment, resume)
-    with lock(out):
+    with _locked(out, experiment, resume):
         runner = _Runner(experiment, models, out, jobs, GridProgress(quiet))
         try:
             rates = runner.choose_rates(rate_cells(experiment, models))
@@ -87,11 +86,24 @@ def compare(
     return results
 
 
-def _prepare_folder(out: Path, experiment: Experiment, resume: bool) -> None:
-    """Makes the folder and writes the experiment there, or checks that a resumed folder has the same one."""
-    text = yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False, allow_unicode=True).encode()
+@contextmanager
+def _locked(out: Path, experiment: Experiment, resume: bool) -> Iterator[None]:
+    """Makes this process the only writer of the comparison in ``out``, new or resumed."""
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file, expected a folder for the comparison: give another --out")
+    with ExitStack() as stack:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(lock(out))
+            _prepare_folder(out, experiment, resume)
+        except OSError as error:
+            raise ValueError(f"cannot write to {out} ({error.strerror}): give another --out") from error
+        yield
+
+
+def _prepare_folder(out: Path, experiment: Experiment, resume: bool) -> None:
+    """Writes the experiment into a new folder, or checks that a resumed one has the same."""
+    text = yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False, allow_unicode=True).encode()
     if holds_files(out):
         if not (out / EXPERIMENT).is_file():
             raise ValueError(f"{out} is not empty and is not a comparison: give another --out")
@@ -101,12 +113,8 @@ def _prepare_folder(out: Path, experiment: Experiment, resume: bool) -> None:
             raise ValueError(
                 f"{out} holds a comparison of another experiment: resume it with that experiment's file, or give another --out"
             )
-        return
-    try:
-        out.mkdir(parents=True, exist_ok=True)
+    else:
         write_atomic(out / EXPERIMENT, text)
-    except OSError as error:
-        raise ValueError(f"cannot write to {out} ({error.strerror}): give another --out") from error
 
 
 @dataclass
