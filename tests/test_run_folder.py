@@ -31,6 +31,7 @@ from subquad import manifest, run_folder
 from subquad.data.tokenizer import Tokenizer
 from subquad.errors import RunError
 from subquad.models import build_model
+from tests.test_system import holder
 
 STACK: dict[str, Any] = {"dim": 16, "depth": 1, "mixer": {"kind": "attention", "heads": 2}}
 SMALL: dict[str, Any] = {"kind": "megabyte", "max_len": 32, "patch_size": 4, "stages": [STACK, {**STACK, "dim": 8}]}
@@ -164,10 +165,10 @@ def test_a_missing_manifest_names_the_way_round_it(run: Path) -> None:
     run_folder.load(run, verify=False)
 
 
-@pytest.mark.parametrize("name", ["gpu", "cuda:97"])
-def test_a_device_that_is_not_there_is_a_sentence(name: str) -> None:
+@pytest.mark.parametrize("name", ["gpu", "cuda:97", "meta"])
+def test_a_device_that_is_not_there_is_a_sentence(name: str, run: Path) -> None:
     with pytest.raises(ValueError, match=f"device '{name}' cannot be used: expected auto, cpu"):
-        run_folder.resolve_device(name)
+        run_folder.load(run, name)
 
 
 def test_auto_is_the_gpu_where_there_is_one(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -517,6 +518,29 @@ def test_a_run_has_one_writer(tmp_path: Path) -> None:
         pass
     with run_folder.locked(out, resume=True):
         pass
+
+
+def test_a_save_waits_for_nobody_and_disturbs_nobody(run: Path, model: nn.Module) -> None:
+    """Another process that writes the run is named; within its own lock a process saves, however the folder is spelled."""
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    with holder(run) as other, pytest.raises(ValueError, match=f"is being written by process {other.pid}: wait for it"):
+        run_folder.save(build_model(OTHER), run)
+    (run / ".lock").unlink()  # of the process that was killed
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+    (run / "train.yaml").write_text("steps: 1")
+    with run_folder.locked(run, resume=True):
+        run_folder.save(build_model(OTHER), run / ".." / run.name)
+        with pytest.raises(ValueError, match=f"by process {os.getpid()}"), run_folder.locked(run, resume=True):
+            pass
+    run_folder.save(model, run)
+    assert not (run / ".lock").exists() and run_folder.load(run).config == model.config
+
+
+def test_where_there_are_no_locks_models_are_saved(tmp_path: Path, model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    run_folder.save(model, tmp_path / "run")
+    monkeypatch.undo()
+    assert run_folder.load(tmp_path / "run").config == model.config
 
 
 def test_a_run_that_comes_to_nothing_leaves_no_folder(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ from subquad.manifest import (
 )
 from subquad.models.base import BaseModelConfig, Model, layers_of_wrapping, unwrap
 from subquad.models.meta import build_on_meta
-from subquad.system import Content, as_json, lock
+from subquad.system import Content, as_json, lock, lock_unless_held
 
 CONFIG, WEIGHTS, TOKENIZER, TRAIN = "config.json", "model.safetensors", "tokenizer.json", "train.yaml"
 
@@ -53,8 +53,8 @@ def save(model: nn.Module, path: str | Path) -> None:
     A model that has a ``tokenizer`` writes its tokenizer.json; one without removes that of a model that was there. Of a model that is
     wrapped (``torch.compile``, DDP, FSDP), whole or in parts, the model itself is saved. Every rank of a sharded model calls this, and rank
     0 writes.
-    Raises ``ValueError`` for a module that has no ``config``, or not the tensors of the model that its config describes, ``OSError`` when
-    writing fails.
+    Raises ``ValueError`` for a module that has no ``config``, or not the tensors of the model that its config describes, and for a folder
+    that another process is writing; ``OSError`` when writing fails.
     """
     folder, inner = Path(path), unwrap(model)
     config = _config_of(inner)
@@ -71,7 +71,8 @@ def save(model: nn.Module, path: str | Path) -> None:
     vocabulary = None if tokenizer is None else tokenizer.to_bytes()
     metadata = {"format": "pt"} if vocabulary is None else {"format": "pt", TOKENIZER: hashlib.sha256(vocabulary).hexdigest()}
     folder.mkdir(parents=True, exist_ok=True)
-    replace(folder, {TOKENIZER: vocabulary, WEIGHTS: tensor_file(tensors, metadata), CONFIG: as_json(config)})
+    with lock_unless_held(folder):
+        replace(folder, {TOKENIZER: vocabulary, WEIGHTS: tensor_file(tensors, metadata), CONFIG: as_json(config)})
 
 
 def load(path: str | Path, device: str | torch.device = "cpu", verify: bool = True) -> Model:
@@ -179,6 +180,8 @@ def resolve_device(name: str | torch.device) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type == "meta":
+            raise RuntimeError("it holds no numbers")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError):
         raise ValueError(f"device {str(name)!r} cannot be used: expected auto, cpu, or a GPU that PyTorch sees: cuda, cuda:1") from None

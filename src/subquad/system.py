@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -23,6 +23,7 @@ if sys.platform != "win32":
     import fcntl
 
 LOCK = ".lock"
+_LOCKED: set[str] = set()  # the folders that this process has locked, by their real paths
 
 Content = bytes | Callable[[Path], None]
 
@@ -97,14 +98,18 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
+class NoLocks(ValueError):
+    """A folder that cannot be locked, as its file system or the operating system has no locks."""
+
+
 @contextmanager
 def lock(folder: str | Path, wait: bool = False) -> Iterator[None]:
     """Makes this process the only writer of a folder that exists; readers need no lock. ``wait`` waits for another writer to end.
 
     The folder holds a file ``.lock`` with the id of the process meanwhile. The lock ends with the process, however that ends.
-    Raises ``ValueError`` that names the other writer, and where there are no locks.
+    Raises ``ValueError`` that names the other writer, also for a second time in this process, and ``NoLocks`` where there are no locks.
     """
-    path = Path(folder, LOCK)
+    path, real = Path(folder, LOCK), os.path.realpath(folder)
     while True:
         with _open_lock(path) as file:
             _acquire(file, Path(folder), wait)
@@ -113,11 +118,26 @@ def lock(folder: str | Path, wait: bool = False) -> Iterator[None]:
             file.truncate()
             file.write(str(os.getpid()))
             file.flush()
+            _LOCKED.add(real)
             try:
                 yield
             finally:
+                _LOCKED.remove(real)
                 path.unlink(missing_ok=True)
             return
+
+
+@contextmanager
+def lock_unless_held(folder: str | Path) -> Iterator[None]:
+    """``lock``, but nothing where this process has the folder locked already, and where nobody can lock it, so that nobody has.
+
+    Raises ``ValueError`` that names another process that is writing there.
+    """
+    with ExitStack() as stack:
+        if os.path.realpath(folder) not in _LOCKED:
+            with suppress(NoLocks):
+                stack.enter_context(lock(folder))
+        yield
 
 
 def _open_lock(path: Path) -> IO[str]:
@@ -130,14 +150,14 @@ def _open_lock(path: Path) -> IO[str]:
 
 def _acquire(file: IO[str], folder: Path, wait: bool) -> None:
     if sys.platform == "win32":
-        raise ValueError(f"{folder} cannot be locked, because locks need a POSIX system: use Linux, macOS or WSL to write there")
+        raise NoLocks(f"{folder} cannot be locked, because locks need a POSIX system: use Linux, macOS or WSL to write there")
     try:
         fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         holder = file.read() or "of an unknown id"
         raise ValueError(f"{folder} is being written by process {holder}: wait for it, or give another --out") from None
     except OSError as error:
-        raise ValueError(f"{folder} cannot be locked ({error.strerror}): give an --out on a file system that has locks") from error
+        raise NoLocks(f"{folder} cannot be locked ({error.strerror}): give an --out on a file system that has locks") from error
 
 
 def _is_same(file: IO[str], path: Path) -> bool:

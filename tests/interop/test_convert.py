@@ -20,6 +20,7 @@ from subquad.interop.convert import read_state
 from subquad.interop.official import KINDS, kind_of
 from subquad.models.classifier import Classifier
 from subquad.models.language_model import LanguageModel
+from tests.test_system import holder
 
 LAYER = {"_name_": "hyena", "emb_dim": 3, "filter_order": 6, "l_max": 24, "local_order": 3, "w": 2, "order": 3}
 MODEL = {"d_model": 8, "n_layer": 2, "d_inner": 15, "vocab_size": 250, "pad_vocab_size_multiple": 8, "embed_dropout": 0.1, "layer": LAYER}
@@ -87,6 +88,15 @@ def test_a_converted_model_gives_the_official_logits_one_position_later(config: 
     torch.testing.assert_close(ours[:, 1:], official[:, :-1])
     assert len(ours[:, 0].unique()) == 1
     assert len(subquad.generate(model, b"ACGT", max_bytes=40, seed=0)) == 40
+
+
+def test_a_folder_that_a_run_is_being_written_to_is_refused(tmp_path: Path) -> None:
+    torch.save(official_state("hyena-lm", MODEL), tmp_path / "last.ckpt")
+    out = tmp_path / "run"
+    out.mkdir()
+    with holder(out) as other, pytest.raises(ValueError, match=f"is being written by process {other.pid}"):
+        subquad.convert(tmp_path / "last.ckpt", "hyena-lm", out, MODEL)
+    assert [path.name for path in out.iterdir()] == [".lock"]
 
 
 @pytest.mark.parametrize("save", [torch.save, save_file], ids=["torch", "safetensors"])
