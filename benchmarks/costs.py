@@ -12,6 +12,7 @@ import torch
 from benchmarks.recording import record, table
 from subquad.evaluation.decoding import layer_calls
 from subquad.evaluation.flops import count_flops
+from subquad.models.base import CausalModel
 from subquad.models.language_model import transformer
 from subquad.models.megabyte import megabyte
 
@@ -25,7 +26,7 @@ def main() -> None:
         ["MEGABYTE 758M/262M, P = 8, T = 8,192", "0.637", f"{count_flops('megabyte-arxiv').total / 1e9:.3f}"],
         ["Transformer 320M, T = 1,024", "0.600", f"{count_flops(transformer(1024, 22, 16, 1024)).total / 1e9:.3f}"],
     ]
-    pair = {
+    pair: dict[str, tuple[CausalModel, int]] = {
         "MEGABYTE, 24 global and 15 local layers, P = 8": (megabyte((32, 24, 2), (16, 15, 2), 8, BYTES).build(), 147_456),
         "Transformer, 24 layers": (transformer(16, 24, 2, BYTES).build(), 196_608),
     }

@@ -34,7 +34,7 @@ class RecurrenceState(ModelState):
     hidden: Tensor
 
 
-class Recurrence(CausalModel):
+class Recurrence(CausalModel[RecurrenceState]):
     """A causal model whose predictions depend on every byte read, on the position and on the place in the patch.
 
     With a ``script`` it writes that text, whatever it reads. ``calls`` are the methods that were called.
@@ -77,18 +77,18 @@ class Recurrence(CausalModel):
         first = self._logits(hidden, torch.zeros(batch, dtype=torch.int64, device=hidden.device))
         return RecurrenceState(first, [0] * batch, self._room(max_len), hidden)
 
-    def prefill(self, ids: Tensor, state: ModelState, lengths: Sequence[int] | None = None) -> Tensor:
+    def prefill(self, ids: Tensor, state: RecurrenceState, lengths: Sequence[int] | None = None) -> Tensor:
         """Feeds each row its own number of ids."""
         self.calls.append("prefill")
         return super().prefill(ids, state, lengths)
 
-    def step(self, ids: Tensor, state: ModelState) -> Tensor:
+    def step(self, ids: Tensor, state: RecurrenceState) -> Tensor:
         """Feeds one id to each row."""
         self.calls.append("step")
         return super().prefill(ids[:, None], state)[:, 0]
 
-    def _advance(self, ids: Tensor, counts: Sequence[int], state: ModelState) -> Tensor:
-        assert isinstance(state, RecurrenceState) and not self.training
+    def _advance(self, ids: Tensor, counts: Sequence[int], state: RecurrenceState) -> Tensor:
+        assert not self.training
         read, out = torch.tensor(state.lengths), []
         for t in range(ids.shape[1]):
             active = t < torch.tensor(counts)

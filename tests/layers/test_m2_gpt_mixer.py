@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from subquad.config import parse
 from subquad.layers.base import Mixer
+from subquad.layers.gated_conv import GatedConvState
 from subquad.layers.hyena import Hyena, HyenaConfig
 from subquad.layers.long_filter import ImplicitFilterConfig
 from subquad.layers.m2_gpt_mixer import M2GptMixer, M2GptMixerConfig
@@ -115,7 +116,7 @@ def test_autocast_keeps_the_basis_whole() -> None:
 def test_the_state_of_all_heads_is_that_of_one_with_a_head_s_filters() -> None:
     """Filters and their spectra are held once; the rest is as much as Hyena's."""
 
-    def nbytes(mixer: Mixer, batch: int) -> int:
+    def nbytes(mixer: Mixer[GatedConvState], batch: int) -> int:
         return mixer.init_state(batch, LENGTH).nbytes
 
     mixer, hyena = mixer_of(), HyenaConfig(filter=SMALL).build(8, LENGTH).double()

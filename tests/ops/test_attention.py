@@ -11,6 +11,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from subquad.layers.attention import AttentionConfig
+from subquad.layers.base import MixerConfig
 from subquad.layers.linear_attention import LinearAttentionConfig
 from subquad.ops.attention import attend, causal_attention, causal_attention_direct, visible
 from subquad.ops.ragged import put_rows, take_rows
@@ -110,7 +111,8 @@ def test_the_table_that_a_state_holds_is_that_of_its_positions() -> None:
 @torch.no_grad()
 def test_a_trace_with_fake_tensors_leaves_nothing_behind() -> None:
     """As ``torch.export`` runs a model: the real run after it computes real numbers."""
-    for config in (AttentionConfig(heads=2), LinearAttentionConfig(heads=2, rotary=True)):
+    configs: list[MixerConfig] = [AttentionConfig(heads=2), LinearAttentionConfig(heads=2, rotary=True)]
+    for config in configs:
         mixer = config.build(8, 16)
         with FakeTensorMode(allow_non_fake_inputs=True):
             mixer(torch.zeros(1, 16, 8))

@@ -102,7 +102,7 @@ class KeyValues(State):
         return self.cache[:, : position - base + 1], [base] * len(self.lengths)
 
 
-class Attention(Mixer):
+class Attention(Mixer[KeyValues]):
     """See the module's docstring. Raises ``ValueError`` when heads do not divide the width or a window meets a segment."""
 
     attention_flops: AttentionFlops | None = "half"
@@ -150,8 +150,7 @@ class Attention(Mixer):
         cache = torch.zeros(batch, slots, 2, self.config.heads, self.head_dim, dtype=weight.dtype, device=weight.device)
         return KeyValues(cache, [0] * batch, block, back)
 
-    def prefill(self, x: Tensor, state: State, lengths: Sequence[int] | None = None) -> Tensor:
-        assert isinstance(state, KeyValues)
+    def prefill(self, x: Tensor, state: KeyValues, lengths: Sequence[int] | None = None) -> Tensor:
         check_width(x, self.qkv.in_features)
         n, starts = x.shape[1], state.lengths
         if not starts:

@@ -8,11 +8,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Generic, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import TypeVar
 
 from subquad.config import Config
 from subquad.ops.long_conv import Spectrum
@@ -20,6 +21,7 @@ from subquad.ops.ragged import put_rows, take_rows
 from subquad.state import State
 
 AttentionFlops = Literal["half", "full"]
+S = TypeVar("S", bound=State, default=Any)  # a mixer's own state
 FilterSpectra = tuple[Spectrum, ...]  # what a mixer's weights alone come down to, for one length
 
 
@@ -31,7 +33,7 @@ class OptimizerHint:
     rate: float = 1.0
 
 
-class Mixer(nn.Module, ABC):
+class Mixer(nn.Module, ABC, Generic[S]):
     """Base of the mixers. D is the model width, T the number of positions.
 
     ``attention_flops`` is for FLOP counts: a mixer whose batched matrix products compare positions says whether what it computes needs
@@ -52,17 +54,17 @@ class Mixer(nn.Module, ABC):
         return None
 
     @abstractmethod
-    def init_state(self, batch: int, max_len: int) -> State:
+    def init_state(self, batch: int, max_len: int) -> S:
         """The state before the first position, with room for ``max_len`` positions."""
 
     @abstractmethod
-    def prefill(self, x: Tensor, state: State, lengths: Sequence[int] | None = None) -> Tensor:
+    def prefill(self, x: Tensor, state: S, lengths: Sequence[int] | None = None) -> Tensor:
         """The next n positions at once, (B, n, D) -> (B, n, D).
 
         Row b advances by ``lengths[b]`` (0 to n; default n); its outputs past that are meaningless and change nothing.
         """
 
-    def step(self, x: Tensor, state: State) -> Tensor:
+    def step(self, x: Tensor, state: S) -> Tensor:
         """The next position, (B, D) -> (B, D)."""
         return self.prefill(x.unsqueeze(1), state).squeeze(1)
 
@@ -116,7 +118,7 @@ def check_mask(x: Tensor, mask: Tensor | None) -> None:
         raise ValueError(f"a mask has one entry per position, {tuple(x.shape[:2])}, True at real positions, got {shape}: give (B, T)")
 
 
-class Segmented(Mixer):
+class Segmented(Mixer[SegmentedState]):
     """Any mixer, reset at the start of each segment of P positions. Cost in T: T / P times that of P positions."""
 
     def __init__(self, mixer: Mixer, segment: int) -> None:
@@ -135,8 +137,7 @@ class Segmented(Mixer):
         inner = self.mixer.init_state(batch, self.segment)
         return SegmentedState(inner, inner.clone(), [0] * batch)
 
-    def prefill(self, x: Tensor, state: State, lengths: Sequence[int] | None = None) -> Tensor:
-        assert isinstance(state, SegmentedState)
+    def prefill(self, x: Tensor, state: SegmentedState, lengths: Sequence[int] | None = None) -> Tensor:
         remaining = [x.shape[1]] * x.shape[0] if lengths is None else list(lengths)
         done, y = [0] * len(remaining), torch.zeros_like(x)
         while max(remaining, default=0):

@@ -33,7 +33,7 @@ class GatedConvState(State):
     convs: list[State]
 
 
-class GatedConv(Mixer):
+class GatedConv(Mixer[GatedConvState]):
     """Base of these mixers; ``two_sided`` ones have no steps. ``filters`` counts the long filters of each channel and side."""
 
     dim: int

@@ -21,7 +21,6 @@ from subquad.layers.gated_conv import GatedConv, GatedConvState, ShortFilter, Sk
 from subquad.layers.long_filter import AnyFilterConfig, ImplicitFilterConfig
 from subquad.ops.gated_conv import gated_conv
 from subquad.ops.linear import linear_from_positions_last, linear_to_positions_last
-from subquad.state import State
 
 
 class HyenaConfig(MixerConfig):
@@ -79,8 +78,7 @@ class Hyena(GatedConv):
         y = linear_from_positions_last(z, self.out.weight, self.out.bias)  # (B, D, T) -> (B, T, D)
         return y if mask is None else y.masked_fill(~mask.unsqueeze(-1), 0)
 
-    def prefill(self, x: Tensor, state: State, lengths: Sequence[int] | None = None) -> Tensor:
-        assert isinstance(state, GatedConvState)
+    def prefill(self, x: Tensor, state: GatedConvState, lengths: Sequence[int] | None = None) -> Tensor:
         check_width(x, self.dim)
         self._check_causal()
         p = self._short_prefill(self.project(x), state, lengths)  # (B, n, (N + 1) D)

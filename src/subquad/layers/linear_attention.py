@@ -46,7 +46,7 @@ class RunningSums(State):
     rotary: RotarySteps | None = None
 
 
-class LinearAttention(Mixer):
+class LinearAttention(Mixer[RunningSums]):
     """See the module's docstring. Raises ``ValueError`` when heads do not divide the width."""
 
     attention_flops: AttentionFlops | None = "full"
@@ -80,8 +80,7 @@ class LinearAttention(Mixer):
         products = torch.zeros(batch, heads, dim, dim, dtype=dtype, device=weight.device)
         return RunningSums(products, torch.zeros(batch, heads, dim, dtype=dtype, device=weight.device), [0] * batch)
 
-    def prefill(self, x: Tensor, state: State, lengths: Sequence[int] | None = None) -> Tensor:
-        assert isinstance(state, RunningSums)
+    def prefill(self, x: Tensor, state: RunningSums, lengths: Sequence[int] | None = None) -> Tensor:
         check_width(x, self.qkv.in_features)
         n, starts = x.shape[1], state.lengths
         counts = [n] * x.shape[0] if lengths is None else list(lengths)

@@ -23,7 +23,6 @@ from subquad.layers.long_filter import AnyFilterConfig, ImplicitFilterConfig
 from subquad.ops.gated_conv import gated_conv
 from subquad.ops.linear import linear_from_positions_last, linear_to_positions_last
 from subquad.ops.long_conv import long_conv
-from subquad.state import State
 
 
 class M2BertMixerConfig(MixerConfig):
@@ -78,8 +77,7 @@ class M2BertMixer(GatedConv):
         y = linear_from_positions_last(z, self.out.weight, self.out.bias)  # (B, D, T) -> (B, T, D)
         return y if mask is None else y.masked_fill(~mask.unsqueeze(-1), 0)
 
-    def prefill(self, x: Tensor, state: State, lengths: Sequence[int] | None = None) -> Tensor:
-        assert isinstance(state, GatedConvState)
+    def prefill(self, x: Tensor, state: GatedConvState, lengths: Sequence[int] | None = None) -> Tensor:
         check_width(x, self.dim)
         self._check_causal()
         u = x if self.norm is None else self.norm(x)

@@ -117,8 +117,7 @@ class M2GptMixer(GatedConv):
         convs = (init_online_conv(OnlineFilter.of(taps, max_len), rows) for taps, _ in self._filters(max_len))
         return [SharedConvState(self.heads, conv, ends(), ends()) for conv in convs]
 
-    def prefill(self, x: Tensor, state: State, lengths: Sequence[int] | None = None) -> Tensor:
-        assert isinstance(state, GatedConvState)
+    def prefill(self, x: Tensor, state: GatedConvState, lengths: Sequence[int] | None = None) -> Tensor:
         check_width(x, self.project.in_features)
         p = self._short_prefill(self.project(x), state, lengths).unflatten(-1, (self.heads, -1, self.dim))  # (B, n, H, N + 1, D / H)
         *gates, z = p.permute(3, 0, 2, 1, 4).flatten(1, 2).unbind(0)  # x_0 .. x_{N-1}, v, each (B H, n, D / H)

@@ -8,12 +8,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, Generic
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
+from typing_extensions import TypeVar
 
 from subquad.config import Config, differences
 from subquad.layers.base import FilterSpectra
@@ -154,9 +155,10 @@ class Model(nn.Module, ABC):
 
 
 M = TypeVar("M", bound=Model)
+S = TypeVar("S", bound=ModelState, default=Any)  # a model's own state
 
 
-class CausalModel(Model, ABC):
+class CausalModel(Model, ABC, Generic[S]):
     """Base of the causal models. B batch, T ids, V vocabulary.
 
     ``patch_size`` is the number of bytes in a patch of the last stage that has patches, ``patch_bytes`` in one of the first; 1 without
@@ -184,10 +186,10 @@ class CausalModel(Model, ABC):
         """
 
     @abstractmethod
-    def init_state(self, batch: int, max_len: int | None = None) -> ModelState:
+    def init_state(self, batch: int, max_len: int | None = None) -> S:
         """The state before the first id, with room for ``max_len`` ids (default: the whole context)."""
 
-    def prefill(self, ids: Tensor, state: ModelState, lengths: Sequence[int] | None = None) -> Tensor:
+    def prefill(self, ids: Tensor, state: S, lengths: Sequence[int] | None = None) -> Tensor:
         """Takes ids (B, n), of which row b uses the first ``lengths[b]``; returns the logits after each, (B, n, V).
 
         Logits past a row's length are meaningless. Raises ``ValueError`` when a row's ids do not fit the state.
@@ -208,12 +210,12 @@ class CausalModel(Model, ABC):
         state.lengths = [length + count for length, count in zip(state.lengths, counts, strict=True)]
         return F.pad(logits, (0, 0, 0, n - most)) if n > most else logits
 
-    def step(self, ids: Tensor, state: ModelState) -> Tensor:
+    def step(self, ids: Tensor, state: S) -> Tensor:
         """Takes one id a row, (B,), and returns the logits of the next, (B, V)."""
         return self.prefill(ids.unsqueeze(1), state).squeeze(1)
 
     @abstractmethod
-    def _advance(self, ids: Tensor, counts: Sequence[int], state: ModelState) -> Tensor:
+    def _advance(self, ids: Tensor, counts: Sequence[int], state: S) -> Tensor:
         """``prefill`` of n = max(counts) > 0 ids; leaves ``logits`` and ``lengths`` of the state to the caller."""
 
     def _check_length(self, length: int) -> None:

@@ -68,7 +68,7 @@ class LanguageModelState(ModelState):
     stack: StackState
 
 
-class LanguageModel(CausalModel):
+class LanguageModel(CausalModel[LanguageModelState]):
     """See the module's docstring."""
 
     def __init__(self, config: LanguageModelConfig) -> None:
@@ -125,8 +125,7 @@ class LanguageModel(CausalModel):
         logits = self._logits(self.stack.step(self.start.expand(batch, -1), stack))
         return LanguageModelState(logits, [0] * batch, room, stack)
 
-    def _advance(self, ids: Tensor, counts: Sequence[int], state: ModelState) -> Tensor:
-        assert isinstance(state, LanguageModelState)
+    def _advance(self, ids: Tensor, counts: Sequence[int], state: LanguageModelState) -> Tensor:
         return self._logits(self.stack.prefill(self._embed(ids, state.lengths), state.stack, counts))
 
     def _embed(self, ids: Tensor, starts: Sequence[int]) -> Tensor:
@@ -166,11 +165,13 @@ def linear_transformer(
     return LanguageModelConfig(max_len=max_len, stack=stack, init_std=init_std)
 
 
+PILE_FILTER = ImplicitFilterConfig(features=33, width=64, frequency=14.0, learned_features=True, init_std=0.02)
+
+
 def hyena(dim: int, depth: int, expand: float = 4.0, order: int = 2) -> LanguageModelConfig:
     """Hyena as trained on The Pile (table A.4 and the official code): GPT-2's vocabulary, 2,048 tokens, no start vector."""
-    filter_ = ImplicitFilterConfig(features=33, width=64, frequency=14.0, learned_features=True, init_std=0.02)
     feedforward = FeedForwardConfig(expand=expand, activation="gelu_tanh")
-    stack = StackConfig(dim=dim, depth=depth, mixer=HyenaConfig(order=order, filter=filter_), feedforward=feedforward)
+    stack = StackConfig(dim=dim, depth=depth, mixer=HyenaConfig(order=order, filter=PILE_FILTER), feedforward=feedforward)
     return LanguageModelConfig(vocab=50_264, max_len=2048, stack=stack, init_std=0.02, start="none", scale_residual=True)
 
 
@@ -186,10 +187,8 @@ def m2_gpt(dim: int, depth: int, heads: int) -> LanguageModelConfig:
     Hyena's setup on The Pile, with heads that share the filters and no feed-forwards; the width of the Hyena that it was compared with,
     and as many blocks as its parameters allow.
     """
-    setup = hyena(dim, depth)
-    assert isinstance(setup.stack.mixer, HyenaConfig)
-    mixer = M2GptMixerConfig(heads=heads, filter=setup.stack.mixer.filter)
-    return with_changes(setup, {"stack.mixer": mixer, "stack.feedforward": None})
+    mixer = M2GptMixerConfig(heads=heads, filter=PILE_FILTER)
+    return with_changes(hyena(dim, depth), {"stack.mixer": mixer, "stack.feedforward": None})
 
 
 def m2_gpt_bytes(dim: int, depth: int, heads: int, max_len: int = 1024) -> LanguageModelConfig:

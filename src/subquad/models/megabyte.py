@@ -160,7 +160,7 @@ class Stage(nn.Module):
         return self.above(y.reshape(y.shape[0], y.shape[1] * self.group, -1))
 
 
-class Megabyte(CausalModel):
+class Megabyte(CausalModel[MegabyteState]):
     """See the module's docstring. Ids past the end that only fill up a patch come after all others and so touch nothing."""
 
     def __init__(self, config: MegabyteConfig) -> None:
@@ -206,8 +206,7 @@ class Megabyte(CausalModel):
         assert y is not None
         return MegabyteState(self._logits(y[:, 0]), [0] * batch, room, open_bytes, states)
 
-    def _advance(self, ids: Tensor, counts: Sequence[int], state: ModelState) -> Tensor:
-        assert isinstance(state, MegabyteState)
+    def _advance(self, ids: Tensor, counts: Sequence[int], state: MegabyteState) -> Tensor:
         size = self.patch_bytes
         filled = [length % size for length in state.lengths]  # bytes of each row's open patch
         if ids.shape[1] == 1 == min(counts) and len(set(filled)) == 1:  # a step of all rows needs no room beyond the open patch

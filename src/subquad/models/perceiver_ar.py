@@ -55,9 +55,8 @@ class PerceiverARConfig(CausalModelConfig):
     @property
     def reader(self) -> StackConfig:
         """The reader's layers: those of the stack, over the whole past."""
-        mixer = self.stack.mixer
-        assert isinstance(mixer, AttentionConfig)
-        whole = with_changes(mixer, {"heads": self.cross_heads or mixer.heads, "window": None})
+        heads = {} if self.cross_heads is None else {"heads": self.cross_heads}
+        whole = with_changes(self.stack.mixer, {**heads, "window": None})
         return StackConfig.model_validate({**dict(self.stack), "mixer": whole, "depth": 1, "overrides": {}})
 
     @model_validator(mode="after")
@@ -155,7 +154,7 @@ class Latents(nn.Module):
         return self.size - position if position < self.size else self.overlap - position % self.overlap
 
 
-class PerceiverAR(CausalModel):
+class PerceiverAR(CausalModel[PerceiverARState]):
     """See the module's docstring."""
 
     def __init__(self, config: PerceiverARConfig) -> None:
@@ -207,8 +206,7 @@ class PerceiverAR(CausalModel):
         logits = self._logits(self.latents.prefill(start, latents, [1] * batch).squeeze(1))
         return PerceiverARState(logits, [0] * batch, room, reader, latents)
 
-    def _advance(self, ids: Tensor, counts: Sequence[int], state: ModelState) -> Tensor:
-        assert isinstance(state, PerceiverARState)
+    def _advance(self, ids: Tensor, counts: Sequence[int], state: PerceiverARState) -> Tensor:
         read = self.reader.prefill(self.embedding(ids), state.reader, counts)
         return self._logits(self.latents.prefill(read, state.latents, counts))
 
