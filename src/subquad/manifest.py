@@ -1,9 +1,9 @@
 """The files of a folder with their sha256 in manifest.json: replaced together, compared when they are read.
 
-``replace`` writes the new files into the folder ``.pending``; then the manifest gets their hashes too, in "replacing", and from that moment
-on they count; then they are renamed, and the manifest has their hashes alone. A process that is killed before that
-moment leaves the old files, one that is killed later the new ones, of which some may still be in ``.pending``: readers look there
-(``newest``), and the next writer finishes the renames (``settle``). A folder has one writer at a time (``system.lock``).
+``replace`` writes the new files into the folder ``.pending``, adds their hashes to the manifest under "replacing", renames the files, and
+removes the old hashes. A process that is killed before the hashes are added leaves the old files. One that is killed later leaves the new
+files, some perhaps still in ``.pending``: readers look there (``newest``), and the next writer finishes the renames (``settle``). A folder
+has one writer at a time (``system.lock``).
 """
 
 from __future__ import annotations
@@ -20,20 +20,16 @@ from subquad.errors import RunError
 from subquad.system import Content, as_json, remove, sync, write, write_atomic
 
 MANIFEST, PENDING = "manifest.json", ".pending"
-MISSING = "missing"  # in place of the hash of a file that there is not
+MISSING = "missing"  # in place of the hash of a file that does not exist
 
 T = TypeVar("T")
 
 
 class Manifest(NamedTuple):
-    """The sha256, in hex, of a folder's files by name, and of those that are about to take the place of one."""
+    """The sha256, in hex, of a folder's files by name, and of the files that are replacing some of them."""
 
     files: dict[str, str]
     replacing: dict[str, str]
-
-    def admits(self, name: str, digest: str) -> bool:
-        """Whether a file of that name may have that hash."""
-        return digest in (self.files.get(name), self.replacing.get(name))
 
 
 def replace(folder: Path, contents: Mapping[str, Content | None]) -> None:
@@ -75,7 +71,7 @@ def settle(folder: Path) -> dict[str, str]:
 
 
 def newest(folder: Path, name: str) -> Path:
-    """Where the file is that counts: ``.pending`` has it until it is renamed. There is none at that place if it is to be removed."""
+    """The path of the newest version of a file, in ``.pending`` until it is renamed; no file is there if it is to be removed."""
     digest = _replacing(folder).get(name)
     pending = (folder / PENDING / name, folder / f".{name}.tmp")  # the second in folders of 0.1.0
     return next((path for path in pending if digest is not None and digest_of(path) == digest), folder / name)
@@ -86,8 +82,12 @@ def check(folder: Path, names: Iterable[str] | None = None) -> None:
     wanted = None if names is None else list(names)
 
     def compare() -> None:
-        manifest = read_manifest(folder)
-        damaged = [name for name in wanted or manifest.files if not manifest.admits(name, digest_of(newest(folder, name)))]
+        files, replacing = read_manifest(folder)
+        damaged = [
+            name
+            for name in wanted or files
+            if digest_of(newest(folder, name)) not in (files.get(name), replacing.get(name))  # the old file counts until it is renamed
+        ]
         if damaged:
             raise RunError(
                 f"{', '.join(str(folder / name) for name in damaged)} is damaged: its sha256 differs from {MANIFEST}; "
@@ -112,7 +112,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def write_manifest(folder: Path, files: Mapping[str, str], replacing: Mapping[str, str] | None = None) -> None:
-    """Writes the manifest of a folder: the hashes of its files, and of those that are about to take the place of one."""
+    """Writes the manifest of a folder: the hashes of its files, and of the files that are replacing some of them."""
     values = {"files": {name: digest for name, digest in sorted(files.items()) if digest != MISSING}}
     if replacing:
         values["replacing"] = dict(sorted(replacing.items()))
@@ -133,7 +133,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
 
 def digest_of(path: Path) -> str:
-    """The sha256 of a file in hex, ``MISSING`` where there is none."""
+    """The sha256 of a file in hex, ``MISSING`` for one that does not exist."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -153,7 +153,7 @@ def read_while_written(folder: Path, read: Callable[[], T]) -> T:
 
 
 def _is_inside(name: str) -> bool:
-    """Whether it names a file of the folder itself: what is replaced is renamed and removed by its name, which must not lead elsewhere."""
+    """Whether a name is that of a file in the folder itself: files are renamed and removed by name, which must not lead elsewhere."""
     return Path(name).name == name and not name.startswith(".")
 
 
