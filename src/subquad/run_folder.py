@@ -189,14 +189,14 @@ def resolve_device(name: str | torch.device) -> torch.device:
 
 
 def holds_files(folder: str | Path) -> bool:
-    """Whether there is such a folder with anything in it but what a dot hides: locks, and what a killed process left unfinished."""
+    """Whether the folder exists and has files other than hidden ones (locks, and unfinished files of a killed process)."""
     return Path(folder).is_dir() and any(not path.name.startswith(".") for path in Path(folder).iterdir())
 
 
 def seal(folder: str | Path, names: Iterable[str] | None = None) -> None:
-    """Makes the manifest cover exactly the files named, or every file of the folder: what nothing will change from here on.
+    """Makes the manifest cover exactly the named files, or every file of the folder; call it when they are final.
 
-    Hashes that it already holds for the files named are kept, so a file damaged since it was written is not blessed; without names
+    Hashes that it already holds for the files named are kept, so a file that was damaged since is still noticed; without names
     all are computed again, except those of config.json, model.safetensors, tokenizer.json and train.yaml.
     """
     folder = Path(folder)
@@ -223,7 +223,7 @@ def read_tensors(path: Path, expected: Mapping[str, Shape] | None = None, device
 
 
 def state_shapes(model: nn.Module) -> dict[str, Shape]:
-    """Names and shapes of what a checkpoint of the model holds."""
+    """Names and shapes of the tensors in a checkpoint of the model."""
     return {_unwrapped_name(name): tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
@@ -280,7 +280,7 @@ def _config_of(model: nn.Module) -> dict[str, Any]:
 
 
 def _folder(path: str | Path) -> Path:
-    """That folder, or the one that a repo id of Hugging Face is fetched into."""
+    """That folder, or the local copy of a repository of the Hugging Face hub."""
     folder = Path(path)
     repo = re.fullmatch(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", str(path))
     return _fetched(repo[1], repo[2]) if repo and isinstance(path, str) and not folder.exists() and not folder.parent.exists() else folder

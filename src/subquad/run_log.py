@@ -120,7 +120,7 @@ def read_run_log(run: Path) -> RunLog:
 
 
 def stored_parameters(weights: Path) -> int | None:
-    """The numbers a safetensors file holds, from its header alone; None where there is no such file or it is damaged."""
+    """The number of parameters in a safetensors file, from its header alone; None where there is no such file or it is damaged."""
     try:
         with weights.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
@@ -170,7 +170,7 @@ def _forget(seen: MutableMapping[int, Any], after: int) -> None:
 
 
 def _json(path: Path) -> Any:
-    """What a JSON file holds; None where it is missing or damaged."""
+    """The content of a JSON file; None if it is missing or damaged."""
     try:
         return json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):

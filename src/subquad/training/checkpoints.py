@@ -24,7 +24,7 @@ OPTIMIZER, PROGRESS = "optimizer.safetensors", "progress.json"
 class Counters:
     """How far a run is. ``samples`` is the data's whole state.
 
-    ``best`` is the loss of the validation that was best, ``best_accuracy`` the share of its answers or labels that were right;
+    ``best`` is the loss of the validation that was best, ``best_accuracy`` its accuracy, if it has one;
     ``waited`` counts the validations since then.
     """
 
@@ -38,7 +38,7 @@ class Counters:
     waited: int = 0
 
     def validated(self, loss: float, accuracy: float | None) -> Counters:
-        """After a validation at this step. Where there are answers or labels, more of them right is better, and then a lower loss."""
+        """After a validation at this step. If there is an accuracy, a higher one is better, and then a lower loss."""
         if self.best is None or (-(accuracy or 0.0), loss) < (-(self.best_accuracy or 0.0), self.best):
             return replace(self, best=loss, best_accuracy=accuracy, best_step=self.step, waited=0)
         return replace(self, waited=self.waited + 1)
@@ -79,7 +79,7 @@ def newest_state(out: Path, tell: Callable[[str], None] = lambda text: None) -> 
 
 
 def restore_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Counters:
-    """Puts weights, optimizer and random number generators back where that checkpoint, which ``newest_state`` has checked, had them."""
+    """Restores weights, optimizer and random number generators from a checkpoint that ``newest_state`` has checked."""
     run_folder.load_weights(model, folder, verify=False)
     tensors = run_folder.read_tensors(folder / OPTIMIZER)
     torch.set_rng_state(tensors.pop("rng/cpu"))
@@ -116,7 +116,7 @@ def _states(out: Path) -> list[Path]:
 
 
 def _prune(out: Path, newest: Path, keep: int) -> None:
-    """Removes old checkpoints, later ones that were damaged and are overtaken, and what a killed process left half written."""
+    """Removes old checkpoints, later ones that are damaged, and incomplete ones of a killed process."""
     states = _states(out)
     sound = [path for path in states if path.name <= newest.name]
     for path in (out / "state").glob(".step-*"):
