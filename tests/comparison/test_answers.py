@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 
 from subquad import api
 from subquad.cli import main
+from subquad.comparison import run_cell
 from subquad.comparison.charts import learning_curves
 from subquad.comparison.experiment import DataSpec, Experiment, quick_version
 from subquad.comparison.grid import Cell, final_cells, rate_cells, resolve
@@ -21,6 +24,7 @@ from subquad.comparison.results import CurvePoint, Outcome, Results, results_fro
 from subquad.comparison.runner import compare
 from subquad.comparison.tables import accuracy_table, csv_text, main_table, markdown, plain, verdict_lines
 from subquad.config import parse
+from subquad.data.corpus import Corpus
 from subquad.data.synthetic import parse_task
 from subquad.evaluation.flops import count_flops
 from subquad.models.base import ModelConfig
@@ -155,6 +159,23 @@ def test_a_length_that_a_model_cannot_have_is_an_error_before_anything_runs(task
     with pytest.raises(ValueError, match="patch"):
         compare(parse(Experiment, tasks), tmp_path / "out", jobs=0, quiet=True)
     assert not (tmp_path / "out").exists()
+
+
+def test_cells_that_run_at_once_share_the_file_of_a_task(values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Corpus] = []
+
+    def slow_lines(corpus: Corpus) -> bytes:
+        made.append(corpus)
+        time.sleep(0.1)
+        return b"ab=ba\n"
+
+    monkeypatch.setattr(run_cell, "reverse_lines", slow_lines)
+    values["data"]["text"]["task"] = "reverse"
+    experiment = parse(Experiment, values | {"rates": None})
+    cells = final_cells(experiment, resolve(experiment), {})
+    with ThreadPoolExecutor() as threads:
+        paths = list(threads.map(lambda cell: run_cell.data_paths(cell, tmp_path / cell.name), cells))
+    assert len(made) == 1 and paths == [[str(tmp_path / "text/reverse.txt")]] * len(cells)
 
 
 def test_score_evaluates_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

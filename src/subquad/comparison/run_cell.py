@@ -160,9 +160,10 @@ def data_paths(cell: Cell, folder: Path) -> list[str]:
     if cell.spec.task is None:
         return paths
     task_file = folder.parent / f"{cell.spec.task}.txt"
-    if not task_file.is_file():
-        task_file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(task_file, reverse_lines(Corpus.open(paths)))
+    task_file.parent.mkdir(parents=True, exist_ok=True)
+    with lock(task_file.parent, wait=True):  # these cells may run at the same time
+        if not task_file.is_file():
+            write_atomic(task_file, reverse_lines(Corpus.open(paths)))
     return [str(task_file)]
 
 
