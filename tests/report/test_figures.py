@@ -55,6 +55,12 @@ def test_figures_are_the_same_in_every_run_and_leave_matplotlib_alone() -> None:
     assert dict(matplotlib.rcParams) == before and ("matplotlib.pyplot" in sys.modules) == loaded
 
 
+def test_a_long_legend_leaves_room_for_the_plot() -> None:
+    figure = draw(chart(*[Series(f"a model with a name, number {number}", [0, 1], [1.0, number]) for number in range(18)]))
+    figure.draw_without_rendering()
+    assert figure.axes[0].get_position().height * figure.get_figheight() * 72 > 100
+
+
 def test_any_name_is_shown_as_it_is() -> None:
     name = "_</text>$\\frac$\x00\ud800\u202e\"'&"
     svg, _ = render(

@@ -37,6 +37,7 @@ Points = tuple[list[float], list[float]]
 WIDTH, HEIGHT, HEADING = 420, 280, 24  # points, few enough for text to be read on a phone; the heading holds the title
 LABEL_GAP = 0.055  # of the height, between the labels of levels
 _LONGEST = 32  # characters of a name in a legend
+_LEGEND_ROWS, _ROW = 4, 16  # rows of a legend that HEIGHT has room for, and the points that one takes
 _NUMBERED_BARS = 16  # more have no number above them
 _MARKS = 60  # on a line; more run together
 
@@ -153,7 +154,7 @@ def inline(svg: str, chart: Chart) -> str:
         svg = svg.replace(color, f"var(--{name})")
     svg = re.sub(r' id="(?!p[0-9a-f]{10}|m[0-9a-f]{10})[^"]*"', "", svg)  # only what is referred to keeps its id
     words = html.escape(visible(f"{chart.title}. {chart.described()}"))
-    box = f'viewBox="0 {HEADING} {WIDTH} {HEIGHT - HEADING}" role="img" aria-label="{words}"'
+    box = f'viewBox="0 {HEADING} {WIDTH} {_height(chart) - HEADING}" role="img" aria-label="{words}"'
     return re.sub(r"<svg [^>]*>", lambda _: f'<svg xmlns:xlink="http://www.w3.org/1999/xlink" {box}>', svg, count=1)
 
 
@@ -161,11 +162,12 @@ def draw(chart: Chart) -> Figure:
     """The chart as a matplotlib figure; no name in it is read as mathematics."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72), facecolor=PAPER, layout="constrained")
+    height = _height(chart)
+    figure = Figure(figsize=(WIDTH / 72, height / 72), facecolor=PAPER, layout="constrained")
     engine = figure.get_layout_engine()
     assert engine is not None
-    engine.set(rect=(0, 0, 1, 1 - HEADING / HEIGHT))  # type: ignore[call-arg]
-    figure.text(0.015, 1 - 0.65 * HEADING / HEIGHT, _name(chart.title, 60), color=INK, size=11.5, weight="bold", va="center")
+    engine.set(rect=(0, 0, 1, 1 - HEADING / height))  # type: ignore[call-arg]
+    figure.text(0.015, 1 - 0.65 * HEADING / height, _name(chart.title, 60), color=INK, size=11.5, weight="bold", va="center")
     axes = figure.subplots()
     _dress(axes, chart)
     handles = [_plot(axes, chart, index) for index in range(len(chart.series))]
@@ -175,13 +177,23 @@ def draw(chart: Chart) -> Figure:
         axes.text(0.5, 0.5, "no data", transform=axes.transAxes, ha="center", color=MUTED)
     if len(handles) > 1:
         names = [_name(series.name) for series in chart.series]
-        columns = max(1, 60 // (max(map(len, names)) + 7))
+        columns = _legend_columns(chart)
         legend = axes.legend(
             handles, ["."] * len(names), loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=columns, frameon=False, columnspacing=1.5
         )
         for label, name in zip(legend.get_texts(), names, strict=True):
             label.set(text=name, color=INK)
     return figure
+
+
+def _legend_columns(chart: Chart) -> int:
+    return max(1, 60 // (max(len(_name(series.name)) for series in chart.series) + 7))
+
+
+def _height(chart: Chart) -> int:
+    """Points; more where the legend is long, so that it leaves room for the plot."""
+    rows = math.ceil(len(chart.series) / _legend_columns(chart)) if chart.series else 0
+    return HEIGHT + _ROW * max(0, rows - _LEGEND_ROWS)
 
 
 def _dress(axes: Axes, chart: Chart) -> None:
