@@ -11,9 +11,10 @@ from importlib.util import find_spec
 
 import numpy as np
 import numpy.typing as npt
-import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from subquad.ops.autocast import at_least_float32
 
 CLASSIFICATION = ("accuracy", "f1", "matthews")
 REGRESSION = ("pearson", "spearman")
@@ -62,6 +63,6 @@ def score_answers(logits: Tensor, ids: Tensor, answers: Tensor, tolerance: int =
     An id is predicted where the largest logit is at most ``tolerance`` ids from it.
     """
     logits, targets = logits[answers], ids[answers]  # (N, V), (N,)
-    loss = F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), targets, reduction="sum")
+    loss = F.cross_entropy(logits.to(at_least_float32(logits.dtype)), targets, reduction="sum")
     correct = (logits.argmax(-1) - targets).abs() <= tolerance
     return loss.item(), int(correct.sum())

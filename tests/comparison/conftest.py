@@ -16,7 +16,7 @@ from tests.comparison.small import two_models, write_text
 def _machine_not_measured() -> Any:
     """Measuring the machine takes a second, and every comparison does it once; ``tests/cli/test_compare.py`` does it too."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("subquad.comparison.runner.machine", lambda: "not measured")
+        patch.setattr("subquad.comparison.runner.machine", lambda device: "not measured")
         yield
 
 

@@ -28,11 +28,14 @@ from subquad.evaluation.memory import peak_memory
 from subquad.evaluation.throughput import seconds
 from subquad.models.base import CausalModel, Model
 from subquad.objectives.base import ModelRunner, Objective, TestOptions, Windowing
+from subquad.objectives.windows import WindowObjective
 from subquad.run_folder import TOKENIZER, resolve_device
 from subquad.run_log import RunLog, read_run_log
 from subquad.system import as_json, lock, write_atomic
 from subquad.training.config import TrainConfig, build_config, read
 from subquad.training.optim import build_optimizer
+from subquad.training.runtime import checkpointed, resolve_dtype, threads
+from subquad.training.step import accumulate_gradients
 from subquad.training.trainer import build_run
 
 OUTCOME = "outcome.json"
@@ -116,12 +119,13 @@ def _outcome(cell: Cell, folder: Path, windowings: Sequence[Windowing], probes: 
         if log.best is None:
             raise RunError("choosing a learning rate needs a validation: give the data a validation part")
         return replace(outcome, status="done", loss={"validation": log.best.loss}, accuracy=log.best.metrics.get("accuracy"))
-    return replace(outcome, status="done", **_test_fields(cell, run, paths, windowings, probes))
+    return replace(outcome, status="done", **_test_fields(cell, run, windowings, probes))
 
 
-def _test_fields(cell: Cell, run: Path, paths: Sequence[str], windowings: Sequence[Windowing], probes: Sequence[str]) -> dict[str, Any]:
+def _test_fields(cell: Cell, run: Path, windowings: Sequence[Windowing], probes: Sequence[str]) -> dict[str, Any]:
     """Loss and metrics of the trained model on the test part, and its costs, as fields of an ``Outcome``."""
-    config, model = read(run), api.load(run)
+    config = read(run)
+    model = api.load(run, config.device)
     assert config.objective is not None and isinstance(model, Model)
     objective = config.objective.build(config.setup)
     objective.prepare(model, run / TOKENIZER)
@@ -136,10 +140,10 @@ def _test_fields(cell: Cell, run: Path, paths: Sequence[str], windowings: Sequen
         "inside": list(result.inside),
         "by_position": list(result.by_position),
     }
-    if isinstance(model, CausalModel) and not cell.spec.synthetic:
-        held_out = Corpus.open(paths).split(config.data.fractions, config.data.split, config.data.split_seed or 0).test
-        fields["probes"] = probe(model, cell, probes, held_out)
-    return fields | _cost_fields(model, objective, config)
+    if isinstance(model, CausalModel) and isinstance(objective, WindowObjective) and not cell.spec.synthetic:
+        fields["probes"] = probe(model, cell, probes, objective.split.test)
+    with threads(config.threads):
+        return fields | _cost_fields(model, objective, config)
 
 
 def init_run(cell: Cell, folder: Path) -> Path | None:
@@ -175,14 +179,17 @@ def timed_options(cell: Cell, paths: Sequence[str]) -> dict[str, Any]:
         model, objective = build_run(config)
         objective.prepare(model)
         device = resolve_device(config.device)
-        taken = seconds(training_step(model.to(device), objective, config), repeat=3, device=device)
+        if config.compile:
+            model.compile()
+        with threads(config.threads):
+            taken = seconds(training_step(model.to(device), objective, config), repeat=3, device=device)
     return with_steps(cell.options, max(1, int(cell.budget.seconds / taken)), cell.resolved)
 
 
 def training_step(model: Model, objective: Objective[Any], config: TrainConfig) -> Callable[[], None]:
-    """A training step like the trainer's, update included, on the next batch at each call; the learning rate is 0, so weights stay."""
-    model.train()
-    runner = ModelRunner(model, next(model.parameters()).device, config.dtype == "bfloat16")
+    """A step of the trainer, update included, on the next batch at each call; the learning rate is 0, so weights stay."""
+    device = next(model.parameters()).device
+    runner = ModelRunner.of(model.train(), resolve_dtype(config.dtype, device))
     optimizer = build_optimizer(model, config.optim, 0.0)
     samples = 0
 
@@ -190,7 +197,8 @@ def training_step(model: Model, objective: Objective[Any], config: TrainConfig) 
         nonlocal samples
         batch = objective.batch(samples, config.batch)
         samples += config.batch
-        torch.autograd.backward(objective.loss(runner, batch) / objective.num_targets(batch))
+        with checkpointed(model, config.checkpoint_activations):
+            accumulate_gradients(objective, runner, batch, config)
         optimizer.step()
         optimizer.zero_grad()
 

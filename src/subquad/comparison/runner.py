@@ -28,11 +28,11 @@ from subquad.comparison.progress import GridProgress
 from subquad.comparison.results import CostCurve, Outcome, Published, Results
 from subquad.comparison.run_cell import read_outcome, run_cell, waiting_outcome
 from subquad.comparison.tables import csv_text
-from subquad.config import parse
+from subquad.config import flatten, parse
 from subquad.data.files import check_paths
 from subquad.evaluation.throughput import machine
 from subquad.objectives.base import Windowing
-from subquad.run_folder import holds_files
+from subquad.run_folder import holds_files, resolve_device
 from subquad.system import as_json, end_with_parent, lock, write_atomic
 
 EXPERIMENT = "experiment.yaml"
@@ -209,7 +209,7 @@ class _Runner:
         return Results(
             title=experiment.title,
             about=experiment.about,
-            machine=machine(),
+            machine=machine(resolve_device(str(flatten(experiment.train).get("device", "auto")))),
             command=command,
             budget=str(experiment.budget) if experiment.budget else "",
             models=tuple(experiment.models),

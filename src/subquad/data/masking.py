@@ -66,15 +66,15 @@ def mask_ids(ids: Ids, maskable: Mask, numbers: Integers, probability: float, co
 
     A row without a maskable id has no target.
     """
-    chance, fate, random_ids = np.empty(ids.shape), np.empty(ids.shape), np.empty_like(ids)
+    chance, replacement, random_ids = np.empty(ids.shape), np.empty(ids.shape), np.empty_like(ids)
     for row, number in enumerate(numbers.tolist()):
         random = generator(seed, "masks", number)
-        chance[row], fate[row] = random.random((2, ids.shape[1]))
+        chance[row], replacement[row] = random.random((2, ids.shape[1]))
         random_ids[row] = random.integers(vocab, size=ids.shape[1])
     chance[~maskable] = 2.0
     targets = maskable & ((chance < probability) | (chance == chance.min(1, keepdims=True)))
-    masked = targets & (fate < config.mask_replace_prob)
-    replaced = targets & ~masked & (fate < config.mask_replace_prob + config.random_replace_prob)
+    masked = targets & (replacement < config.mask_replace_prob)
+    replaced = targets & ~masked & (replacement < config.mask_replace_prob + config.random_replace_prob)
     return MaskedIds(np.where(replaced, random_ids, ids), masked, targets)
 
 

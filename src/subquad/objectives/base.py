@@ -97,6 +97,11 @@ class ModelRunner:
     device: torch.device
     bfloat16: bool = False
 
+    @classmethod
+    def of(cls, model: Model, dtype: str = "float32") -> ModelRunner:
+        """A plain model where its weights are."""
+        return cls(model, next(model.parameters()).device, dtype == "bfloat16")
+
     def run(self, inputs: Mapping[str, Any]) -> Tensor:
         """``module(**inputs)`` under autocast where asked, the result in float32 or better; arrays become tensors on the device."""
         tensors = {name: self.tensor(value) if isinstance(value, np.ndarray) else value for name, value in inputs.items()}

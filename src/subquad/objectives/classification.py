@@ -246,7 +246,7 @@ def _mean_and_std(texts: Labelled) -> dict[str, float]:
 
 
 def _runner(model: Model) -> ModelRunner:
-    return ModelRunner(model, next(model.parameters()).device)
+    return ModelRunner.of(model)
 
 
 def _outputs(model: ModelRunner, batch: TextBatch) -> Tensor:

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from subquad.data.batching import Mask, pad
+from subquad.data.batching import Mask, length_mask, pad
 from subquad.data.pairs import Pair, PairColumns, Pairs, read_pairs
 from subquad.data.shuffle import Integers
 from subquad.data.tokenizer import count_bytes
@@ -158,7 +158,7 @@ class Contrastive(TextObjective[PairBatch]):
         pairs = self.data.test
         if not pairs:
             raise RunError("the test part has no pairs: name tables for it in data.test, or raise its fraction")
-        metrics = self._evaluate(ModelRunner(model, next(model.parameters()).device), self._encoded(pairs))
+        metrics = self._evaluate(ModelRunner.of(model), self._encoded(pairs))
         size = sum(len(text) for pair in pairs for text in pair if text is not None)
         return TestResult({"basic": metrics.pop(LOSS.name)}, size, metrics)
 
@@ -202,6 +202,6 @@ def negatives_only(similarity: Tensor, target: Tensor, relevant: Tensor) -> Tens
 
 def _embeddings(model: ModelRunner, ids: Ids, lengths: Integers) -> Tensor:
     """The embeddings of texts, of length 1, (N, D)."""
-    mask = np.arange(ids.shape[1]) < lengths[:, None]
+    mask = length_mask(lengths, ids.shape[1])
     vectors = model.run({"ids": ids, "mask": None if mask.all() else mask, "output": "embedding"})
     return F.normalize(vectors, dim=-1)

@@ -14,6 +14,7 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
+from subquad.data.batching import length_mask
 from subquad.data.masking import MaskConfig, MaskedIds, add_special_tokens, mask_ids
 from subquad.data.shuffle import Integers
 from subquad.data.tokenizer import tokenized
@@ -118,10 +119,10 @@ class MaskedLM(WindowObjective[MaskedBatch]):
             f"the mask token {token} is also {what}: set model.mask_token=learned, or data.tokenizer to a tokenizer that has a [MASK]"
         )
 
-    def _masked(self, ids: Ids, lengths: Integers, samples: Integers, share: float, seed: int) -> MaskedBatch:
+    def _masked(self, ids: Ids, lengths: Integers, samples: Integers, probability: float, seed: int) -> MaskedBatch:
         rows, sizes, text = add_special_tokens(ids, lengths, self._special_tokens)
         vocab = 256 if self.tokenizer is None else self.tokenizer.vocab
-        return MaskedBatch(rows, sizes, mask_ids(rows, text, samples, share, self.config, vocab, seed))
+        return MaskedBatch(rows, sizes, mask_ids(rows, text, samples, probability, self.config, vocab, seed))
 
     def _held_out(self, spans: list[Span], samples: int, pack: bool) -> MaskedBatch:
         """That many windows of held-out text, with always the same positions masked."""
@@ -158,7 +159,7 @@ class MaskedLM(WindowObjective[MaskedBatch]):
             raise RunError("the data have no test part: raise the last of data.fractions")
         windows = max(1, round(options.max_bytes / self._bytes_per_id / self._text_len))
         batch = self._held_out(self.split.test, windows, pack=False)
-        metrics = self._evaluate(ModelRunner(model, next(model.parameters()).device), batch, options.batch_size)
+        metrics = self._evaluate(ModelRunner.of(model), batch, options.batch_size)
         return TestResult({"basic": metrics.pop(LOSS.name)}, self.num_bytes(batch), metrics)
 
     def _evaluate(self, model: ModelRunner, batch: MaskedBatch, batch_size: int) -> dict[str, float]:
@@ -174,7 +175,7 @@ class MaskedLM(WindowObjective[MaskedBatch]):
         """Logits (N, V) and ids (N,) at the masked positions."""
         masked, width = batch.masked, batch.ids.shape[1]
         positions = np.flatnonzero(masked.targets)  # (N,) into B * T
-        mask = np.arange(width) < batch.lengths[:, None]
+        mask = length_mask(batch.lengths, width)
         logits = model.run(
             {
                 "ids": masked.input_ids,

@@ -35,6 +35,7 @@ from subquad.objectives.base import (
     TestResult,
 )
 from subquad.objectives.windows import WindowObjective
+from subquad.ops.autocast import at_least_float32
 from subquad.sections import Bars, Passage, Section
 
 BITS_PER_BYTE = Metric("bits_per_byte", "bits per byte")
@@ -195,7 +196,7 @@ def cross_entropy_sum(logits: Tensor, ids: Tensor, lengths: Sequence[int], count
         ids = ids.masked_fill(torch.arange(ids.shape[1], device=ids.device) >= ends, _IGNORED)
     if counted is not None:
         ids = ids.masked_fill(~counted, _IGNORED)
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    logits = logits.to(at_least_float32(logits.dtype))
     return F.cross_entropy(logits.flatten(0, 1), ids.flatten(), ignore_index=_IGNORED, reduction="sum")
 
 

@@ -1,1 +1,1 @@
-"""Training: one loop, its config, and its run folder. Never imports inference; samples come from a function that is passed in."""
+"""Training: one loop, its config, and its run folder. What is learned is an objective; samples of text come from a function passed in."""
