@@ -3,8 +3,7 @@
     make demo                                   (or: python examples/demo.py --out runs/demo)
 
 Both are scored on the last tenth of the text, which neither has seen, beside xz -9 and zstd -19 alone and primed with the training text.
-Steps and seed are fixed; the steps are sized for about three idle minutes each on two cores, in float32 or bfloat16, whichever a step
-of each shows to be faster there.
+Steps and seed are fixed; the steps are sized for about three minutes each on two idle cores, in the dtype that ``auto`` gives there.
 """
 
 from __future__ import annotations

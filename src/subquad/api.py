@@ -99,8 +99,8 @@ def train(
 ) -> Path:
     """Trains a model and returns its run folder.
 
-    ``preset_or_config``: a preset's name, a train.yaml, or a mapping (of a train.yaml, or of a model alone). A kind of model that is put on
-    a backbone goes by its name, "classifier"; its backbone is then the model of ``init``, or what the option ``model.backbone`` says.
+    ``preset_or_config``: a preset's name, a train.yaml, or a mapping (of a train.yaml, or of a model alone). A classifier is
+    named by its kind, "classifier"; its backbone is then the model of ``init``, or the option ``model.backbone``.
     ``data``: files, folders, globs, archives; None keeps the config's. ``options``: keys of train.yaml, nested or dotted. ``init`` starts
     from another run's weights, and takes its tokenizer. ``resume`` continues the run in ``out``, whose train.yaml is then the config, so
     that the model may be None. ``report=False`` leaves out report.html. Raises ``ValueError`` for wrong input, ``RunError`` when the run
@@ -128,7 +128,7 @@ def read_texts(paths: Sequence[str], run: str | Path | None = None, columns: Map
     """Texts to classify, each with its label where there is one, and a name that says where it came from.
 
     A .tsv, .csv or .jsonl gives a text for each line, in the columns that ``run`` was trained on, changed by ``columns`` (names and
-    numbers as ``objective.columns`` takes them); with a ``table`` among these every path is one. Any other file, and - for stdin, is one
+    numbers as ``objective.columns`` takes them); if these set ``table``, every path is a table. Any other file, and - for stdin, is one
     text; its label is the name of its folder, below a path, where ``run`` was trained on that class. A label may be missing
     unless ``columns`` names its column. Raises ``ValueError`` for a path or line that cannot be read.
     """
@@ -149,7 +149,7 @@ def read_texts(paths: Sequence[str], run: str | Path | None = None, columns: Map
 
 
 def info(run: str | Path) -> dict[str, Any]:
-    """What a run folder says of itself: model, parameters, data, progress, best validation, files."""
+    """A summary of a run folder: model, parameters, data, progress, best validation, files."""
     record = read_run_log(Path(run))
     last, best = record.last, record.best
     return {
@@ -191,7 +191,7 @@ def _train_config(
 
 
 def _source(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
-    """A train.yaml's mapping, from whatever names it."""
+    """The mapping of a train.yaml from a path, a preset's name or a mapping."""
     if isinstance(source, Mapping):
         return dict(source) if "model" in source else {"model": dict(source)}
     if isinstance(source, Path) or source.endswith((".yaml", ".yml")):
@@ -225,7 +225,7 @@ def _with_backbone(
 
 
 def _check_same_model(source: str | Path | Mapping[str, Any], config: TrainConfig, options: Mapping[str, Any], out: str | Path) -> None:
-    """Raises ``ValueError`` where another model is named than the one of the run that is resumed."""
+    """Raises ``ValueError`` if the named model differs from that of the resumed run."""
     assert config.objective is not None
     if source == config.model.kind and source not in presets():  # a kind by its name alone
         return
@@ -255,7 +255,7 @@ def _hooks(config: TrainConfig, model: BaseModelConfig, quiet: bool) -> Hooks:
 
 @cache
 def _matmul_rate(dtype: str, device: torch.device) -> float:
-    """Measured once a process: it is the machine's, whatever runs on it."""
+    """Measured once per process, since it depends on the machine alone."""
     return matmul_rate(getattr(torch, dtype), device)
 
 
@@ -265,7 +265,7 @@ def _sample(config: TrainConfig, model: nn.Module, step: int) -> str:
 
 
 def _report(model: Model, objective: Objective[Any], out: Path) -> None:
-    """Writes the report with the run's best weights, which take the place of the last ones in the model's memory."""
+    """Writes the report with the run's best weights, which replace the last ones in the model."""
     load_weights(model, out)
     model.requires_grad_(False)
     with torch.inference_mode():

@@ -14,7 +14,7 @@ from torch import Tensor
 @dataclass
 class State:
     """Base of every decoding state: a dataclass of tensors (batch first), states, lists of these, and lists with one integer a row.
-    ``prefill`` and ``step`` advance it in place; a clone goes its own way. Anything else is immutable and shared by all clones; where it
+    ``prefill`` and ``step`` advance it in place; a clone is independent. Anything else is immutable and shared by all clones; where it
     has ``nbytes``, they count."""
 
     def clone(self) -> Self:

@@ -57,7 +57,7 @@ class GridProgress:
         self.say(f"{self._done}/{self._total} {outcome.cell}: {result}")
 
     def stop(self) -> None:
-        """Takes the bar down."""
+        """Removes the bar."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None

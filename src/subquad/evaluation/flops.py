@@ -239,7 +239,7 @@ def _depths(model: Model) -> dict[str, int]:
 
 @contextmanager
 def _shallow(model: Model, blocks: Sequence[int]) -> Iterator[None]:
-    """Leaves so many blocks of each stack whose blocks are alike."""
+    """Keeps that many blocks of each stack whose blocks are alike."""
     stacks = list(_alike(model).values())
     whole = [stack.blocks for stack in stacks]
     try:

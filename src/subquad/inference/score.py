@@ -118,10 +118,10 @@ def score_files(
 
 
 def conditional_bits(model: nn.Module, prompt: bytes, continuation: bytes) -> float:
-    """Bits, ``-log2`` of the probability that the model writes ``continuation`` after ``prompt`` when it is given the prompt as such.
+    """Bits, ``-log2`` of the probability that the model generates ``continuation`` after ``prompt``.
 
-    A token model reads the two apart, as a user's prompt and its answer are, so the same text divided elsewhere may cost something else;
-    a byte model pays the same wherever it is divided. Raises ``ValueError`` where both together exceed the context.
+    A token model tokenizes the two separately, as a prompt and its answer, so another division of the same text may have other bits;
+    for a byte model the division does not matter. Raises ``ValueError`` where both together exceed the context.
     """
     if not continuation:
         return 0.0
@@ -136,7 +136,7 @@ def conditional_bits(model: nn.Module, prompt: bytes, continuation: bytes) -> fl
 
 
 class _Windows:
-    """A model and how it walks over data. ``forward`` is the model as it was given, compiled perhaps."""
+    """A model and its windows over data. ``forward`` is the model that was passed in, perhaps compiled."""
 
     def __init__(self, model: nn.Module, overlap: int, sliding: bool, strided: bool, batch: int | None) -> None:
         self.forward = model

@@ -22,7 +22,7 @@ class Vocab:
         self._needed_after: dict[Utf8State, npt.NDArray[np.int64]] = {}
 
     def encode(self, text: bytes) -> list[int]:
-        """The ids of a text; ``ValueError`` for one that the tokenizer cannot take."""
+        """The ids of a text; raises ``ValueError`` for one that the tokenizer cannot encode."""
         return list(text) if self._tokenizer is None else [int(id_) for id_ in self._tokenizer.encode(text)]
 
     def nonempty(self) -> Mask | None:

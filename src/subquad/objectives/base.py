@@ -42,7 +42,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class Setup:
-    """What an objective is told of a run: the model's config, the data, the seed, samples a step, and samples to validate on."""
+    """What an objective knows of a run: the model's config, the data, the seed, samples per step, and samples to validate on."""
 
     model: BaseModelConfig
     data: DataConfig
@@ -65,10 +65,10 @@ class TestOptions:
 
 @dataclass(frozen=True)
 class TestResult:
-    """What a model is worth on the test part.
+    """The results of a model on the test part.
 
-    ``loss`` is in the loss metric's unit, one value a windowing, "basic" among them; ``metrics`` are others by name. ``inside`` holds the
-    mean loss at each position inside a patch and ``by_position`` over equal parts of the context, empty where there is no such thing.
+    ``loss`` is in the loss metric's unit, one value per windowing, including "basic"; ``metrics`` are others by name. ``inside`` holds the
+    mean loss at each position inside a patch and ``by_position`` over equal parts of the context, empty if there are none.
     """
 
     __test__ = False
@@ -140,18 +140,18 @@ class ObjectiveConfig(Config, ABC):
     @classmethod
     @abstractmethod
     def trains(cls, model: BaseModelConfig) -> bool:
-        """Whether it trains a model of this config."""
+        """Whether this objective can train a model of this config."""
 
     @abstractmethod
     def build(self, setup: Setup) -> Objective[Any]:
-        """The objective with its data found and read. Raises ``ValueError`` for data that cannot be."""
+        """The objective with its data opened. Raises ``ValueError`` for wrong data."""
 
     def loss_metric(self, model: BaseModelConfig, task: bool = False) -> Metric:
         """The loss of such a model, on a synthetic ``task`` or other data: its name in the log, its label; lower is better."""
         return self.METRICS[0]
 
     def reading_inputs(self, model: Model, length: int) -> dict[str, Any]:
-        """What a model is called with beside ids (B, ``length``) to read them and do no more."""
+        """The arguments beside ids (B, ``length``) with which a model reads them without further output."""
         return {}
 
     @property
@@ -161,7 +161,8 @@ class ObjectiveConfig(Config, ABC):
 
     @property
     def logits_share(self) -> float | None:
-        """The share of positions whose logits a training step computes; None where samples have no usual length, so nobody counts FLOPs."""
+        """The share of positions whose logits a training step computes; None if samples have no fixed length, so that FLOPs are not
+        counted."""
         return None
 
 
@@ -182,12 +183,12 @@ class Objective(ABC, Generic[B]):
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """What the data of a resumed run must have in common with those of its beginning."""
+        """Identifies the data: a resumed run must have the same value."""
 
     @property
     @abstractmethod
     def window(self) -> int | None:
-        """The most ids of a sample; None where texts are read whole. Raises ``ValueError`` for more than the model's context."""
+        """The largest number of ids of a sample; None if texts are read whole. Raises ``ValueError`` for more than the model's context."""
 
     @abstractmethod
     def prepare(self, model: Model, tokenizer: Path | None = None) -> None:
@@ -199,7 +200,7 @@ class Objective(ABC, Generic[B]):
     @property
     @abstractmethod
     def metric_names(self) -> tuple[str, ...]:
-        """The names of what ``evaluate`` gives, the loss first; none where nothing is held out for validation."""
+        """The names of the metrics of ``evaluate``, the loss first; empty without a validation part."""
 
     @abstractmethod
     def record(self) -> dict[str, Any]:
@@ -215,11 +216,11 @@ class Objective(ABC, Generic[B]):
 
     @abstractmethod
     def num_targets(self, batch: B) -> int:
-        """Over how many targets the loss is summed, at least 1; the gradient is that of the mean."""
+        """The number of targets that the loss is summed over, at least 1; the gradient is that of the mean."""
 
     @abstractmethod
     def num_bytes(self, batch: B) -> int:
-        """How many bytes of data are learned from."""
+        """The number of bytes of data in the loss."""
 
     def mean_loss(self, total: float, batch: B) -> float:
         """A summed loss in the unit of the loss metric."""
@@ -231,7 +232,7 @@ class Objective(ABC, Generic[B]):
 
     @abstractmethod
     def test(self, model: Model, options: TestOptions) -> TestResult:
-        """What a comparison shows of the test part. Raises ``RunError`` where there is none."""
+        """The results on the test part, for a comparison. Raises ``RunError`` if there is none."""
 
     def sections(self, model: Model) -> list[Section]:
         """What a report shows of a trained model beside its curves."""
@@ -239,9 +240,9 @@ class Objective(ABC, Generic[B]):
 
 
 def settle_tokenizer(model: Model, data: DataConfig, file: Path | None, spans: Sequence[Span]) -> AnyTokenizer | None:
-    """The tokenizer of a run: that of the file of a resumed run, or what ``data.tokenizer`` asks for; the model takes it along.
+    """The tokenizer of a run: from the file of a resumed run, or as ``data.tokenizer`` says; the model gets it.
 
-    Raises ``ValueError`` where the model's weights go with another one, and where its vocabulary is too small.
+    Raises ``ValueError`` if the model's weights were trained with another one, or its vocabulary is too small.
     """
     tokenizer = None if data.tokenizer is None else open_tokenizer(file or data.tokenizer, spans, model.reversible)
     before = model.tokenizer

@@ -71,10 +71,10 @@ class SaveConfig(Config):
 
 
 class TrainConfig(Config):
-    """Everything that repeats a run.
+    """The config of a run, enough to repeat it.
 
-    ``objective`` None is the first of the table that trains the model. ``batch`` counts samples a step, cut into ``accumulate`` equal
-    parts; ``init`` is a run whose weights were the start.
+    ``objective`` None is the first of the table that trains the model. ``batch`` is the number of samples per step, cut into ``accumulate``
+    equal parts; ``init`` is a run that gives the initial weights.
     """
 
     model: AnyModelConfig
@@ -126,7 +126,7 @@ class TrainConfig(Config):
 
     @property
     def setup(self) -> Setup:
-        """What the objective is told of the run."""
+        """What the objective knows of the run."""
         return Setup(self.model, self.data, self.seed, self.batch, self.eval.windows)
 
 

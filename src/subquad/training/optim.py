@@ -27,7 +27,7 @@ def resolve_lr(config: OptimConfig, model: Model) -> float:
 
 
 def hints(model: nn.Module) -> dict[str, OptimizerHint]:
-    """What the modules of a model say of their parameters, by the parameter's whole name; the innermost module has the last word."""
+    """The hints of a model's modules, by full parameter name; those of the innermost module take precedence."""
     hinted: dict[str, OptimizerHint] = {}
     for prefix, module in model.named_modules():
         for pattern, hint in getattr(module, "OPTIMIZER_HINTS", {}).items():
@@ -37,7 +37,7 @@ def hints(model: nn.Module) -> dict[str, OptimizerHint]:
 
 
 def decayed_names(model: nn.Module) -> set[str]:
-    """Names of the parameters that weight decay pulls on."""
+    """Names of the parameters with weight decay."""
     hinted = hints(model)
     linear = {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d)}
     tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
@@ -61,7 +61,7 @@ def build_optimizer(model: nn.Module, config: OptimConfig, lr: float) -> torch.o
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Gives every parameter group that rate, times its own."""
+    """Sets the rate of every parameter group, times the group's own factor."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("rate", 1.0)
 

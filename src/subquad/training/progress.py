@@ -89,7 +89,7 @@ class Display:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
-        """Takes the bar down."""
+        """Removes the bar."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
@@ -126,7 +126,7 @@ def summary_writer() -> Callable[..., Any]:
 
 
 def _cut_partial_line(path: Path) -> None:
-    """Removes what a killed process wrote of a last line."""
+    """Removes the incomplete last line of a killed process."""
     if not path.exists():
         return
     with path.open("r+b") as file:

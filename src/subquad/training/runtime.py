@@ -31,7 +31,7 @@ def resolve_dtype(name: str, device: torch.device) -> str:
 
 @contextmanager
 def threads(number: int | None) -> Iterator[None]:
-    """Runs torch on that many threads, as many as it likes for None."""
+    """Runs torch with that many threads, or its default for None."""
     before = torch.get_num_threads()
     torch.set_num_threads(number or before)
     try:
@@ -65,7 +65,7 @@ def evaluation_mode(model: nn.Module, device: torch.device) -> Iterator[None]:
 
 
 class Interrupts:
-    """Notes the first SIGINT or SIGTERM, so that the loop can save and stop; a second one does what it would have done."""
+    """Notes the first SIGINT or SIGTERM, so that the loop can save and stop; a second one has its usual effect."""
 
     def __init__(self) -> None:
         self.received = False

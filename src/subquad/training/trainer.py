@@ -44,7 +44,7 @@ Reason = Literal["finished", "stopped early", "interrupted"]
 
 @dataclass(frozen=True)
 class Hooks:
-    """What the loop is handed from above.
+    """What the loop gets from its caller.
 
     ``sample(model, step)`` writes text; ``flops_per_target`` are those of a training step per byte or token; ``matmul_rate(dtype, device)``
     the machine's FLOP per second.
@@ -80,7 +80,7 @@ def build_run(config: TrainConfig) -> tuple[Model, Objective[Any]]:
 class Trainer:
     """Trains a model for an objective into a run folder; its weights are changed in place.
 
-    Raises ``ValueError`` before any work for settings that cannot be, ``RunError`` for a run that fails on the way.
+    Raises ``ValueError`` for wrong settings, before any work, and ``RunError`` for a run that fails.
     """
 
     def __init__(self, model: Model, objective: Objective[Any], config: TrainConfig, out: str | Path, hooks: Hooks | None = None) -> None:
@@ -362,7 +362,7 @@ class Trainer:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """Turns a disk that refuses into a ``RunError`` that says what is left."""
+        """Turns a failed write into a ``RunError`` that names the last good checkpoint."""
         try:
             yield
         except OSError as error:
