@@ -79,6 +79,8 @@ class OneOf:
                 return self.presets[value]
             if isinstance(value, str):
                 value = {"kind": value}
+            if isinstance(value, Config) and not isinstance(value, source):
+                self.kind_of({"kind": getattr(value, "kind", None)})  # names the kinds that fit
             if not isinstance(value, Mapping | source):
                 raise ValueError(f"expected a mapping with the 'kind' of the {self.noun}")
             return self.kind_of(value).model_validate(self._with_new_kind(value)) if isinstance(value, Mapping) else value
