@@ -62,7 +62,8 @@ class MaskedIds:
 
 
 def mask_ids(ids: Ids, maskable: Mask, numbers: Integers, probability: float, config: MaskConfig, vocab: int, seed: int) -> MaskedIds:
-    """Masks some of the ids (B, T) where they are ``maskable`` (B, T); ``numbers`` (B,) are those of the samples.
+    """Masks some of the ids (B, T) where they are ``maskable`` (B, T), each with ``probability``, which is the config's
+    ``mlm_probability`` or ``eval_mlm_probability``; ``numbers`` (B,) are those of the samples.
 
     A row without a maskable id has no target.
     """

@@ -36,6 +36,7 @@ class OptimizerHint:
 class Mixer(nn.Module, ABC, Generic[S]):
     """Base of the mixers. D is the model width, T the number of positions.
 
+    A mixer that ends in a linear map calls it ``out``: models scale its initial weights by their depth.
     ``attention_flops`` is for FLOP counts: a mixer whose batched matrix products compare positions says whether what it computes needs
     "half" of what they multiply, as a causal one does, or the "full" products.
     """

@@ -70,7 +70,7 @@ class Hyena(GatedConv):
     def forward(self, x: Tensor, mask: Tensor | None = None, spectra: FilterSpectra | None = None) -> Tensor:
         check_width(x, self.dim)
         check_mask(x, mask)
-        h = self._filters_or(spectra, x.shape[1])  # h_1 .. h_N, each (D, T); without the short convolution's
+        h = self._filters_or(spectra, x.shape[1])  # of h_1 .. h_N those that are long, each (D, T); h_1 is often the short one
         p = linear_to_positions_last(x, self.project.weight, self.project.bias)  # (B, (N + 1) D, T): x_0 .. x_{N-1}, v
         gates = range(self.config.order)[::-1]  # x_{N-1} is the first
         # short_conv(p), then z = v and z = x_{N-n} * (h_n conv z + skip_n z) for n = 1 .. N, (B, D, T)

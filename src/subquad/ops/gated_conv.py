@@ -40,10 +40,10 @@ def gated_conv_composed(
     """Twin of ``gated_conv``: one operation after another, each long convolution by its fastest method or by ``method``."""
     parts = masked_short_conv(p.to(at_least_float32(p.dtype)), short, bias, real)  # (B, P D, T)
     *x, z = parts.unflatten(1, (-1, skip.shape[1])).unbind(1)  # x_0 .. x_{P-2}, v, each (B, D, T)
-    order = list(gates)
-    if len(order) > len(filters):
-        z = z * x[order.pop(0)]
-    for g, (h, h_reverse), skip_weight in zip(order, filters, skip, strict=True):
+    after = list(gates)
+    if len(after) > len(filters):
+        z = z * x[after.pop(0)]
+    for g, (h, h_reverse), skip_weight in zip(after, filters, skip, strict=True):
         z = long_conv(z, h, h_reverse, skip_weight, method=method) * x[g]  # x_g * (h conv z + skip z)
     return z.to(p.dtype)
 
@@ -165,7 +165,7 @@ class _GatedConv(torch.autograd.Function):
             g = circle[..., : p.shape[-1]]  # (B, D, T), the gradient of a filter's output
             chain.start(piece)
             for n in reversed(range(len(skip))):
-                multiply_into(dparts[:, chain.order[n]], dz, outputs[n][:, piece])
+                multiply_into(dparts[:, chain.after[n]], dz, outputs[n][:, piece])
                 multiply_into(g, dz, chain.gate(n))
                 if n > 0:
                     multiply_into(chain.z, outputs[n - 1][:, piece], chain.gate(n - 1))  # what filter n read
@@ -210,7 +210,7 @@ class _Chain:
         grouped = zip(tensors[::3], tensors[1::3], tensors[2::3], strict=True)
         self.filters = [FFTFilter(k, reverse, values, size) for k, reverse, values in grouped]
         leading = len(gates) - len(self.filters)  # 1 where a gate comes before all filters
-        self.first, self.order = gates[0] if leading else None, gates[leading:]
+        self.first, self.after = gates[0] if leading else None, gates[leading:]
         self.pieces = channel_pieces(p, size)
         count = self.pieces[0].stop
         self.buffer = p.new_empty(*p.shape[:2], count, p.shape[-1], dtype=self.dtype)
@@ -240,8 +240,8 @@ class _Chain:
             torch.mul(self.parts[:, -1], self.parts[:, self.first], out=self.z)
 
     def gate(self, n: int) -> Tensor:
-        """That behind filter n."""
-        return self.parts[:, self.order[n]]
+        """The gate after filter n."""
+        return self.parts[:, self.after[n]]
 
     def convolved(self, n: int, piece: slice) -> Tensor:
         """Filter n of z, and its skip."""
