@@ -31,7 +31,9 @@ class Parser(argparse.ArgumentParser):
         """Reads the words after the verb. Raises ``ValueError`` for a wrong one, ``SystemExit(0)`` after ``--help``."""
         request, unknown = self.parse_known_intermixed_args(self._attach_values(arguments))
         for word in sorted(unknown, key=lambda word: not word.startswith("-")):  # an option explains the words after it
-            self.error(self._unknown(word.partition("=")[0]) if word.startswith("-") else f"unexpected argument {word!r}")
+            self.error(
+                self._unknown(word.partition("=")[0]) if word.startswith("-") else f"unexpected argument {word!r}, expected {self.usage}"
+            )
         return request
 
     def error(self, message: str) -> NoReturn:
