@@ -107,7 +107,7 @@ def train(
     fails.
     """
     with locked(out, resume):
-        source = Path(out, TRAIN) if resume else preset_or_config
+        source = Path(out) if resume else preset_or_config
         if source is None:
             raise ValueError("there is no model to train: name a preset, such as 'megabyte-tiny', or a config")
         config = _train_config(source, data, options or {}, init)
@@ -136,11 +136,13 @@ def read_texts(paths: Sequence[str], run: str | Path | None = None, columns: Map
     trained = config.objective.text_columns if config and config.objective else LabelColumns()
     classes = config.model.labels if config else ()
     named = parse(LabelColumns, override(trained.model_dump(mode="json") | {"table": None}, columns or {}))
+    labelled = "label" in (columns or {})
+    naming = "--text sentence" + (" --label mood" if labelled else "")
     texts = []
     for path in paths:
         for document in open_documents([path])[0]:
             if named.table or table_of(document.name):
-                examples = read_table(document, named, labels="label" in (columns or {}), naming="--text sentence --label mood")
+                examples = read_table(document, named, labels=labelled, naming=naming)
                 texts += [(f"{document.name}:{number}", example) for number, example in enumerate(examples, 1)]
             else:
                 label = class_of(document.name)
@@ -178,10 +180,14 @@ def model_table() -> list[dict[str, Any]]:
 def _train_config(
     source: str | Path | Mapping[str, Any], data: Sequence[str] | str | None, options: Mapping[str, Any], init: str | Path | None
 ) -> TrainConfig:
+    if not isinstance(options, Mapping):
+        raise ValueError(f"expected a mapping of keys to values as options, got {options!r}")
+    if not isinstance(data, str | Path | Sequence | None):
+        raise ValueError(f"expected files, folders or globs as data, got {data!r}")
     values, options = _source(source), dict(options)
     values["model"] = _with_backbone(values["model"], options.pop("model.backbone", None), init)
     if data is not None:
-        options["data.paths"] = [data] if isinstance(data, str) else [str(path) for path in data]
+        options["data.paths"] = [str(data)] if isinstance(data, str | Path) else [str(path) for path in data]
     if init is not None:
         options["init"] = str(init)
     config = build_config(values, options)
@@ -194,6 +200,8 @@ def _source(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     """The mapping of a train.yaml from a path, a preset's name or a mapping."""
     if isinstance(source, Mapping):
         return dict(source) if "model" in source else {"model": dict(source)}
+    if not isinstance(source, str | Path):
+        raise ValueError(f"expected a preset, a train.yaml or a mapping, got {source!r}")
     if isinstance(source, Path) or source.endswith((".yaml", ".yml")):
         path = Path(source)
         if not path.exists():

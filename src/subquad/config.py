@@ -110,7 +110,8 @@ def read_yaml(path: Path) -> Mapping[str, Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ValueError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, Mapping):
-        raise ValueError(f"{path} holds a {type(values).__name__}, expected a mapping of keys to values")
+        what = "is empty" if values is None else f"holds a {type(values).__name__}"
+        raise ValueError(f"{path} {what}, expected a mapping of keys to values")
     return values
 
 
@@ -139,6 +140,8 @@ def override(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str,
     Every name on the way must exist (a list takes an index), so a misspelt key is an error that suggests the right one. A mapping by
     numbers takes new ones.
     """
+    if not isinstance(changes, Mapping):
+        raise ValueError(f"expected a mapping of keys to values, got {changes!r}")
     changed: Any = _copy(values)
     for name, value in changes.items():
         place, parts = changed, name.split(".")
@@ -177,13 +180,20 @@ def _key(place: Any, part: str, where: str) -> str | int:
         if part.isdigit() and _numbered(place):
             return part
         if part not in place:
-            raise ValueError(f"unknown key {part!r}{inside}: {suggest(part, place)}")
+            raise ValueError(f"unknown key {part!r}{inside}: {suggest(part, place) if place else 'expected a number'}")
         return part
     if isinstance(place, list):
         if not part.isdigit() or int(part) >= len(place):
             raise ValueError(f"{part!r} is not an index{inside}: expected 0 to {len(place) - 1}")
         return int(part)
     raise ValueError(f"{where!r} holds {place!r}, so it has no key {part!r}: set {where!r} itself")
+
+
+_MESSAGES = {
+    "Input should be greater": "expected a value greater",
+    "Input should be less": "expected a value less",
+    "Input should be": "expected",
+}  # of pydantic
 
 
 def _sentence(kind: type[BaseModel], values: Mapping[str, Any], error: ValidationError) -> str:
@@ -196,7 +206,11 @@ def _sentence(kind: type[BaseModel], values: Mapping[str, Any], error: Validatio
     if first["type"] == "missing":
         return f"{where!r} is missing: {_class_at(kind, values, first['loc'][:-1]).__name__} needs it"
     message = first["msg"].removeprefix("Value error, ")
-    if not where or isinstance(first["input"], Mapping):  # a whole mapping adds nothing to the message
+    for words, ours in _MESSAGES.items():
+        message = message.replace(words, ours)
+    if (
+        not where or isinstance(first["input"], Mapping) or (first["type"] == "value_error" and repr(first["input"]) in message)
+    ):  # a whole mapping adds nothing either
         return f"{where}: {message}" if where else message
     return f"{where!r}: {message}, got {first['input']!r}"
 

@@ -149,7 +149,7 @@ def test_keys_of_0_1_0_still_load() -> None:
 
 WRONG: dict[str, dict[str, Any]] = {
     "with order 1 the short convolution is the only filter": {"order": 1},
-    "'order': Input should be greater than or equal to 1, got 0": {"order": 0},
+    "'order': expected a value greater than or equal to 1, got 0": {"order": 0},
     "features are time and pairs of a cosine and a sine, so their number must be odd and at least 3, got 8": {"filter": {"features": 8}},
     "so their number must be odd and at least 3, got 1": {"filter": {"features": 1}},
     "unknown filter 'implict': did you mean 'implicit'": {"filter": {"kind": "implict"}},

@@ -126,10 +126,10 @@ def test_the_state_of_all_heads_is_that_of_one_with_a_head_s_filters() -> None:
 
 
 WRONG: dict[str, dict[str, Any]] = {
-    "'order': Input should be greater than or equal to 2, got 1": {"heads": 2, "order": 1},
-    "'heads': Input should be greater than 0, got 0": {"heads": 0},
+    "'order': expected a value greater than or equal to 2, got 1": {"heads": 2, "order": 1},
+    "'heads': expected a value greater than 0, got 0": {"heads": 0},
     'block is for a learned basis, got basis="dft": set basis="learned", or leave block out': {"heads": 2, "block": 4},
-    "'basis': Input should be 'dft' or 'learned', got 'hadamard'": {"heads": 2, "basis": "hadamard"},
+    "'basis': expected 'dft' or 'learned', got 'hadamard'": {"heads": 2, "basis": "hadamard"},
 }
 
 

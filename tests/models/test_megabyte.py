@@ -174,7 +174,7 @@ WRONG: dict[str, dict[str, Any]] = {
     "did you mean 'patch_size'": {"patchsize": 4},
     "conv_kernels must be positive": {"conv_kernels": [0]},
     "conv_kernels are for the global model": {"conv_kernels": [3], "without": "global"},
-    "'ablation': Input should be 'local' or 'global'": {"without": "both"},
+    "'ablation': expected 'local' or 'global'": {"without": "both"},
 }
 
 

@@ -183,7 +183,7 @@ WRONG: dict[str, dict[str, Any]] = {
         "stack": with_changes(stack(16), {"overrides": {1: hyena(two_sided=True)}})
     },
     "did you mean 'latents'": {"latent": 8},
-    "'cross_heads': Input should be greater than 0": {"cross_heads": 0},
+    "'cross_heads': expected a value greater than 0": {"cross_heads": 0},
 }
 
 

@@ -155,7 +155,9 @@ def cell(row: Row, column: str | int, where: str, naming: str) -> str:
     """What a row has in a column; ``ValueError`` where that is nothing, with the setting that names another column."""
     if column not in row:
         columns = ", ".join(map(repr, row))
-        raise ValueError(f"{where}: expected a column {column!r}, got {columns}: name yours, as in {naming}")
+        raise ValueError(
+            f"{where}: expected a column {column!r}, got {columns}: name yours, as in {naming}, or by its number if there is no header"
+        )
     value = row[column]
     if not isinstance(value, str | int | float):
         raise ValueError(f"{where}: expected a text or a number in {column!r}, got {json.dumps(value)}: correct or remove the line")

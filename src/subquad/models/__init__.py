@@ -38,6 +38,8 @@ def parse_model(values: BaseModelConfig | Mapping[str, Any] | str) -> BaseModelC
         if values not in PRESETS:
             raise ValueError(f"unknown preset {values!r}: {suggest(values, PRESETS)}")
         return PRESETS[values]
+    if not isinstance(values, Mapping):
+        raise ValueError(f"expected a model's config, a mapping with its 'kind', or a preset's name, got {values!r}")
     kind = str(values.get("kind"))
     if kind not in MODELS:
         raise ValueError(f"a model config needs 'kind', got {values.get('kind')!r}: {suggest(kind, MODELS)}")

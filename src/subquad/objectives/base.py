@@ -126,7 +126,8 @@ class ObjectiveConfig(Config, ABC):
     accuracy table of a comparison read it too.
 
     ``METRICS`` are all that it may report; ``READS`` names the fields of ``DataConfig`` that it reads, ``COMPLETES`` those of the model's
-    config that the data fill in; ``GENERATES`` says that its models write samples, ``READS_TASKS`` that synthetic tasks are data for it.
+    config that the data fill in; ``MODELS`` says in errors which models it trains. ``GENERATES`` says that its models write samples,
+    ``READS_TASKS`` that synthetic tasks are data for it.
     """
 
     METRICS: ClassVar[tuple[Metric, ...]]
@@ -134,6 +135,8 @@ class ObjectiveConfig(Config, ABC):
     COMPLETES: ClassVar[frozenset[str]] = frozenset()
     GENERATES: ClassVar[bool] = False
     READS_TASKS: ClassVar[bool] = False
+
+    MODELS: ClassVar[str] = "another model"
 
     kind: str
 

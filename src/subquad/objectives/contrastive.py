@@ -41,6 +41,7 @@ class ContrastiveConfig(ObjectiveConfig):
 
     METRICS: ClassVar[tuple[Metric, ...]] = (LOSS, ACCURACY)
     READS: ClassVar[frozenset[str]] = frozenset({"valid", "test"})
+    MODELS: ClassVar[str] = "an encoder with model.head=none"
 
     kind: Literal["contrastive"] = "contrastive"
     loss: Literal["infonce", "orthogonal"] = "infonce"

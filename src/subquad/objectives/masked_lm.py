@@ -43,6 +43,7 @@ class MaskedLMConfig(ObjectiveConfig, MaskConfig):
 
     METRICS: ClassVar[tuple[Metric, ...]] = (LOSS, ACCURACY)
     READS: ClassVar[frozenset[str]] = frozenset({"format", "split", "pack", "shift", "image"})
+    MODELS: ClassVar[str] = "an encoder such as m2-bert-tiny"
 
     kind: Literal["masked_lm"] = "masked_lm"
 

@@ -54,6 +54,7 @@ class NextTokenConfig(ObjectiveConfig):
 
     METRICS: ClassVar[tuple[Metric, ...]] = (BITS_PER_BYTE, ACCURACY)
     READS: ClassVar[frozenset[str]] = frozenset({"format", "split", "pack", "shift", "image"})
+    MODELS: ClassVar[str] = "a causal model such as megabyte-tiny"
     GENERATES: ClassVar[bool] = True
     READS_TASKS: ClassVar[bool] = True
 

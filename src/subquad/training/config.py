@@ -110,8 +110,8 @@ class TrainConfig(Config):
             return self
         if not objective.trains(self.model):
             raise ValueError(
-                f"the objective {objective.kind!r} does not train this model of kind {self.model.kind!r}: leave objective.kind out, "
-                "or change the model"
+                f"the objective {objective.kind!r} does not train this model of kind {self.model.kind!r}: use {objective.MODELS}, or "
+                "leave objective.kind out"
             )
         read = objective.READS | {"paths", "fractions", "split_seed", "window", "tokenizer"}
         changed = [name for name, value in self.data if name not in read and value != getattr(DataConfig(), name)]
@@ -164,12 +164,14 @@ class _Section(Config):
 def read(path: str | Path) -> TrainConfig:
     """The config of a train.yaml, or of a run folder that holds one.
 
-    Raises ``RunError`` when the file is missing or not YAML, ``ValueError`` for an unknown key or a wrong value.
+    Raises ``ValueError`` for a file that is missing or not YAML, an unknown key or a wrong value; ``RunError`` where the file of a run
+    folder cannot be read.
     """
     path = Path(path)
-    path = path / "train.yaml" if path.is_dir() else path
+    if not path.is_dir():
+        return parse(TrainConfig, _upgraded(read_yaml(path)))
     try:
-        values = read_yaml(path)
+        values = read_yaml(path / "train.yaml")
     except ValueError as error:
         raise RunError(str(error)) from error
     return parse(TrainConfig, _upgraded(values))
