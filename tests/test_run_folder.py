@@ -356,7 +356,7 @@ def test_a_run_has_one_writer(tmp_path: Path) -> None:
         pass
 
 
-def test_a_save_waits_for_nobody_and_disturbs_nobody(run: Path, model: nn.Module) -> None:
+def test_a_save_waits_for_nobody_and_disturbs_nobody(run: Path) -> None:
     """Another process that writes the run is named; within its own lock a process saves, however the folder is spelled."""
     before = {path.name: path.read_bytes() for path in run.iterdir()}
     with holder(run) as other, pytest.raises(ValueError, match=f"is being written by process {other.pid}: wait for it"):
@@ -368,8 +368,23 @@ def test_a_save_waits_for_nobody_and_disturbs_nobody(run: Path, model: nn.Module
         run_folder.save(build_model(OTHER), run / ".." / run.name)
         with pytest.raises(ValueError, match=f"by process {os.getpid()}"), run_folder.locked(run, resume=True):
             pass
-    run_folder.save(model, run)
-    assert not (run / ".lock").exists() and run_folder.load(run).config == model.config
+    second = build_model(OTHER)
+    run_folder.save(second, run)
+    assert not (run / ".lock").exists() and run_folder.load(run).config == second.config
+
+
+def test_the_run_of_another_model_is_not_overwritten(run: Path) -> None:
+    run_folder.save(build_model(OTHER), run)  # no training run
+    (run / "train.yaml").write_text("steps: 1")
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    for other in (SMALL, {**OTHER, "max_len": 8}):
+        with pytest.raises(ValueError, match="holds the training run of a language_model with another config: save to another folder"):
+            run_folder.save(build_model(other), run)
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+    again = build_model(OTHER)
+    (run / "config.json").write_text(json.dumps(OTHER))  # with the defaults left out
+    run_folder.save(again, run)
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in run_folder.load(run).state_dict().items())
 
 
 def test_where_there_are_no_locks_models_are_saved(tmp_path: Path, model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:

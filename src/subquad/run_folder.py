@@ -53,8 +53,8 @@ def save(model: nn.Module, path: str | Path) -> None:
     A model that has a ``tokenizer`` writes its tokenizer.json; one without removes that of a model that was there. Of a model that is
     wrapped (``torch.compile``, DDP, FSDP), whole or in parts, the model itself is saved. Every rank of a sharded model calls this, and rank
     0 writes.
-    Raises ``ValueError`` for a module that has no ``config``, or not the tensors of the model that its config describes, and for a folder
-    that another process is writing; ``OSError`` when writing fails.
+    Raises ``ValueError`` for a module that has no ``config``, or not the tensors of the model that its config describes, for a folder
+    that another process is writing, and for one that holds the training run of another model; ``OSError`` when writing fails.
     """
     folder, inner = Path(path), unwrap(model)
     config = _config_of(inner)
@@ -71,7 +71,9 @@ def save(model: nn.Module, path: str | Path) -> None:
     vocabulary = None if tokenizer is None else tokenizer.to_bytes()
     metadata = {"format": "pt"} if vocabulary is None else {"format": "pt", TOKENIZER: hashlib.sha256(vocabulary).hexdigest()}
     folder.mkdir(parents=True, exist_ok=True)
-    with lock_unless_held(folder):
+    with lock_unless_held(folder) as training:
+        if not training:
+            _check_same_run(folder, config)
         replace(folder, {TOKENIZER: vocabulary, WEIGHTS: tensor_file(tensors, metadata), CONFIG: as_json(config)})
 
 
@@ -238,6 +240,22 @@ def tensor_file(tensors: dict[str, Tensor], metadata: dict[str, str] | None = No
         path.chmod(path.parent.stat().st_mode & 0o666)  # as the umask has it, where the library makes a file for its owner alone
 
     return save_tensors
+
+
+def _check_same_run(folder: Path, config: Mapping[str, Any]) -> None:
+    """Raises ``ValueError`` for a folder that holds the training run of a model of another config; a damaged config may be replaced."""
+    if not newest(folder, TRAIN).is_file():
+        return
+    try:
+        values = read_config(folder)
+    except RunError:
+        return
+    try:
+        same = models.parse_model(values).model_dump(mode="json") == config
+    except ValueError:
+        same = False
+    if not same:
+        raise ValueError(f"{folder} holds the training run of a {values.get('kind')} with another config: save to another folder")
 
 
 def _unwrapped_name(name: str) -> str:

@@ -128,16 +128,17 @@ def lock(folder: str | Path, wait: bool = False) -> Iterator[None]:
 
 
 @contextmanager
-def lock_unless_held(folder: str | Path) -> Iterator[None]:
+def lock_unless_held(folder: str | Path) -> Iterator[bool]:
     """``lock``, but nothing where this process has the folder locked already, and where nobody can lock it, so that nobody has.
 
-    Raises ``ValueError`` that names another process that is writing there.
+    Yields whether this process had it locked already. Raises ``ValueError`` that names another process that is writing there.
     """
     with ExitStack() as stack:
-        if os.path.realpath(folder) not in _LOCKED:
+        held = os.path.realpath(folder) in _LOCKED
+        if not held:
             with suppress(NoLocks):
                 stack.enter_context(lock(folder))
-        yield
+        yield held
 
 
 def _open_lock(path: Path) -> IO[str]:
