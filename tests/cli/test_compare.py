@@ -76,7 +76,7 @@ def test_a_cell_that_fails_is_an_error_and_the_tables_are_printed(file: Path, ca
         (["two.yaml", "--out", "x", "--data", "text.txt"], "--data expects NAME=PATH"),
         (["two.yaml", "--out", "x", "--data", "txt=text.txt"], "no data set 'txt': did you mean 'text'"),
         (["two.yaml", "--out", "x", "--data", "text=a", "--data", "text=b"], "--data text is given twice"),
-        (["two.yaml", "--out", "x", "--jobs", "-1"], "jobs must be 0 or more"),
+        (["two.yaml", "--out", "x", "--jobs", "-1"], "jobs must be 1 or more, or 0"),
         (["two.yaml", "--out", "x", "--resme"], "did you mean '--resume'"),
         (["two.yaml", "--out", "."], "is not empty and is not a comparison"),
     ],

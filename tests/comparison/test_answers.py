@@ -117,7 +117,7 @@ def test_tables_show_accuracy_beside_the_loss() -> None:
 
 
 def test_verdicts_are_by_accuracy() -> None:
-    assert verdict_lines(results(1))[1] == "hyena less conv, loss: books -0.500; accuracy in points: recall +56.0."
+    assert verdict_lines(results(1))[1] == "hyena minus conv, bits per byte: books -0.500; accuracy in points: recall +56.0."
     both_seeds = results(2)
     reversed_losses = tuple(replace(outcome, loss={"basic": 2 - outcome.loss["basic"]}) for outcome in both_seeds.outcomes)
     assert verdict(replace(both_seeds, outcomes=reversed_losses), "hyena", "conv", "recall") == "ahead"

@@ -161,9 +161,9 @@ def test_a_folder_that_holds_something_else_is_an_error(experiment: Experiment, 
     (tmp_path / "other" / "experiment.yaml").write_text("title: another\nabout: it\ncosts: {lengths: [8], curves: {}}\n")
     with pytest.raises(ValueError, match="resume it with --resume"):
         compare(experiment, tmp_path / "other", quiet=True)
-    with pytest.raises(ValueError, match="of another experiment"):
+    with pytest.raises(ValueError, match="of another experiment: resume with the experiment and the options, such as --quick"):
         compare(experiment, tmp_path / "other", resume=True, quiet=True)
-    with pytest.raises(ValueError, match="jobs must be 0 or more"):
+    with pytest.raises(ValueError, match="jobs must be 1 or more, or 0 to run the cells in this process, got -1"):
         compare(experiment, tmp_path / "new", jobs=-1, quiet=True)
 
 

@@ -75,8 +75,8 @@ def test_verdicts_count_only_gaps_wider_than_the_spread() -> None:
 def test_one_seed_gives_numbers_and_no_verdict() -> None:
     assert verdict_lines(grid(1)) == [
         ONE_SEED,
-        "megabyte less transformer, bits per byte: books -0.250, code +0.250, logs & co -0.125.",
-        "megabyte less hyena <b>, bits per byte: books -0.125.",
+        "megabyte minus transformer, bits per byte: books -0.250, code +0.250, logs & co -0.125.",
+        "megabyte minus hyena <b>, bits per byte: books -0.125.",
     ]
     assert verdict_lines(replace(grid(), models=("megabyte",))) == verdict_lines(empty()) == []
 

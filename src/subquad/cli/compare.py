@@ -31,7 +31,8 @@ def add_arguments(parser: Parser) -> None:
     )
     parser.add_argument("--resume", action="store_true", help="continue the comparison in --out; failed cells are tried again")
     parser.add_argument("--quick", action="store_true", help="one seed and a tiny budget, to see in a minute that everything runs")
-    parser.add_argument("--jobs", type=whole_number, default=1, metavar="N", help="cells to run at a time, sharing the cores (default: 1)")
+    jobs = "cells to run at a time, sharing the cores (default: 1); 0 runs them one by one in this process"
+    parser.add_argument("--jobs", type=whole_number, default=1, metavar="N", help=jobs)
     parser.add_argument("--json", action="store_true", help="print results.json in place of the tables")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
 

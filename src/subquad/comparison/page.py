@@ -97,7 +97,7 @@ def _published_table(published: Published) -> Table:
 
 
 def _decimals(value: float | None) -> int:
-    """As many as the paper prints, less the zeros at the end."""
+    """The number of decimals that the paper prints, without zeros at the end."""
     return 0 if value is None else len(f"{value:.6f}".rstrip("0").partition(".")[2])
 
 

@@ -158,7 +158,7 @@ class Results:
 
 
 def summary(values: list[float]) -> tuple[float, float] | None:
-    """Mean and spread (largest less smallest) over seeds; None without any."""
+    """Mean and spread (largest minus smallest) over seeds; None without any."""
     return (mean(values), max(values) - min(values)) if values else None
 
 

@@ -57,7 +57,7 @@ def compare(
     """
     out = Path(out)
     if jobs < 0:
-        raise ValueError(f"jobs must be 0 or more, got {jobs}")
+        raise ValueError(f"jobs must be 1 or more, or 0 to run the cells in this process, got {jobs}")
     if isinstance(experiment, str | Path):
         experiment = read_experiment(experiment)
     elif isinstance(experiment, Mapping):
@@ -111,7 +111,8 @@ def _prepare_folder(out: Path, experiment: Experiment, resume: bool) -> None:
             raise ValueError(f"{out} already holds a comparison: resume it with --resume, or give another --out")
         if read_experiment(out / EXPERIMENT) != experiment:
             raise ValueError(
-                f"{out} holds a comparison of another experiment: resume it with that experiment's file, or give another --out"
+                f"{out} holds a comparison of another experiment: resume with the experiment and the options, such as --quick, that it was "
+                "started with, or give another --out"
             )
     else:
         write_atomic(out / EXPERIMENT, text)

@@ -271,10 +271,12 @@ def _standing(results: Results, subject: str, other: str) -> str:
 def _gaps(results: Results, subject: str, other: str) -> str:
     """The difference on each text that both have, empty without one."""
     losses = [(data, results.losses(subject, data), results.losses(other, data)) for data in results.data if data not in results.tasks]
-    bits = [f"{data} {mean(mine) - mean(theirs):+.3f}" for data, mine, theirs in losses if mine and theirs]
+    units, gaps = _units(results), dict[str, list[str]]()
+    for data, mine, theirs in losses:
+        if mine and theirs:
+            gaps.setdefault(units[data], []).append(f"{data} {mean(mine) - mean(theirs):+.3f}")
     shares = [(data, results.accuracy(subject, data), results.accuracy(other, data)) for data in results.tasks]
     points = [f"{data} {100 * (mean(mine) - mean(theirs)):+.1f}" for data, mine, theirs in shares if mine and theirs]
-    title = main_table(results).title
-    named = ((title[:1].lower() + title[1:], bits), ("accuracy in points", points))
-    words = "; ".join(f"{name}: {', '.join(gaps)}" for name, gaps in named if gaps)
-    return f"{subject} less {other}, {words}." if words else ""
+    named = (*gaps.items(), ("accuracy in points", points))
+    words = "; ".join(f"{name}: {', '.join(differences)}" for name, differences in named if differences)
+    return f"{subject} minus {other}, {words}." if words else ""
