@@ -230,7 +230,7 @@ def test_the_command_says_what_is_wrong_in_one_sentence(tmp_path: Path, capsys: 
         ([whole, *lm, "--config", tmp_path / "list.json"], 2, "holds a list, expected a mapping"),
         ([tmp_path / "none.pt", *lm, *given], 2, "does not exist"),
         ([tmp_path, *lm, *given], 2, "expected one checkpoint file"),
-        ([config, *lm, *given], 2, "expected one checkpoint file"),
+        ([config, *lm, *given], 2, "config.yaml' is not a checkpoint file: give one whose name ends in .safetensors, .pt"),
         ([tmp_path / "part.pt", *lm, *given], 2, "hyena-lm: the state does not fit the config: missing lm_head.weight"),
         ([tmp_path / "code.ckpt", *lm, *given], 1, "could run code"),
         ([whole, *lm, *given, "--tokenizer", tmp_path / "no.json"], 2, "cannot read the tokenizer"),

@@ -47,6 +47,8 @@ def test_a_model_of_another_kind_is_refused_by_its_name() -> None:
         expect_model(nn.DataParallel(Foreign()), Encoder, "an encoder, not {}")
     with pytest.raises(ValueError, match="a test needs a causal model, got Encoder"):
         causal_model(compiled(build_model("bert-tiny")), "a test")
+    with pytest.raises(ValueError, match="got Classifier: a classifier predicts labels: use it with subquad classify, or take a language"):
+        causal_model(build_model(CLASSIFIER), "a test")
 
 
 @torch.no_grad()

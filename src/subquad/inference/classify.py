@@ -42,14 +42,14 @@ def classify(model: nn.Module, texts: Sequence[bytes | str], *, truncate: bool =
 
 
 def regress(model: nn.Module, texts: Sequence[bytes | str], *, truncate: bool = False) -> list[float]:
-    """The number of each text, from a classifier that estimates numbers; otherwise as ``classify``."""
+    """The number of each text, from a classifier that predicts numbers; otherwise as ``classify``."""
     if not is_regression(model):
         raise ValueError("this model has classes and does not predict values: use classify")
     return [number.item() for number in _outputs(model, texts, truncate)]
 
 
 def is_regression(model: nn.Module) -> bool:
-    """Whether it is a classifier that estimates numbers."""
+    """Whether it is a classifier that predicts numbers."""
     return _classifier(model).config.problem_type == "regression"
 
 

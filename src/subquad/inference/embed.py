@@ -24,7 +24,9 @@ def embed(model: nn.Module, texts: Sequence[bytes | str], *, truncate: bool = Fa
     ``truncate`` reads only the beginning of a text that exceeds the context. Raises ``ValueError`` for such a text without it, for a text
     without ids, for a text that is not in a list, for a model that is not an encoder, and for a token model without its tokenizer.
     """
-    encoder = expect_model(model, Encoder, "expected an encoder, got {}: convert or train one, such as m2-bert-80m")
+    encoder = expect_model(
+        model, Encoder, "expected an encoder, got {}: train one, such as m2-bert-tiny, or convert one, such as m2-bert-80m"
+    )
     rows = text_rows(encoder, texts, truncate)
     if empty := [index for index, row in enumerate(rows) if not len(row)]:
         raise ValueError(f"text {empty[0]} is empty, so it has no embedding: leave it out")

@@ -89,10 +89,12 @@ def _weights_file(src: Path) -> Path:
     suffixes = SAFE + PICKLED
     if not src.exists():
         raise ValueError(f"{str(src)!r} does not exist: expected a checkpoint file ({', '.join(suffixes)}) or a folder that holds one")
+    if src.is_file() and src.suffix not in suffixes:
+        raise ValueError(f"{str(src)!r} is not a checkpoint file: give one whose name ends in {', '.join(suffixes)}")
     files = [src] if src.is_file() else sorted(path for path in src.iterdir() if path.suffix in suffixes)
-    if len(files) != 1 or files[0].suffix not in suffixes:
+    if len(files) != 1:
         names = ", ".join(path.name for path in files) or "none"
-        raise ValueError(f"expected one checkpoint file ({', '.join(suffixes)}) as or in {str(src)!r}, got {names}: name the file")
+        raise ValueError(f"expected one checkpoint file ({', '.join(suffixes)}) in the folder {str(src)!r}, got {names}: name the file")
     return files[0]
 
 

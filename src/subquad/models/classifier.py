@@ -37,7 +37,7 @@ AnyBackboneConfig = Annotated[
 class ClassifierConfig(BaseModelConfig):
     """``classes`` are the labels in the order of the logits; training finds them in its data where there are none.
 
-    ``problem_type="regression"`` estimates numbers in place of classes; ``target_mean`` and ``target_std`` are those of the numbers that
+    ``problem_type="regression"`` predicts numbers in place of classes; ``target_mean`` and ``target_std`` are those of the numbers that
     were trained on. ``pooling`` takes the mean over a text's vectors, or the last one, which has seen all of it; an encoder has its own
     ``backbone.pooling``, and keeps no head here.
     """
@@ -109,6 +109,8 @@ class ClassifierConfig(BaseModelConfig):
 
 class Classifier(Model):
     """See the module's docstring. Raises ``ValueError`` for fewer than two classes."""
+
+    INSTEAD = "a classifier predicts labels: use it with subquad classify, or take a language model"
 
     def __init__(self, config: ClassifierConfig) -> None:
         super().__init__()
