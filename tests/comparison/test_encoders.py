@@ -87,7 +87,7 @@ def test_tables_and_the_page_name_the_losses(results: Results, folder: Path) -> 
         *[f"{text}: {name}" for text in ("moods", "fresh") for name in ("F1", "Matthews correlation")],
     ]
     assert rows[0][1] == f"{results.finals('bert', 'text')[0].metrics['masked_accuracy']:.3f}" and rows[0][4] == "–"
-    assert "## Other metrics" in markdown(results) and "less m2, loss: text" in markdown(results)
+    assert "## Other metrics" in markdown(results) and "minus m2, nats per masked position: text" in markdown(results)
     lines = list(csv.DictReader(io.StringIO(csv_text(results), newline="")))
     assert [bool(line["matthews"]) for line in lines] == [False, False, True, True, True]
     page = (folder / "out/report.html").read_text()
