@@ -1,4 +1,4 @@
-"""The table of objectives: a new one is one file and one line, and everything finds it there; a compiled model is what runs."""
+"""The table of objectives: a new one is one file and one line, found everywhere; compiled and distributed models are what runs."""
 
 from __future__ import annotations
 
@@ -11,9 +11,15 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
+from torch._C._distributed_c10d import HashStore
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
 
 from subquad import api, manifest, run_folder
 from subquad.cli import main
@@ -220,7 +226,7 @@ LABELS = "text\tlabel\n" + "good film\tyes\nbad film\tno\n" * 20
 PAIRS = "query\tpassage\n" + "".join(f"q{number}\tp{number}\n" for number in range(20))
 
 
-@pytest.mark.parametrize(
+EVERY_OBJECTIVE = pytest.mark.parametrize(
     ("model", "data"),
     [
         (MODEL, "text.txt"),
@@ -231,6 +237,9 @@ PAIRS = "query\tpassage\n" + "".join(f"q{number}\tp{number}\n" for number in ran
         ({"kind": "classifier", "backbone": ENCODER}, "labels.tsv"),
     ],
 )
+
+
+@EVERY_OBJECTIVE
 def test_a_compiled_model_is_what_every_objective_runs(
     model: dict[str, Any], data: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -257,3 +266,53 @@ def test_a_compiled_model_is_what_every_objective_runs(
         assert bool(graphs) == compiled
     assert len(losses[0]) == 2 and losses[0] == pytest.approx(losses[1], rel=1e-5)
     assert read(tmp_path / "run-True").compile and build_run(read(tmp_path / "run-True"))[0].config == api.load(run).config
+
+
+@pytest.fixture
+def process_group() -> Iterator[None]:
+    """This process as the only rank."""
+    dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def full(gradient: Tensor | None) -> Tensor | None:
+    """A gradient whole; that of ``fully_shard`` is in parts."""
+    return gradient.full_tensor() if isinstance(gradient, DTensor) else gradient
+
+
+@EVERY_OBJECTIVE
+@pytest.mark.usefixtures("process_group")
+@pytest.mark.filterwarnings("ignore:FSDP2-wrapped module")  # of a view that is returned; nothing writes into it
+@pytest.mark.parametrize("wrap", ["ddp", "fully_shard"])
+def test_a_distributed_model_is_what_every_objective_runs(model: dict[str, Any], data: str, wrap: str, text: str, tmp_path: Path) -> None:
+    """A step through DDP and FSDP2, whose hooks run in their forward pass alone, has the loss and the gradients of the plain model."""
+    (tmp_path / "labels.tsv").write_text(LABELS)
+    (tmp_path / "pairs.tsv").write_text(PAIRS)
+    options = {name: value for name, value in OPTIONS.items() if name != "objective"} | {"data.paths": [str(tmp_path / data)]}
+    config = build_config({"model": model}, options)
+    steps = []
+    for distributed in (False, True):
+        plain, objective = build_run(config)
+        plain.double()
+        objective.prepare(plain)
+        calls: list[int] = []
+        module: nn.Module = plain
+        if distributed and wrap == "ddp":
+            module = DistributedDataParallel(plain, find_unused_parameters=True)
+        elif distributed:
+            fully_shard(plain, mesh=init_device_mesh("cpu", (1,)))
+        module.register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        runner = ModelRunner(module, torch.device("cpu"))
+        batch = objective.batch(0, config.batch)
+        loss = objective.loss(runner, batch)
+        torch.autograd.backward(loss / objective.num_targets(batch))
+        assert calls
+        steps.append((loss.detach(), {name: full(parameter.grad) for name, parameter in plain.named_parameters()}))
+    (loss, gradients), (other_loss, other_gradients) = steps
+    torch.testing.assert_close(other_loss, loss, rtol=1e-12, atol=0)
+    assert any(gradient is not None and gradient.abs().max() > 0 for gradient in gradients.values())
+    for name, gradient in gradients.items():
+        other = other_gradients[name]
+        zero = torch.zeros(()) if gradient is None else torch.zeros_like(gradient)
+        torch.testing.assert_close(zero if other is None else other, zero if gradient is None else gradient, check_dtype=False)
