@@ -8,17 +8,15 @@ About a quarter of an hour on two cores. The 106 sequences and the genome are th
 from __future__ import annotations
 
 import argparse
-import os
 import random
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.recording import record, table
+from benchmarks.recording import data_folder, record, table
 from subquad import api
 from subquad.inference.classify import Classified
 
-DATA = Path(os.environ.get("SUBQUAD_DATA", "../shared/data"), "bio")
 STACK: dict[str, Any] = {"dim": 64, "depth": 2}
 CONTEXT = 256
 BACKBONES: dict[str, dict[str, Any]] = {
@@ -53,7 +51,7 @@ FOLDS = 10
 def promoters() -> list[tuple[str, str]]:
     """Sequences of 57 bases and their labels, shuffled."""
     rows = []
-    for line in (DATA / "promoters" / "promoters.data").read_text().splitlines():
+    for line in (data_folder() / "bio" / "promoters" / "promoters.data").read_text().splitlines():
         sign, _, sequence = line.split(",")
         rows.append((sequence.strip(), "promoter" if sign == "+" else "other"))
     random.Random(0).shuffle(rows)
@@ -90,7 +88,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         for title, values in BACKBONES.items():
             model = {"kind": "language_model", "vocab": 16, "max_len": CONTEXT, **values}
-            genome = str(DATA / "genomes" / "ecoli_k12_mg1655.fa.gz")
+            genome = str(data_folder() / "bio" / "genomes" / "ecoli_k12_mg1655.fa.gz")
             start = api.train(model, genome, Path(name, title), PRETRAINING, report=False)
             bits = api.info(start)["best_validation"]["bits_per_byte"]
             for words, init in (("from scratch", None), ("pre-trained", start)):

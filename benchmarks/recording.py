@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -38,6 +39,14 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """A Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)
+
+
+def data_folder() -> Path:
+    """The folder of the data that benchmarks share."""
+    folder = os.environ.get("SUBQUAD_DATA", "")
+    if not folder or not Path(folder).is_dir():
+        raise SystemExit("this benchmark needs the folder of the data: name it in the environment variable SUBQUAD_DATA")
+    return Path(folder)
 
 
 def record(name: str, title: str, command: str, body: str) -> None:

@@ -51,7 +51,10 @@ def test_variables_in_paths_are_filled_in_and_a_missing_folder_is_an_error(tmp_p
     assert first == f"{tmp_path}/a/*.txt"
     assert Path(second).is_file()
     monkeypatch.setenv("SUBQUAD_DATA", str(tmp_path / "none"))
-    with pytest.raises(RunError, match="set SUBQUAD_DATA, or give files with --data"):
+    with pytest.raises(RunError, match="none, which is missing: set SUBQUAD_DATA, or give files with --data"):
+        expand_paths(spec.paths)
+    monkeypatch.delenv("SUBQUAD_DATA")
+    with pytest.raises(RunError, match="which is not named: set SUBQUAD_DATA, or give files with --data"):
         expand_paths(spec.paths)
 
 

@@ -110,6 +110,7 @@ def wait_for_checkpoint(run: Path) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_a_killed_comparison_resumes_to_the_same_table(uninterrupted: Results, tmp_path: Path) -> None:
     values = long_run(tmp_path)
     file, out = tmp_path / "small.yaml", tmp_path / "out"
@@ -123,6 +124,7 @@ def test_a_killed_comparison_resumes_to_the_same_table(uninterrupted: Results, t
     assert without_times(resumed.outcomes) == without_times(uninterrupted.outcomes)
 
 
+@pytest.mark.slow
 def test_an_interrupted_comparison_saves_and_resumes_to_the_same_table(
     uninterrupted: Results, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -64,6 +64,7 @@ def without_repeats(experiment: Experiment) -> Experiment:
     return parse(Experiment, values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_the_quick_version_of_every_experiment_runs(path: Path, tmp_path: Path) -> None:
     whole = read_experiment(path)

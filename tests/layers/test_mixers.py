@@ -253,6 +253,7 @@ def test_inputs_of_another_width_are_refused(config: MixerConfig) -> None:
             mixer(x)
 
 
+@pytest.mark.slow
 def test_a_line_in_the_table_puts_a_mixer_under_the_contract() -> None:
     """The tests of mixers and models collect one that they have never heard of, and it passes them all."""
     files = ["tests/layers/test_mixers.py", "tests/models/test_contract.py", "tests/models/test_any_config.py"]

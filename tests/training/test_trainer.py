@@ -359,6 +359,7 @@ def test_sigterm_saves_and_says_how_to_go_on(tmp_path: Path, make_config: MakeCo
     manifest.check(out)
 
 
+@pytest.mark.slow
 def test_killed_while_training_and_saving_it_ends_where_it_would_have(
     tmp_path: Path, make_config: MakeConfig, make_trainer: MakeTrainer, kills: int = 2
 ) -> None:

@@ -1,7 +1,7 @@
 """An experiment file: which models are trained on which data, at which budget.
 
-Paths of data may begin with ``{data}``, the folder in the environment variable SUBQUAD_DATA (default ../shared/data), or with
-``{stdlib}``, Python's standard library.
+Paths of data may begin with ``{data}``, the folder in the environment variable SUBQUAD_DATA, or with ``{stdlib}``, Python's standard
+library.
 """
 
 from __future__ import annotations
@@ -338,12 +338,13 @@ def with_data(experiment: Experiment, paths: Mapping[str, Sequence[str]]) -> Exp
 
 def expand_paths(paths: Sequence[str]) -> list[str]:
     """Paths with ``{data}`` and ``{stdlib}`` filled in. Raises ``RunError`` where that folder is missing."""
-    folders = {"{data}": os.environ.get("SUBQUAD_DATA", "../shared/data"), "{stdlib}": sysconfig.get_paths()["stdlib"]}
+    folders = {"{data}": os.environ.get("SUBQUAD_DATA", ""), "{stdlib}": sysconfig.get_paths()["stdlib"]}
     expanded = []
     for path in paths:
         for variable, folder in folders.items():
-            if path.startswith(variable) and not Path(folder).is_dir():
-                raise RunError(f"{path} needs the folder {folder}, which is missing: set SUBQUAD_DATA, or give files with --data NAME=PATH")
+            if path.startswith(variable) and not Path(folder or "missing").is_dir():
+                what = f"the folder {folder}, which is missing" if folder else "the folder of the data, which is not named"
+                raise RunError(f"{path} needs {what}: set SUBQUAD_DATA, or give files with --data NAME=PATH")
             path = path.replace(variable, folder)
         expanded.append(path)
     return expanded
