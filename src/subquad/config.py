@@ -11,9 +11,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError, model_validator
 from pydantic_core import CoreSchema, core_schema
+
+from subquad.parsing import MAX_YAML_BYTES, parse_yaml, read_text, shortened
 
 Paths = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]  # one is a list of one
 
@@ -37,6 +38,8 @@ class Config(BaseModel):
 
 
 C = TypeVar("C", bound=Config)
+
+_SHOWN, _SENTENCE = 200, 2000  # characters of a value in a message, and of a whole one, which may list what is known
 
 
 class OneOf:
@@ -98,7 +101,7 @@ class OneOf:
 
 def suggest(name: str, known: Iterable[str]) -> str:
     """The end of an error sentence: the nearest known name, or all of them."""
-    names = list(known)
+    names, name = list(known), shortened(name, _SHOWN)  # matching takes the product of the lengths
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
 
@@ -106,8 +109,8 @@ def suggest(name: str, known: Iterable[str]) -> str:
 def read_yaml(path: Path) -> Mapping[str, Any]:
     """The mapping that a YAML file holds. Raises ``ValueError`` for a file that cannot be read or holds anything else."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        values = parse_yaml(read_text(path, MAX_YAML_BYTES))
+    except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, Mapping):
         what = "is empty" if values is None else f"holds a {type(values).__name__}"
@@ -123,7 +126,7 @@ def parse(kind: type[C], values: Mapping[str, Any]) -> C:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise ValueError(_sentence(kind, values, error)) from None
+        raise ValueError(shortened(_sentence(kind, values, error), _SENTENCE)) from None
 
 
 def with_changes(config: C, changes: Mapping[str, Any]) -> C:
@@ -141,7 +144,7 @@ def override(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str,
     numbers takes new ones.
     """
     if not isinstance(changes, Mapping):
-        raise ValueError(f"expected a mapping of keys to values, got {changes!r}")
+        raise ValueError(f"expected a mapping of keys to values, got {shortened(repr(changes), _SHOWN)}")
     changed: Any = _copy(values)
     for name, value in changes.items():
         place, parts = changed, name.split(".")
@@ -186,7 +189,7 @@ def _key(place: Any, part: str, where: str) -> str | int:
         if not part.isdigit() or int(part) >= len(place):
             raise ValueError(f"{part!r} is not an index{inside}: expected 0 to {len(place) - 1}")
         return int(part)
-    raise ValueError(f"{where!r} holds {place!r}, so it has no key {part!r}: set {where!r} itself")
+    raise ValueError(f"{where!r} holds {shortened(repr(place), _SHOWN)}, so it has no key {part!r}: set {where!r} itself")
 
 
 _MESSAGES = {
@@ -212,7 +215,7 @@ def _sentence(kind: type[BaseModel], values: Mapping[str, Any], error: Validatio
         not where or isinstance(first["input"], Mapping) or (first["type"] == "value_error" and repr(first["input"]) in message)
     ):  # a whole mapping adds nothing either
         return f"{where}: {message}" if where else message
-    return f"{where!r}: {message}, got {first['input']!r}"
+    return f"{where!r}: {message}, got {shortened(repr(first['input']), _SHOWN)}"
 
 
 def _class_at(kind: type[BaseModel], values: Any, path: tuple[int | str, ...]) -> type[BaseModel]:

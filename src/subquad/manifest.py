@@ -9,7 +9,6 @@ has one writer at a time (``system.lock``).
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from subquad.errors import RunError
+from subquad.parsing import parse_json, read_text
 from subquad.system import Content, as_json, remove, sync, write, write_atomic
 
 MANIFEST, PENDING = "manifest.json", ".pending"
@@ -88,6 +88,8 @@ def check(folder: Path, names: Iterable[str] | None = None) -> None:
             for name in wanted or files
             if digest_of(newest(folder, name)) not in (files.get(name), replacing.get(name))  # the old file counts until it is renamed
         ]
+        if gone := [name for name in damaged if not newest(folder, name).exists()]:
+            raise RunError(f"{', '.join(str(folder / name) for name in gone)} is missing, but {MANIFEST} lists it: restore it from a copy")
         if damaged:
             raise RunError(
                 f"{', '.join(str(folder / name) for name in damaged)} is damaged: its sha256 differs from {MANIFEST}; "
@@ -122,7 +124,7 @@ def write_manifest(folder: Path, files: Mapping[str, str], replacing: Mapping[st
 def read_mapping(path: Path) -> dict[str, Any]:
     """What a JSON file of an object holds; raises ``RunError`` for any other."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(read_text(path))
     except (OSError, UnicodeDecodeError) as error:
         raise RunError(f"{path} cannot be read: {error}") from error
     except ValueError as error:

@@ -37,12 +37,15 @@ from subquad.manifest import (
 )
 from subquad.models.base import BaseModelConfig, Model, layers_of_wrapping, unwrap
 from subquad.models.meta import build_on_meta
+from subquad.parsing import check_sizes, shortened
 from subquad.system import Content, as_json, lock, lock_unless_held
 
 CONFIG, WEIGHTS, TOKENIZER, TRAIN = "config.json", "model.safetensors", "tokenizer.json", "train.yaml"
 
 # What torch.compile, DDP, FSDP and checkpointing put into names.
 WRAPPERS = {"_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+
+FLOATS = ("F32", "F64", "BF16", "F16")  # types of weights, as safetensors calls them
 
 Shape = tuple[int, ...]
 
@@ -93,12 +96,9 @@ def load(path: str | Path, device: str | torch.device = "cpu", verify: bool = Tr
             covered = read_manifest(folder).files
             optional = [name for name in (TOKENIZER, TRAIN) if name in covered and newest(folder, name).exists()]
             check(folder, [CONFIG, WEIGHTS, *optional])
-        config = read_config(folder)
-        try:
-            model = build_on_meta(config)
-        except (ValueError, TypeError) as error:
-            raise RunError(f"{folder / CONFIG} does not describe a model of this version: {error}") from error
-        tensors = read_tensors(newest(folder, WEIGHTS), state_shapes(model), device)
+        weights = newest(folder, WEIGHTS)
+        model = _described(folder, weights)
+        tensors = read_tensors(weights, state_shapes(model), device)
         model.load_state_dict(tensors, assign=True)
         assert not any(tensor.is_meta for tensor in model.state_dict().values())
         model.tokenizer = _tokenizer(folder, model)
@@ -130,7 +130,7 @@ def load_config(path: str | Path) -> BaseModelConfig:
         try:
             return models.parse_model(read_config(folder))
         except ValueError as error:
-            raise RunError(f"{folder / CONFIG} does not describe a model of this version: {error}") from error
+            raise RunError(_of_another_version(folder, error)) from error
 
     return read_while_written(folder, read)
 
@@ -220,6 +220,7 @@ def read_tensors(path: Path, expected: Mapping[str, Shape] | None = None, device
             wrong = _differences({name: tuple(file.get_slice(stored).get_shape()) for name, stored in names.items()}, expected)
             if wrong:
                 raise RunError(f"{path} does not fit the model that its config describes: {wrong}")
+            _check_types(path, {name: file.get_slice(stored).get_dtype() for name, stored in names.items()})
         # Mapped memory starts where the file says; a copy has torch's own alignment, on which the last bits of a product may depend.
         return {name: file.get_tensor(stored).clone().to(device) for name, stored in names.items()}
 
@@ -302,6 +303,33 @@ def _folder(path: str | Path) -> Path:
     folder = Path(path)
     repo = re.fullmatch(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", str(path))
     return _fetched(repo[1], repo[2]) if repo and isinstance(path, str) and not folder.exists() and not folder.parent.exists() else folder
+
+
+def _described(folder: Path, weights: Path) -> Model:
+    """The model of a folder's config on the meta device; sizes that the weights cannot have are refused before anything is built."""
+    config = read_config(folder)
+    with _opened(weights) as file:
+        tensors = len(file.keys())
+    try:
+        check_sizes(config, tensors, ("depth",))
+        return build_on_meta(config)
+    except (ValueError, TypeError, RuntimeError, OverflowError) as error:  # what torch says of a size beyond its integers
+        raise RunError(_of_another_version(folder, error)) from error
+
+
+def _of_another_version(folder: Path, error: Exception) -> str:
+    newer = "; a newer version may have written it: pip install --upgrade subquad" if "unknown" in str(error) else ""
+    return f"{folder / CONFIG} does not describe a model of this version: {shortened(str(error))}{newer}"
+
+
+def _check_types(path: Path, types: Mapping[str, str]) -> None:
+    """Raises ``RunError`` unless all tensors are of one type of floating-point numbers that layers compute in."""
+    wrong = next((name for name, kind in types.items() if kind not in FLOATS), None)
+    other = next((name for name, kind in types.items() if kind != next(iter(types.values()))), None)
+    if wrong is not None or other is not None:
+        name = wrong or str(other)
+        mixed = "" if wrong is not None else f" and {next(iter(types))} in {next(iter(types.values()))}"
+        raise RunError(f"{path} holds {name} in {types[name]}{mixed}: expected all weights in one of {', '.join(FLOATS)}, convert them")
 
 
 def _check_run(folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
 import struct
@@ -11,9 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard, cast
 
-import yaml
-
 from subquad.errors import RunError
+from subquad.parsing import parse_json, parse_yaml, read_text
 
 _COUNTERS = {"kind", "step", "bytes", "seconds"}  # what a line of the log has beside its metrics
 
@@ -126,7 +124,7 @@ def stored_parameters(weights: Path) -> int | None:
             (length,) = struct.unpack("<Q", file.read(8))
             if length > weights.stat().st_size:
                 return None
-            header = json.loads(file.read(length))
+            header = parse_json(file.read(length))
         return sum(math.prod(map(int, tensor["shape"])) for name, tensor in header.items() if name != "__metadata__")
     except (OSError, struct.error, ValueError, TypeError, KeyError, AttributeError):
         return None
@@ -139,8 +137,8 @@ def _log(path: Path) -> Iterator[dict[str, Any]]:
     with path.open(encoding="utf-8", errors="replace") as file:
         for text in file:
             try:
-                line = json.loads(text)
-            except (ValueError, RecursionError):
+                line = parse_json(text)
+            except ValueError:
                 continue
             if isinstance(line, dict) and isinstance(line.get("kind"), str) and type(line.get("step")) is int:
                 yield line
@@ -172,14 +170,14 @@ def _forget(seen: MutableMapping[int, Any], after: int) -> None:
 def _json(path: Path) -> Any:
     """The content of a JSON file; None if it is missing or damaged."""
     try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        return parse_json(read_text(path))
+    except (OSError, ValueError):
         return None
 
 
 def _data_paths(settings: str) -> list[str]:
     try:
-        paths = yaml.safe_load(settings)["data"]["paths"]
-    except (yaml.YAMLError, KeyError, TypeError):
+        paths = parse_yaml(settings)["data"]["paths"]
+    except (ValueError, KeyError, TypeError):
         return []
     return [str(path) for path in paths] if isinstance(paths, list) else [str(paths)]

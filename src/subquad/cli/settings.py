@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from subquad.parsing import parse_yaml, shortened
+
 
 class _Values(yaml.SafeLoader):
     """YAML 1.2 numbers: in PyYAML's 1.1, ``1e-3`` is a text."""
@@ -30,7 +32,8 @@ def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
         if name in values:
             raise ValueError(f"--set {name} is given twice: keep one")
         try:
-            values[name] = yaml.load(text, _Values)
-        except yaml.YAMLError:
-            raise ValueError(f"--set {name} expects a YAML value (a number, a text, a [list]), got {text!r}") from None
+            values[name] = parse_yaml(text, _Values)
+        except ValueError:
+            got = shortened(repr(text), 200)
+            raise ValueError(f"--set {name} expects a YAML value (a number, a text, a [list]), got {got}") from None
     return values

@@ -5,7 +5,6 @@ A cell's folder holds the run (``run/``) and, at the end, ``outcome.json``.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -29,6 +28,7 @@ from subquad.evaluation.throughput import seconds
 from subquad.models.base import CausalModel, Model
 from subquad.objectives.base import ModelRunner, Objective, TestOptions, Windowing
 from subquad.objectives.windows import WindowObjective
+from subquad.parsing import parse_json, read_text
 from subquad.run_folder import TOKENIZER, resolve_device
 from subquad.run_log import RunLog, read_run_log
 from subquad.system import as_json, lock, write_atomic
@@ -47,7 +47,7 @@ def read_outcome(folder: Path) -> Outcome | None:
     if not path.is_file():
         return None
     try:
-        return outcome_from(json.loads(path.read_text(encoding="utf-8")))
+        return outcome_from(parse_json(read_text(path)))
     except (ValueError, KeyError) as error:
         raise RunError(
             f"{path} is damaged or of an earlier version: remove the folder {folder} and run the comparison again with --resume"

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from subquad.data.shuffle import Integers
 from subquad.data.windows import Ids, Span
+from subquad.parsing import parse_json
 
 TYPE = "characters"  # of its tokenizer.json; those of the package ``tokenizers`` have no type at their top
 
@@ -37,16 +38,18 @@ class Characters:
     def __init__(self, content: bytes, name: str = "tokenizer.json") -> None:
         self._content, self.name = content, name
         try:
-            values: dict[str, Any] = json.loads(content)
+            values: dict[str, Any] = parse_json(content)
             tokens = [str(token) for token in values["tokens"]]
             unknown, written = tokens.index(str(values["unknown"])), str(values["unknown_as"]).encode()
+            self.pieces = [token.encode() if len(token) == 1 else b"" for token in tokens]
+            if len(tokens) > 256:
+                raise ValueError(f"{len(tokens)} tokens, at most 256 are expected")
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{name} is not a vocabulary of characters ({error or type(error).__name__}): restore it from a copy"
             ) from None
         self.vocab = len(tokens)
         self.mask_id = tokens.index("[MASK]") if "[MASK]" in tokens else None
-        self.pieces = [token.encode() if len(token) == 1 else b"" for token in tokens]
         self.table: npt.NDArray[np.uint8] = np.full(256, unknown, dtype=np.uint8)
         for number, piece in enumerate(self.pieces):
             if piece:

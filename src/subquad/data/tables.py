@@ -22,6 +22,7 @@ from subquad.config import Config
 from subquad.data.documents import Document
 from subquad.data.shuffle import Integers, generator
 from subquad.data.split import PARTS, Fractions, check_fractions
+from subquad.parsing import parse_json
 
 Table = Literal["tsv", "csv", "jsonl"]
 TABLES: tuple[Table, ...] = ("tsv", "csv", "jsonl")
@@ -202,7 +203,7 @@ def _json_rows(text: str, name: str) -> Iterator[tuple[int, Row]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError as error:
             raise ValueError(f"{name}, line {number}: not valid JSON ({error}); correct it") from None
         if not isinstance(row, dict):

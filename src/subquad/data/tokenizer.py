@@ -7,9 +7,9 @@ with the special tokens that it adds to a text. Reading the file needs only the 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,7 @@ from subquad.data.learn_tokens import learn_bpe, learn_wordpiece, package, train
 from subquad.data.shuffle import Integers
 from subquad.data.utf8 import as_text, is_continuation, naming, span_text
 from subquad.data.windows import Ids, Span, Stretch
+from subquad.parsing import MAX_TOKENS, parse_json, read_text, shortened
 
 if TYPE_CHECKING:
     import tokenizers
@@ -47,15 +48,16 @@ class Tokenizer:
     def __init__(self, content: bytes, name: str = "tokenizer.json", reversible: bool = True) -> None:
         self._content, self.name, self.reversible = content, name, reversible
         try:
-            values: dict[str, Any] = json.loads(content)
+            values: dict[str, Any] = parse_json(content)
             vocab = values["model"]["vocab"]
             added = {int(token["id"]): str(token["content"]).encode() for token in values.get("added_tokens") or ()}
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{name} is not a tokenizer.json ({error or type(error).__name__}): expected what `tokenizers` saves"
-            ) from None
-        ids = vocab.values() if isinstance(vocab, dict) else range(len(vocab))
-        self.vocab = max([*ids, *added], default=-1) + 1
+            ids = vocab.values() if isinstance(vocab, dict) else range(len(vocab))
+            self.vocab = max([*map(int, ids), *added], default=-1) + 1
+            if self.vocab > MAX_TOKENS or min([*map(int, ids), *added], default=0) < 0:
+                raise ValueError(f"its ids are not from 0 to {MAX_TOKENS - 1}")
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+            reason = shortened(str(error) or type(error).__name__, 200)
+            raise ValueError(f"{name} is not a tokenizer.json ({reason}): expected what `tokenizers` saves") from None
         pieces = byte_pieces(values, name) | added if reversible else {}
         self.pieces = [pieces.get(number, b"") for number in range(self.vocab)] if reversible else []
 
@@ -98,8 +100,9 @@ class Tokenizer:
 
         Raises ``ValueError`` for data that is not UTF-8, and where the ids of a reversible tokenizer would not give the text back.
         """
-        before, after = self.special_tokens
-        ids = self._text_ids(data)
+        with no_panic(self.name):
+            before, after = self.special_tokens
+            ids = self._text_ids(data)
         if max_len is not None:
             ids = ids[: max(max_len - len(before) - len(after), 0)]
         return np.concatenate((before, ids, after), dtype=np.int32, casting="unsafe") if before or after else ids
@@ -116,7 +119,7 @@ class Tokenizer:
 
         Bytes of a character that the span's edge cuts in two are left out.
         """
-        with naming(span):
+        with naming(span), no_panic(self.name):
             return TokenSpan(self._text_ids(span_text(span)))
 
     def _text_ids(self, data: bytes) -> Tokens:
@@ -148,10 +151,30 @@ class Tokenizer:
     @cached_property
     def _encoder(self) -> tokenizers.Tokenizer:
         """The package's tokenizer. It is never changed, so that threads may share it."""
-        encoder: tokenizers.Tokenizer = package().Tokenizer.from_str(self._content.decode())
+        lib = package()
+        try:
+            with no_panic(self.name):
+                encoder: tokenizers.Tokenizer = lib.Tokenizer.from_str(self._content.decode())
+        except ValueError:
+            raise
+        except Exception as error:  # the package raises nothing more special
+            raise ValueError(f"{self.name} cannot be used as a tokenizer ({shortened(str(error), 200)}): restore it from a copy") from None
         encoder.no_padding()
         encoder.no_truncation()
         return encoder
+
+
+@contextmanager
+def no_panic(name: str) -> Iterator[None]:
+    """Makes a panic of the package's Rust code, which is no ``Exception`` in Python, a ``ValueError`` that names the tokenizer."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise ValueError(
+            f"the package tokenizers fails on {name} ({shortened(str(error), 200)}): restore the file from a copy, or use another"
+        ) from None
 
 
 AnyTokenizer: TypeAlias = Tokenizer | Characters
@@ -168,9 +191,11 @@ def open_tokenizer(source: str | int | Path, spans: Sequence[Span] = (), reversi
     if source == "dna":
         return Characters.dna()
     try:
-        content = Path(source).read_bytes()
+        content = read_text(Path(source)).encode()
     except OSError as error:
         raise ValueError(f"cannot read the tokenizer {source} ({error.strerror}): expected a tokenizer.json") from None
+    except ValueError as error:
+        raise ValueError(f"{source} is not a tokenizer.json ({error}): expected what `tokenizers` saves") from None
     return Characters(content, str(source)) if _type_of(content) == TYPE else Tokenizer(content, str(source), reversible)
 
 
@@ -226,7 +251,7 @@ def _cuts(data: bytes) -> Iterator[tuple[int, int]]:
 def _type_of(content: bytes) -> Any:
     """The type that a tokenizer.json gives itself at its top; None for what is not a JSON object."""
     try:
-        values = json.loads(content)
+        values = parse_json(content)
     except ValueError:
         return None
     return values.get("type") if isinstance(values, dict) else None

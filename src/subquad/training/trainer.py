@@ -5,7 +5,6 @@ What is learned is a value, an ``Objective``: the loop asks it for batches, a su
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -138,7 +137,7 @@ class Trainer:
             raise ValueError(
                 f"a resumed run cannot change {', '.join(fixed)}: leave it as it is in {self.out}, or start a new run with --init"
             )
-        data = json.loads((self.out / DATA).read_text(encoding="utf-8"))
+        data = manifest.read_mapping(self.out / DATA)
         if data.get("order") != ORDER:
             raise ValueError(
                 f"{self.out} was started by an earlier version, which ordered its samples differently: start a new run with --init "
