@@ -40,7 +40,7 @@ clean: ## remove the environment and all that was built
 
 # The stamps say what is installed; a change of the project's requirements makes them old.
 dev_extras := dev,report,data,tokens,metrics
-demo_extras := report,data
+demo_extras := report
 docs_extras := docs
 bench_extras := bench,report,data,tokens,metrics
 

@@ -47,6 +47,7 @@ OPTIONAL = {
     "ir_measures",
     "jinja2",
     "matplotlib",
+    "pyarrow",
     "scipy",
     "sklearn",
     "soundfile",

@@ -81,6 +81,7 @@ def test_the_record_is_json_and_tells_the_boundaries(tmp_path: Path) -> None:
         "paths": [str(tmp_path)],
         "documents": 1,
         "empty": 0,
+        "skipped": [],
         "bytes": 100,
         "fingerprint": corpus.fingerprint,
         "image": None,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from subquad.data.documents import Spool
 from subquad.data.labelled import Example, read_labelled
 from subquad.errors import RunError
 
@@ -79,7 +80,7 @@ def test_an_archive_larger_than_the_room_there_is_is_not_unpacked(tmp_path: Path
     path = pack(tmp_path / "a.zip", {"pos/a.txt": bytes(10**6), "neg/a.txt": bytes(10**6)})
     room = shutil.disk_usage(tmp_path)._replace(free=10**6)
     monkeypatch.setattr(shutil, "disk_usage", lambda where: room)
-    monkeypatch.setattr(shutil, "copyfileobj", lambda *streams: pytest.fail("something was unpacked"))
+    monkeypatch.setattr(Spool, "add", lambda *arguments: pytest.fail("something was unpacked"))
     with pytest.raises(RunError, match=r"is full while .*a\.zip is unpacked"):
         read_labelled([path])
 

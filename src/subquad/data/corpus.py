@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from subquad.data.documents import Document
 from subquad.data.fasta import fasta_documents
-from subquad.data.files import open_documents
+from subquad.data.files import Skipped, open_documents
 from subquad.data.images import ImageShape, image_documents
 from subquad.data.split import Fractions, check_fractions
 from subquad.data.synthetic import Task, is_task, parse_task, task_documents
@@ -24,6 +24,7 @@ from subquad.data.windows import Span
 Form = Literal["raw", "fasta", "fasta-cased"]
 _PROBED_DOCUMENTS, _PROBED_BYTES = 256, 4096
 _ENOUGH_DOCUMENTS = 20
+_RECORDED = 100  # of what was left out, in data.json
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,10 @@ class Split:
 
 
 class Corpus:
-    """Documents sorted by name; ``empty`` counts the empty files that were skipped. Of a ``task``, each example is one."""
+    """Documents sorted by name; ``empty`` counts the empty files that were skipped, and ``skipped`` names what else was.
+
+    Of a ``task``, each example is one.
+    """
 
     def __init__(
         self,
@@ -62,12 +66,14 @@ class Corpus:
         image: ImageShape | None = None,
         empty: int = 0,
         task: Task | None = None,
+        skipped: Sequence[Skipped] = (),
     ):
         self.documents = documents
         self.paths = [str(path) for path in paths]
         self.image = image
         self.task = task
         self.empty = empty
+        self.skipped = skipped
         self.bytes = sum(document.size for document in documents)
 
     @classmethod
@@ -88,9 +94,9 @@ class Corpus:
                 )
             task = parse_task(paths[0])
             return cls(task_documents(task), paths, task=task)
-        documents, empty = open_documents(paths)
+        documents, empty, skipped = open_documents(paths)
         documents = documents if form == "raw" else fasta_documents(documents, upper=form == "fasta")
-        return cls(documents if image is None else image_documents(documents, image), paths, image, empty)
+        return cls(documents if image is None else image_documents(documents, image), paths, image, empty, skipped=skipped)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -130,6 +136,7 @@ class Corpus:
             "paths": self.paths,
             "documents": len(self.documents),
             "empty": self.empty,
+            "skipped": [list(skipped) for skipped in self.skipped[:_RECORDED]],
             "bytes": self.bytes,
             "fingerprint": self.fingerprint,
             "image": None if self.image is None else self.image.model_dump(mode="json"),

@@ -6,6 +6,7 @@ unlinked temporary file that is memory-mapped.
 
 from __future__ import annotations
 
+import errno
 import io
 import mmap
 import shutil
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 Bytes: TypeAlias = npt.NDArray[np.uint8]
 
 _BUFFER = 1 << 16
+_PIECE = 1 << 20
+_BETWEEN_CHECKS = 1 << 26  # bytes written before the room on the disk is looked at again
+_LEFT = 1 << 27  # bytes that an endless stream leaves free
 
 
 class Source(Protocol):
@@ -62,6 +66,18 @@ class InMemory:
         return self.values[start:stop]
 
 
+class Refused(ValueError):
+    """What is not unpacked, in words for a user."""
+
+
+def too_large(name: str, most: int) -> Refused:
+    """The error for what unpacks to more than ``most`` bytes."""
+    return Refused(
+        f"{name} unpacks to more than {most:,} bytes, far more than its size, as no usual data does: unpack it yourself, if it is what you "
+        "mean, and give the files"
+    )
+
+
 class Spool:
     """One unlinked temporary file that holds everything that had to be unpacked, memory-mapped for reading."""
 
@@ -74,12 +90,27 @@ class Spool:
         weakref.finalize(self, file.close)
         return file
 
-    def add(self, stream: IO[bytes] | io.BufferedIOBase, name: str) -> Document:
-        """Copies a stream to its end and returns it as a document."""
-        offset = self._file.tell()
-        shutil.copyfileobj(stream, self._file, 1 << 20)
+    def add(self, stream: IO[bytes] | io.BufferedIOBase, name: str, most: int | None = None) -> Document:
+        """Copies a stream to its end and returns it as a document.
+
+        Raises ``ValueError`` for one of more than ``most`` bytes, and ``OSError`` before the last room on the disk is taken.
+        """
+        offset = checked = self._file.tell()
+        while piece := stream.read(_PIECE):
+            self._file.write(piece)
+            end = self._file.tell()
+            if most is not None and end - offset > most:
+                raise too_large(name, most)
+            if end - checked >= _BETWEEN_CHECKS:
+                self.check_room(0)
+                checked = end
         self._file.flush()
         return Document(name, self._file.tell() - offset, self, offset)
+
+    def check_room(self, size: int) -> None:
+        """Raises ``OSError`` unless that many bytes fit on the disk, and some are left."""
+        if shutil.disk_usage(tempfile.gettempdir()).free < size + (_LEFT if size == 0 else 0):
+            raise OSError(errno.ENOSPC, "no room")
 
     @property
     def size(self) -> int:

@@ -1,50 +1,66 @@
 """From what a user names (files, folders, globs, archives, stdin) to documents.
 
-A plain file and a member of a tar are read in place. Compressed files, and data from a pipe, are unpacked once into a
-temporary file. Archives inside archives are bytes like any other. The standard library unpacks: the filesystems of fsspec read a
-compressed tar twice, do not notice its wrong checksum, and merge members of a zip that have one name.
+A plain file is read in place; what is packed is unpacked (``data/unpack.py``), and data from a pipe goes through a temporary file. Each
+file counts once, by whatever names it is reached. What is found in a folder and cannot be read is left out and listed, and so are run
+folders; what is named itself and cannot be read is an error.
 """
 
 from __future__ import annotations
 
-import bz2
-import errno
 import glob
-import gzip
-import io
-import lzma
+import logging
 import os
-import shutil
 import stat
 import sys
-import tarfile
-import tempfile
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from typing import NamedTuple
 
 from subquad.data.documents import Document, File, Spool
-from subquad.errors import RunError
+from subquad.data.unpack import is_refused, unpacked, unpacking
+from subquad.format import visible
 
 ACCEPTED = "a file, a folder, a glob such as 'books/*.txt', or - for stdin"
 
-_DECOMPRESSORS: dict[str, Callable[[io.BufferedReader], io.BufferedIOBase]] = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
-_SHORT = {".tgz": ".tar.gz", ".txz": ".tar.xz", ".tbz2": ".tar.bz2"}
+# The files that make a folder one that training, saving or comparing has written.
+_WRITTEN = (
+    {"manifest.json", "train.yaml"},
+    {"manifest.json", "config.json", "model.safetensors"},
+    {"experiment.yaml", "cells"},
+)
 
 
-def open_documents(paths: Sequence[str | Path]) -> tuple[list[Document], int]:
-    """All non-empty documents under the paths, sorted by name, and the number of empty ones that were skipped.
+class Skipped(NamedTuple):
+    """What was found and left out, by its name, and why."""
+
+    name: str
+    reason: str
+
+
+class Found(NamedTuple):
+    """Documents that are not empty, sorted by name; the number of empty ones, and what was left out."""
+
+    documents: list[Document]
+    empty: int
+    skipped: list[Skipped]
+
+
+def open_documents(paths: Sequence[str | Path]) -> Found:
+    """All documents under the paths.
 
     Names are relative to the deepest folder common to the paths, so they do not change with the working directory or when the data
     moves. A member of an archive is ``archive.zip/member``. Names that begin with a dot are skipped, unless given themselves.
-    ``ValueError`` says which path is missing or unreadable, or that there are no bytes at all.
+    A log message says what else was left out. ``ValueError`` says which path is missing or unreadable, or that there are no bytes at all.
     """
-    files, base = _find([os.path.expanduser(path) for path in paths])
+    search = _Search()
+    for path in paths:
+        search.add(os.path.expanduser(path))
     spool = Spool()
     documents, empty = [], 0
-    for path, size in files.items():
+    base = os.path.commonpath(search.roots) if search.roots else ""
+    skipped = [Skipped(_name(path, base), reason) for path, reason in search.skipped]
+    for path, size in search.files():
         for document in _documents(path, _name(path, base), size, spool):
             if document.size:
                 documents.append(document)
@@ -53,32 +69,20 @@ def open_documents(paths: Sequence[str | Path]) -> tuple[list[Document], int]:
     if not documents:
         where = ", ".join(map(str, paths)) or "an empty list of paths"
         what = f"only empty files ({empty})" if empty else "none"
-        raise ValueError(f"expected files with bytes in {where}, got {what} (hidden names are skipped): give data that is not empty")
+        left_out = f", and {summary_of_skipped(skipped)}" if skipped else ""
+        raise ValueError(
+            f"expected files with bytes in {where}, got {what} (hidden names are skipped){left_out}: give data that is not empty"
+        )
+    if skipped:
+        logging.getLogger(__name__).warning(visible(summary_of_skipped(skipped)))
     documents.sort(key=lambda document: document.name)
-    return documents, empty
+    return Found(documents, empty, skipped)
 
 
-def _find(paths: Sequence[str]) -> tuple[dict[str, int | None], str]:
-    """Absolute path -> size in bytes (None for a pipe) of every file, each once, and the folder that names are relative to."""
-    files: dict[str, int | None] = {}
-    roots: set[str] = set()
-    for path in paths:
-        if path == "-":
-            files["-"] = None
-            continue
-        for match in _matches(path):
-            absolute = os.path.abspath(match)
-            info = os.stat(absolute)
-            roots.add(absolute if stat.S_ISDIR(info.st_mode) else os.path.dirname(absolute))
-            if stat.S_ISDIR(info.st_mode):
-                files.update(_walk(absolute))
-            elif stat.S_ISREG(info.st_mode):
-                files[absolute] = info.st_size
-            elif stat.S_ISFIFO(info.st_mode):
-                files[absolute] = None
-            else:
-                raise ValueError(f"{match!r} is neither a file nor a folder: expected {ACCEPTED}")
-    return files, os.path.commonpath(roots) if roots else ""
+def summary_of_skipped(skipped: Sequence[Skipped], most: int = 3) -> str:
+    """One line that says how much was left out, and names some of it."""
+    named = ", ".join(f"{name} ({reason})" for name, reason in skipped[:most])
+    return f"{len(skipped)} left out of the data: {named}" + (", ..." if len(skipped) > most else "")
 
 
 def check_paths(paths: Sequence[str]) -> None:
@@ -88,36 +92,155 @@ def check_paths(paths: Sequence[str]) -> None:
             _matches(path)
 
 
+class _Search:
+    """Files as they are found, each once; ``roots`` are the folders that names are relative to."""
+
+    def __init__(self) -> None:
+        self.roots: set[str] = set()
+        self.skipped: list[Skipped] = []
+        self._found: dict[tuple[int, int], dict[str, int | None]] = {}  # of a device and an inode: paths, each with its size
+        self._entered: set[tuple[int, int]] = set()
+        self._written: dict[str, bool] = {}
+
+    def files(self) -> Iterator[tuple[str, int | None]]:
+        """The path and the size in bytes, None for a pipe, of each file, by the name that is not a link."""
+        for paths in self._found.values():
+            path = min(paths, key=lambda path: (os.path.realpath(path) != path, path)) if len(paths) > 1 else next(iter(paths))
+            yield path, paths[path]
+
+    def add(self, path: str) -> None:
+        """Adds what a path names. Raises ``ValueError`` where it is nothing that can be read."""
+        if path == "-":
+            self._found[-1, -1] = {"-": None}
+            return
+        named = os.path.lexists(path)
+        for match in _matches(path):
+            absolute = os.path.abspath(match)
+            try:
+                info = os.stat(absolute)
+                if not stat.S_ISDIR(info.st_mode) and not os.access(absolute, os.R_OK):
+                    raise PermissionError(0, "permission denied")
+            except OSError as error:
+                if named:
+                    raise ValueError(f"cannot read {path!r} ({_reason(error)}): expected {ACCEPTED}") from None
+                self._skip(absolute, _reason(error))
+                continue
+            if not named and (folder := self._folder_of_run(absolute, path)):
+                self._skip(folder, "a run folder")
+                continue
+            if (info.st_dev, info.st_ino) in self._entered:
+                continue
+            self.roots.add(absolute if stat.S_ISDIR(info.st_mode) else os.path.dirname(absolute))
+            if stat.S_ISDIR(info.st_mode):
+                self._walk(absolute, named)
+            elif stat.S_ISREG(info.st_mode):
+                self._keep(absolute, info)
+            elif stat.S_ISFIFO(info.st_mode) and named:
+                self._found.setdefault((info.st_dev, info.st_ino), {})[absolute] = None
+            elif named:
+                raise ValueError(f"{match!r} is neither a file nor a folder: expected {ACCEPTED}")
+            else:
+                self._skip(absolute, _kind(info.st_mode))
+
+    def _walk(self, root: str, named: bool) -> None:
+        """Adds the files below a folder, one stat each; links are followed, and no folder is entered twice."""
+        pending = [root]
+        while pending:
+            folder = pending.pop()
+            try:
+                info = os.stat(folder)
+                if (info.st_dev, info.st_ino) in self._entered:
+                    continue
+                with os.scandir(folder) as scanned:
+                    entries = sorted(scanned, key=lambda entry: entry.name)
+            except OSError as error:
+                if folder == root and named:
+                    raise ValueError(f"cannot read the folder {folder!r} ({_reason(error)}): expected readable files") from None
+                self._skip(folder, _reason(error))
+                continue
+            if folder != root and _is_written({entry.name for entry in entries}):
+                self._skip(folder, "a run folder")
+                continue
+            self._entered.add((info.st_dev, info.st_ino))
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                try:
+                    if entry.is_dir():
+                        pending.append(entry.path)
+                    else:
+                        self._enter(entry)
+                except OSError as error:
+                    self._skip(entry.path, _reason(error))
+
+    def _enter(self, entry: os.DirEntry[str]) -> None:
+        """Adds what is found in a folder and is not one."""
+        info = entry.stat()
+        if not stat.S_ISREG(info.st_mode):
+            self._skip(entry.path, _kind(info.st_mode))
+        elif info.st_size and not os.access(entry.path, os.R_OK):
+            self._skip(entry.path, "permission denied")
+        elif is_refused(entry.name):
+            self._skip(entry.path, "an archive of a kind that is not read here: unpack it first")
+        else:
+            self._keep(entry.path, info)
+
+    def _keep(self, path: str, info: os.stat_result) -> None:
+        info = info if info.st_ino else os.stat(path)  # on Windows the entry of a folder does not say
+        self._found.setdefault((info.st_dev, info.st_ino), {})[path] = info.st_size
+
+    def _skip(self, path: str, reason: str) -> None:
+        skipped = Skipped(path, reason)
+        if skipped not in self.skipped:
+            self.skipped.append(skipped)
+
+    def _folder_of_run(self, path: str, pattern: str) -> str | None:
+        """The folder that a run has written, below the part of a glob without magic, that holds what the glob matches."""
+        fixed = os.path.abspath(os.path.dirname(pattern[: _first_magic(pattern)]))
+        for folder in (*reversed(Path(path).parents), Path(path)):
+            name = str(folder)
+            if len(name) > len(fixed) and self._wrote(name):
+                return name
+        return None
+
+    def _wrote(self, folder: str) -> bool:
+        if folder not in self._written:
+            self._written[folder] = any(all(os.path.exists(os.path.join(folder, name)) for name in names) for names in _WRITTEN)
+        return self._written[folder]
+
+
+def _is_written(names: set[str]) -> bool:
+    return any(written <= names for written in _WRITTEN)
+
+
+def _first_magic(pattern: str) -> int:
+    return min((place for place in map(pattern.find, "*?[") if place >= 0), default=len(pattern))
+
+
 def _matches(path: str) -> list[str]:
     if os.path.exists(path):
         return [path]
+    if os.path.islink(path):
+        try:
+            os.stat(path)
+        except OSError as error:
+            raise ValueError(f"{path!r} is a link that leads nowhere ({_reason(error)}): expected {ACCEPTED}") from None
     if not glob.has_magic(path):
         raise ValueError(f"{path!r} does not exist: expected {ACCEPTED}")
-    matches = [match for match in glob.iglob(path, recursive=True) if os.path.exists(match)]
+    matches = glob.glob(path, recursive=True)
     if not matches:
         raise ValueError(f"nothing matches {path!r}: expected {ACCEPTED}")
     return matches
 
 
-def _walk(folder: str) -> Iterator[tuple[str, int]]:
-    """Files below a folder with their sizes, one stat each; links are followed, and no folder is entered twice."""
-    pending, seen = [folder], set()
-    while pending:
-        current = pending.pop()
-        try:
-            info = os.stat(current)
-            if (info.st_dev, info.st_ino) in seen:
-                continue
-            seen.add((info.st_dev, info.st_ino))
-            with os.scandir(current) as scanned:
-                entries = sorted((entry for entry in scanned if not entry.name.startswith(".")), key=lambda entry: entry.name)
-            for entry in entries:
-                if entry.is_dir():
-                    pending.append(entry.path)
-                elif entry.is_file():
-                    yield entry.path, entry.stat().st_size
-        except OSError as error:
-            raise ValueError(f"cannot read the folder {current!r} ({error.strerror}): expected readable files") from None
+def _reason(error: OSError) -> str:
+    reason = error.strerror or str(error)
+    return reason[:1].lower() + reason[1:]
+
+
+def _kind(mode: int) -> str:
+    kinds = {stat.S_IFSOCK: "a socket", stat.S_IFIFO: "a named pipe", stat.S_IFBLK: "a device", stat.S_IFCHR: "a device"}
+    return kinds.get(stat.S_IFMT(mode), "neither a file nor a folder")
 
 
 def _name(path: str, base: str) -> str:
@@ -131,95 +254,11 @@ def _name(path: str, base: str) -> str:
 def _documents(path: str, name: str, size: int | None, spool: Spool) -> Iterator[Document]:
     """The documents of one file: itself, or what it unpacks to."""
     if size is None:
-        with _unpacking(path), nullcontext(sys.stdin.buffer) if path == "-" else open(path, "rb") as pipe:
+        with unpacking(path), nullcontext(sys.stdin.buffer) if path == "-" else open(path, "rb") as pipe:
             yield spool.add(pipe, name)
         return
-    if size and not os.access(path, os.R_OK):
-        raise ValueError(f"cannot read {path!r} (permission denied): expected readable files")
     document = Document(name, size, File(path))
     if size:
-        with _unpacking(path):
-            yield from _unpacked(document, path, spool)
+        yield from unpacked(document, path, spool)
     else:
         yield document
-
-
-def _unpacked(document: Document, path: str, spool: Spool) -> Iterator[Document]:
-    """What a file of bytes is by the end of its path: a member of it each, what was compressed, or itself."""
-    suffix = _suffix(path)
-    if suffix == ".zip":
-        yield from _zip_members(document, spool)
-        return
-    if suffix in _DECOMPRESSORS:
-        with document.open() as file, _DECOMPRESSORS[suffix](file) as stream:
-            document = spool.add(stream, document.name)  # to its end, where the checksum is
-    if is_archive(path):
-        yield from _tar_members(document, spool)
-    else:
-        yield document
-
-
-def is_archive(name: str) -> bool:
-    """Whether a file of this name is unpacked into documents named after it, ``name/member``."""
-    suffix = _suffix(name)
-    return suffix in (".tar", ".zip") or (suffix in _DECOMPRESSORS and _spelt_out(name).endswith(".tar" + suffix))
-
-
-def _suffix(name: str) -> str:
-    return os.path.splitext(_spelt_out(name))[1]
-
-
-def _spelt_out(name: str) -> str:
-    """A name in lower case, short forms of two suffixes spelt out."""
-    stem, suffix = os.path.splitext(name.lower())
-    return stem + _SHORT.get(suffix, suffix)
-
-
-def _tar_members(document: Document, spool: Spool) -> Iterator[Document]:
-    with document.open() as file, tarfile.open(fileobj=file, mode="r:") as archive:
-        for member in archive:
-            name = _member_name(member.name)
-            if not member.isreg() or name is None:
-                continue
-            if member.issparse():  # its content is not one piece of the file
-                stream = archive.extractfile(member)
-                assert stream is not None, "a regular member has content"
-                yield spool.add(stream, f"{document.name}/{name}")
-            else:
-                yield Document(f"{document.name}/{name}", member.size, document.source, document.offset + member.offset_data)
-
-
-def _zip_members(document: Document, spool: Spool) -> Iterator[Document]:
-    with document.open() as file, zipfile.ZipFile(file) as archive:
-        members = archive.infolist()
-        if sum(member.file_size for member in members) > shutil.disk_usage(tempfile.gettempdir()).free:
-            raise OSError(errno.ENOSPC, "no room")  # a small file may unpack to any size: not a byte of it is written
-        for member in members:
-            name = _member_name(member.filename)
-            if not member.is_dir() and name is not None:
-                with archive.open(member) as stream:
-                    yield spool.add(stream, f"{document.name}/{name}")
-
-
-def _member_name(name: str) -> str | None:
-    """A member's name without empty parts, or None if any part of it is hidden."""
-    parts = [part for part in name.split("/") if part not in ("", ".")]
-    if any(part.startswith(".") for part in parts):
-        return None
-    return "/".join(parts).encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-@contextmanager
-def _unpacking(path: str) -> Iterator[None]:
-    """Turns the ways an archive can be broken into one sentence; RuntimeError is how zipfile says that a password is needed."""
-    try:
-        yield
-    except (EOFError, OSError, RuntimeError, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as error:
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            where = tempfile.gettempdir()
-            raise RunError(f"{where} is full while {path} is unpacked: free some space or set TMPDIR to a larger folder") from None
-        reason = str(error) or type(error).__name__
-        raise ValueError(
-            f"cannot unpack {path} ({reason}): expected an undamaged archive; fetch it again, or drop its suffix "
-            "to use its bytes as they are"
-        ) from None

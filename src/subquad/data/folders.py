@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 from subquad.data.documents import Document
-from subquad.data.files import is_archive
+from subquad.data.unpack import is_archive
 
 Folder: TypeAlias = tuple[str, ...]  # the parts of its path
 
