@@ -14,7 +14,7 @@ from subquad.config import override, parse, with_changes
 from subquad.data.files import open_documents
 from subquad.data.folders import class_of
 from subquad.data.labelled import Example, LabelColumns, read_table
-from subquad.data.tables import table_of
+from subquad.data.rows import table_of
 from subquad.errors import RunError
 from subquad.evaluation.flops import count_flops, count_parameters, skeleton
 from subquad.evaluation.throughput import matmul_rate

@@ -33,7 +33,16 @@ def parse_json(text: str | bytes) -> Any:
     return value
 
 
-def parse_yaml(text: str, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> Any:
+class YamlLoader(yaml.SafeLoader):
+    """YAML 1.2 booleans, ``true`` and ``false`` alone: in PyYAML's 1.1, ``yes``, ``no``, ``on`` and ``off`` are no texts."""
+
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool" or first in "tTfF"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+def parse_yaml(text: str, loader: type[yaml.SafeLoader] = YamlLoader) -> Any:
     """The value of a YAML text. Raises ``ValueError`` in words for one that is not YAML, too large with its aliases written out, or nested
     too deep, as one that holds itself is."""
     _check_bytes(len(text), MAX_YAML_BYTES)

@@ -61,12 +61,12 @@ def test_classifiers_start_from_the_pretrained_encoders(results: Results, folder
 def test_classifiers_are_evaluated_on_the_test_part(results: Results, folder: Path) -> None:
     outcome = results.finals("m2", "moods")[0]
     test = read_labelled([str(folder / "moods.tsv")], columns=LabelColumns(text=1, label=0), fractions=(0.6, 0.2, 0.2)).test
-    predictions = api.classify(api.load(folder / "out/cells/moods/m2-seed0/run"), [text for text, _ in test])
-    metrics = api.classification_metrics(predictions, [label for _, label in test])
+    predictions = api.classify(api.load(folder / "out/cells/moods/m2-seed0/run"), [example.text for example in test])
+    metrics = api.classification_metrics(predictions, [example.label for example in test])
     assert metrics == {"accuracy": outcome.accuracy} | outcome.metrics and len(outcome.accuracies) == len(outcome.curve) > 0
-    nats = [-math.log(prediction.probabilities[str(label)]) for prediction, (_, label) in zip(predictions, test, strict=True)]
+    nats = [-math.log(prediction.probabilities[str(example.label)]) for prediction, example in zip(predictions, test, strict=True)]
     assert outcome.loss == {"basic": pytest.approx(sum(nats) / len(nats))}
-    assert outcome.scored_bytes == sum(len(text) for text, _ in test)
+    assert outcome.scored_bytes == sum(len(example.text) for example in test)
     assert outcome.training_flops_per_byte is None and outcome.curve[0][0] is None
 
 

@@ -42,6 +42,19 @@ def test_compressed_files_and_records_of_one_name(tmp_path: Path) -> None:
     assert found == {"a.fna.gz/x": b"AC", "a.fna.gz/x#2": b"GT", "a.fna.gz/record": b"TT", "a.fna.gz/last": b"GG", "b.fa/x": b"NN"}
 
 
+def test_a_byte_order_mark_is_no_letter(tmp_path: Path) -> None:
+    (tmp_path / "g.fa").write_bytes(b"\xef\xbb\xbf>x\nACGT\n")
+    assert records(Corpus.open([tmp_path / "g.fa"], form="fasta")) == {"g.fa/x": b"ACGT"}
+
+
+@pytest.mark.parametrize("piece", [1, 3, 1 << 24])
+def test_the_line_of_a_wrong_letter_is_right_wherever_pieces_are_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: int) -> None:
+    monkeypatch.setattr(fasta, "_PIECE", piece)
+    (tmp_path / "g.fa").write_bytes(b">a\nAC\nGT\n>b\nAC\nG?T\nAA\n")
+    with pytest.raises(ValueError, match=r"g.fa, line 6: .* record 'b', got b'\?'"):
+        Corpus.open([tmp_path / "g.fa"], form="fasta")
+
+
 def test_without_the_form_bytes_are_as_they_lie(tmp_path: Path) -> None:
     (tmp_path / "g.fa").write_bytes(written(RECORDS))
     assert records(Corpus.open([tmp_path / "g.fa"])) == {"g.fa": written(RECORDS)}
@@ -59,9 +72,11 @@ def test_windows_are_of_single_letters(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"ACGT\n>x\nACGT\n", "g.fa is not FASTA: expected it to begin with '>', got b'ACGT"),
-        (b">x\nAC1T\n", "g.fa is not FASTA: expected letters, .* got b'1'"),
-        (b">x\nAC\xff\n", r"got b'\\xff'"),
+        (b"ACGT\n>x\nACGT\n", "g.fa is not FASTA: expected it to begin with '>', got b'ACGT.* data.format=raw"),
+        (b">x\nAC\n\n>chr2 of two\nACGT\nAC1T\n", r"g.fa, line 6: expected letters, .* of the record 'chr2', got b'1': correct it"),
+        (b">x\nAC\xff\n", r"line 2: .* the record 'x', got b'\\xff'"),
+        (">x\nACGT\n".encode("utf-16"), "g.fa is UTF-16, expected UTF-8: convert it, as with iconv"),
+        (">x\nACGT\n".encode("utf-16-le"), "g.fa is UTF-16"),
         (b">x only a header", "g.fa has no sequence"),
         (b"\n\n", "g.fa has no sequence"),
     ],

@@ -6,15 +6,17 @@ import csv
 import gzip
 import io
 import json
+import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from subquad.config import parse
+from subquad.data.corpus import Corpus
 from subquad.data.files import open_documents
 from subquad.data.labelled import Example, LabelColumns, read_labelled, read_table
-from subquad.data.tables import table_of
+from subquad.data.rows import table_of
 
 ROWS = [("a film", "good"), ('"quoted" words', "bad"), ("café 東京", "good"), ("", "bad"), ("x" * 200_000, "good")]
 
@@ -116,7 +118,20 @@ def test_files_may_be_the_parts(tmp_path: Path) -> None:
         ("a.tsv", "text\tlabel\nx\n", r"a\.tsv, line 2: expected 2 columns as in its first line, got 1"),
         ("a.tsv", "text\tlabel\ttext\nx\ty\tz\n", r"a\.tsv, line 1: two columns are called 'text'"),
         ("a.tsv", "text\tlabel\n", r"a\.tsv has no line of data"),
-        ("a.csv", 'text,label\n"x,y\n', r"a\.csv, line 2: not valid CSV"),
+        ("a.csv", 'text,label\n"x,y\n', r"a\.csv, line 2: a quote opens here and never closes"),
+        ("a.csv", 'text,label\n"a\nb","x"\nc,d\n"e ""f"" g","h\ni,j\nk,l\n', r"a\.csv, line 5: a quote opens here"),
+        ("a.csv", 'text,label\n"a\nb",x\n"c" d,y\n', r"a\.csv, line 4: not valid CSV"),
+        (
+            "a.jsonl",
+            '{"text": "a", "label": "b"}\n{"text": "\\ud800", "label": "b"}\n',
+            r"line 2: 'text' holds .ud800, half of a surrogate",
+        ),
+        ("a.jsonl", '{"text": "a", "label": "\\udc80x"}\n', r"line 1: 'label' holds .udc80, half of a surrogate pair"),
+        ("a.jsonl", '{"text": "a", "label": ' + "[" * 100_000 + "\n", r"line 1: not valid JSON \(it nests deeper"),
+        ("a.jsonl", '{"text": "a", "label": NaN}\n', r"line 1: expected a text or a number in 'label', got NaN"),
+        ("a.tsv", "text\tlabel\nx\ty\nz\t\n", r"a\.tsv, line 3: the label in 'label' is '', which is no class"),
+        ("a.tsv", "text\tlabel\nx\tnan\n", r"a\.tsv, line 2: the label in 'label' is 'nan'"),
+        ("a.jsonl", '{"text": "a", "label": " "}\n', r"line 1: the label in 'label' is ' '"),
         ("a.jsonl", '{"text": "a", "label": "b"}\n{"text": "a"\n', r"a\.jsonl, line 2: not valid JSON"),
         ("a.jsonl", "[1]\n", r"a\.jsonl, line 1: expected a JSON object"),
         ("a.jsonl", '{"text": ["a"], "label": 1}\n', r"line 1: expected a text or a number in 'text', got \[\"a\"\]"),
@@ -130,11 +145,61 @@ def test_errors_name_the_place(tmp_path: Path, name: str, content: str, sentence
         read_labelled([str(tmp_path / name)])
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("kind", ["tsv", "csv", "jsonl"])
+def test_utf16_is_recognised(tmp_path: Path, encoding: str, kind: str) -> None:
+    path = Path(write(tmp_path, kind=kind))
+    path.write_bytes(path.read_bytes().decode().encode(encoding))
+    with pytest.raises(ValueError, match=rf"data\.{kind} is UTF-16, expected UTF-8: convert it"):
+        read_labelled([str(path)])
+
+
+def test_so_many_labels_are_no_classes(tmp_path: Path) -> None:
+    rows = [(f"text {number}", f"id {number}") for number in range(200_000)]
+    with pytest.raises(ValueError, match=r"200,000 different labels, such as 'id 0', expected classes, at most 10,000: name the column"):
+        read_labelled([write(tmp_path, rows)], fractions=(1, 0, 0))
+
+
+def test_labels_of_nothing_are_missing_where_they_may_be(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,label\na,\nb,x\n")
+    assert [example.label for example in read(str(tmp_path / "a.csv"), labels=False)] == [None, "x"]
+
+
+def test_an_example_knows_its_line(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('text,label\n"one\ntwo",x\n\nthree,y\n')
+    assert [str(example.where) for example in read(str(tmp_path / "a.csv"))] == ["a.csv, line 2", "a.csv, line 5"]
+
+
+def test_parquet_holds_the_same(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    texts, labels = zip(*ROWS, strict=True)
+    path = tmp_path / "data.parquet"
+    pq.write_table(pa.table({"other": [1] * len(ROWS), "text": texts, "label": labels}), path)
+    assert read(str(path)) == [Example(text.encode(), label) for text, label in ROWS]
+    assert read(str(path), LabelColumns(text=1, label=2)) == read(str(path))
+    assert str(read(str(path))[1].where) == "data.parquet, line 2"
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(ValueError, match=r"data\.parquet cannot be read as Parquet after row 0 .*: write it again, or drop its suffix"):
+        read(str(path))
+
+
+def test_parquet_without_its_package_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    (tmp_path / "a.parquet").write_bytes(b"PAR1")
+    for opened in (read, Corpus.open):
+        with pytest.raises(ValueError, match=r"a\.parquet is a Parquet file, .* pip install 'subquad\[data\]'"):
+            opened(str(tmp_path / "a.parquet"))
+
+
 def test_tables_by_name() -> None:
-    assert [table_of(name) for name in ("a.tsv", "a.CSV.gz", "b/c.jsonl.xz", "a.txt", "-", "tsv")] == [
+    assert [table_of(name) for name in ("a.tsv", "a.CSV.gz", "b/c.jsonl.zst", "d.parquet", "a.txt", "-", "tsv")] == [
         "tsv",
         "csv",
         "jsonl",
+        "parquet",
         None,
         None,
         None,

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from subquad.config import with_changes
+from subquad.cli.settings import parse_settings
+from subquad.config import parse, with_changes
 from subquad.layers.attention import AttentionConfig
 from subquad.layers.hyena import HyenaConfig
 from subquad.layers.linear_attention import LinearAttentionConfig
@@ -197,3 +198,11 @@ def test_keys_of_earlier_versions_still_load() -> None:
     assert (config.problem_type, config.target_mean, config.target_std, config.backbone.mask_token) == ("regression", 2.0, 3.0, 7)
     again = parse_model({**values, "target": "class"})
     assert isinstance(again, ClassifierConfig) and again.problem_type == "classification"
+
+
+def test_classes_are_texts_as_a_table_has_them() -> None:
+    values = {"kind": "classifier", "backbone": "transformer-tiny"}
+    for setting, classes in (("[no, yes]", ("no", "yes")), ("[on, off]", ("on", "off")), ("[true, 1]", ("true", "1"))):
+        changes = parse_settings([f"classes={setting}"])
+        config = parse(ClassifierConfig, {**values, **changes})
+        assert config.classes == classes

@@ -74,9 +74,9 @@ def test_the_log_has_its_figures(table: str, tmp_path: Path) -> None:
     objective = build_run(read(run))[1]
     assert isinstance(objective, Classification)
     texts = objective.data.valid
-    found = [api.classify(api.load(run), [text])[0] for text, _ in texts]
-    assert sum(one.label == label for one, (_, label) in zip(found, texts, strict=True)) / 24 == pytest.approx(valid["accuracy"])
-    nats = -sum(math.log(one.probabilities[str(label)]) for one, (_, label) in zip(found, texts, strict=True)) / 24
+    found = [api.classify(api.load(run), [text.text])[0] for text in texts]
+    assert sum(one.label == text.label for one, text in zip(found, texts, strict=True)) / 24 == pytest.approx(valid["accuracy"])
+    nats = -sum(math.log(one.probabilities[str(text.label)]) for one, text in zip(found, texts, strict=True)) / 24
     assert nats == pytest.approx(valid["cross_entropy"], abs=1e-5)
 
 

@@ -6,13 +6,11 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-import yaml
-
-from subquad.parsing import parse_yaml, shortened
+from subquad.parsing import YamlLoader, parse_yaml, shortened
 
 
-class _Values(yaml.SafeLoader):
-    """YAML 1.2 numbers: in PyYAML's 1.1, ``1e-3`` is a text."""
+class _Values(YamlLoader):
+    """YAML 1.2 numbers too: in PyYAML's 1.1, ``1e-3`` is a text."""
 
 
 _Values.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789"))

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
 
 from subquad.config import Config, Paths
-from subquad.data.corpus import Form
+from subquad.data.corpus import Corpus, Form
 from subquad.data.images import ImageShape
 
 
 class DataConfig(Config):
     """``paths`` as ``Corpus.open`` takes them, or tables of texts; ``valid`` and ``test`` name tables that are held out, of which
     ``fractions`` of ``paths`` are otherwise taken. ``split_seed`` None is the run's seed.
+
+    ``format`` is that of ``Corpus.open``: with "text" the texts in ``column`` of tables are documents.
 
     ``window`` is the number of bytes of a sample, None for an image's size or else the model's context; a longer text of a table is
     truncated to it. ``tokenizer`` makes samples of tokens, which ``window`` then counts: the path of a tokenizer.json, the vocabulary size
@@ -24,6 +28,7 @@ class DataConfig(Config):
 
     paths: Paths = ()
     format: Form = "raw"
+    column: str | int = "text"
     split: Literal["auto", "document", "range"] = "auto"
     fractions: tuple[float, float, float] = (0.9, 0.05, 0.05)
     split_seed: int | None = Field(default=None, ge=0, lt=1 << 63)
@@ -34,6 +39,10 @@ class DataConfig(Config):
     tokenizer: str | int | None = None
     valid: Paths = ()
     test: Paths = ()
+
+    def open(self, paths: Sequence[str | Path] | None = None) -> Corpus:
+        """The documents of a run, or those of other paths as the run reads its own: what training, scoring and embedding share."""
+        return Corpus.open(self.paths if paths is None else paths, self.image, self.format, self.column)
 
     @model_validator(mode="after")
     def _reads_text(self) -> DataConfig:

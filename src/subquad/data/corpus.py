@@ -17,11 +17,13 @@ from subquad.data.documents import Document
 from subquad.data.fasta import fasta_documents
 from subquad.data.files import Skipped, open_documents
 from subquad.data.images import ImageShape, image_documents
+from subquad.data.rows import TABLES
 from subquad.data.split import Fractions, check_fractions
 from subquad.data.synthetic import Task, is_task, parse_task, task_documents
+from subquad.data.texts import text_documents
 from subquad.data.windows import Span
 
-Form = Literal["raw", "fasta", "fasta-cased"]
+Form = Literal["raw", "text", "fasta", "fasta-cased"]
 _PROBED_DOCUMENTS, _PROBED_BYTES = 256, 4096
 _ENOUGH_DOCUMENTS = 20
 _RECORDED = 100  # of what was left out, in data.json
@@ -77,11 +79,15 @@ class Corpus:
         self.bytes = sum(document.size for document in documents)
 
     @classmethod
-    def open(cls, paths: Sequence[str | Path] | Path, image: ImageShape | None = None, form: Form = "raw") -> Corpus:
+    def open(
+        cls, paths: Sequence[str | Path] | Path, image: ImageShape | None = None, form: Form = "raw", column: str | int = "text"
+    ) -> Corpus:
         """Finds every document under files, folders, globs, archives and ``-`` (stdin), without reading plain files.
 
         With ``image``, files are raw images or uint8 .npy arrays (N, H, W, C), and each image is a document in scan order.
-        With the form ``fasta``, each record of FASTA files is a document, its letters in capitals, with ``fasta-cased`` as they are.
+        With the form ``text``, each text in the ``column`` of a table (TSV, CSV, JSONL or Parquet) is a document; otherwise only those of
+        Parquet are. With the form ``fasta``, each record of FASTA files is a document, its letters in capitals, with ``fasta-cased`` as
+        they are.
         ``synthetic:recall,length=256`` in place of files makes the examples of a task, see ``data/synthetic.py``.
         ``ValueError`` names a path that is missing, unreadable or of a wrong size, or says that there are no bytes at all.
         """
@@ -95,8 +101,14 @@ class Corpus:
             task = parse_task(paths[0])
             return cls(task_documents(task), paths, task=task)
         documents, empty, skipped = open_documents(paths)
-        documents = documents if form == "raw" else fasta_documents(documents, upper=form == "fasta")
-        return cls(documents if image is None else image_documents(documents, image), paths, image, empty, skipped=skipped)
+        if image is not None:
+            documents = image_documents(documents, image)
+        elif form in ("fasta", "fasta-cased"):
+            documents = fasta_documents(documents, upper=form == "fasta")
+        else:
+            documents, without_text = text_documents(documents, column, TABLES if form == "text" else ("parquet",))
+            empty += without_text
+        return cls(documents, paths, image, empty, skipped=skipped)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -120,11 +120,11 @@ class Spool:
     def append(self, content: bytes) -> None:
         """Adds bytes at its end."""
         self._file.write(content)
-        self._file.flush()
 
     def read(self, start: int, stop: int) -> Bytes:
         """Bytes start..stop-1, as a read-only view of the mapped file."""
         if stop > len(self._map):
+            self._file.flush()
             self._map = np.frombuffer(mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ), dtype=np.uint8)
         return self._map[start:stop]
 

@@ -7,19 +7,23 @@ and all texts are one.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from subquad.data.documents import Document
 from subquad.data.files import open_documents
 from subquad.data.folders import in_folders
+from subquad.data.rows import Cells, Place, TableColumns, as_bytes, cell, read_rows, table_of
 from subquad.data.shuffle import Integers
 from subquad.data.split import Fractions, draw_parts
-from subquad.data.tables import TableColumns, TableData, cell, read_parts, read_rows, read_tables, table_of
+from subquad.data.tables import TableData, read_parts, read_tables
+
+MOST_CLASSES = 10_000  # more are an identifier or a number, not a class
 
 _NAMING = "objective.columns.text=sentence"
 
@@ -36,11 +40,18 @@ class LabelColumns(TableColumns):
     separator: str = "\n"
 
 
-class Example(NamedTuple):
-    """A text in bytes and its label, None where there is none."""
+@dataclass(frozen=True, order=True, slots=True)
+class Example:
+    """A text in bytes and its label, None where there is none; ``where`` it was read is not a part of its value."""
 
     text: bytes
     label: str | None
+    where: Place = field(default=Place(""), compare=False)
+
+    @property
+    def fields(self) -> tuple[bytes, str | None]:
+        """Its value."""
+        return self.text, self.label
 
 
 @dataclass(frozen=True)
@@ -59,7 +70,8 @@ class Labelled(TableData[Example]):
 
     def _counts(self, part: Sequence[Example]) -> dict[str, float]:
         if self.classes:
-            return {label: sum(example.label == label for example in part) for label in self.classes}
+            counts = Counter(example.label for example in part)
+            return {label: counts[label] for label in self.classes}
         numbers = [float(str(example.label)) for example in part]
         return {"least": min(numbers), "most": max(numbers)} if numbers else {}
 
@@ -78,13 +90,13 @@ def read_labelled(
     without chosen parts.
 
     With files for ``valid`` and none for ``test`` all of ``paths`` is for training. ``numbers`` says that labels are numbers.
-    ``ValueError`` names a file and line that cannot be read, a missing column, an empty file, and a label that is not one of the classes,
-    or not a number; a single class, and files that are neither tables nor in folders.
+    ``ValueError`` names a file and line that cannot be read, a missing column, an empty file, and a label that is empty, not one of the
+    classes, or not a number; a single class or more than ``MOST_CLASSES``, and files that are neither tables nor in folders.
     """
     read = partial(_examples, columns=columns or LabelColumns())
     draw = partial(_draw, stratified=not numbers)
     parts = read_parts(read, draw, paths, valid, test, fractions, seed)
-    names = () if numbers else tuple(classes) or tuple(sorted({str(example.label) for example in parts[0]}))
+    names = () if numbers else tuple(classes) or _classes(parts[0])
     labelled = Labelled(*parts, [str(path) for path in (*paths, *valid, *test)], names)
     for name, part in labelled.parts.items():
         _check_labels(name, part, names, numbers)
@@ -103,16 +115,24 @@ def read_table(document: Document, columns: LabelColumns, labels: bool = True, n
     named, for the error about one that is not there."""
     for where, row in read_rows(document, columns, "objective.columns"):
         texts = [cell(row, column, where, naming) for column in (columns.text, columns.text_pair) if column is not None]
-        missing = not labels and row.get(columns.label) is None
-        label = None if missing else cell(row, columns.label, where, naming)
-        yield Example(columns.separator.join(texts).encode("utf-8", "surrogateescape"), label)
+        yield Example(as_bytes(columns.separator.join(texts)), _label(row, columns.label, where, labels, naming), where)
+
+
+def _label(row: Cells, column: str | int, where: Place, needed: bool, naming: str) -> str | None:
+    """The label of a row, None where it has none and none is needed. Raises ``ValueError`` for an empty one and for NaN."""
+    if not needed and row.get(column) in (None, ""):
+        return None
+    label = cell(row, column, where, naming)
+    if not label.strip() or label.strip().lower() == "nan":
+        raise ValueError(f"{where}: the label in {column!r} is {label!r}, which is no class: give one, or remove the line")
+    return label
 
 
 def _examples(paths: Sequence[str], columns: LabelColumns) -> list[Example]:
     documents = open_documents(paths)[0]
     others = [] if columns.table else [document for document in documents if table_of(document.name) is None]
     if len(others) == len(documents):
-        return [Example(document.read().tobytes(), label) for document, label in in_folders(others)]
+        return [Example(document.read().tobytes(), label, Place(document.name)) for document, label in in_folders(others)]
     if others:
         raise ValueError(f"{others[0].name} is not a table by its name, but other files are: give tables or folders of classes, not both")
     return read_tables(documents, partial(read_table, columns=columns), "texts and labels")
@@ -129,15 +149,31 @@ def _draw(examples: list[Example], fractions: Fractions, random: np.random.Gener
     return parts
 
 
+def _classes(examples: Sequence[Example]) -> tuple[str, ...]:
+    """All labels, sorted. Raises ``ValueError`` for so many that they are no classes."""
+    names = {str(example.label) for example in examples}
+    if len(names) > MOST_CLASSES:
+        raise ValueError(
+            f"the {len(examples):,} texts for training have {len(names):,} different labels, such as {min(names)!r}, "
+            f"expected classes, at most {MOST_CLASSES:,}: name the column of the labels in objective.columns.label, or set "
+            "model.problem_type=regression for numbers"
+        )
+    return tuple(sorted(names))
+
+
 def _check_labels(name: str, part: Sequence[Example], classes: Sequence[str], numbers: bool) -> None:
-    for label in (str(example.label) for example in part):
+    known = frozenset(classes)
+    for example in part:
+        label, where = str(example.label), f"{example.where}: " if example.where.file else ""
         if numbers and not _is_number(label):
             raise ValueError(
-                f"a text of the {name} part has the label {label!r}, expected a number: correct it or leave out model.problem_type"
+                f"{where}a text of the {name} part has the label {label!r}, expected a number: correct it or leave out model.problem_type"
             )
-        if not numbers and label not in classes:
+        if not numbers and label not in known:
             names = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
-            raise ValueError(f"a text of the {name} part has the label {label!r}, expected one of {names}: correct it or set model.classes")
+            raise ValueError(
+                f"{where}a text of the {name} part has the label {label!r}, expected one of {names}: correct it or set model.classes"
+            )
 
 
 def _is_number(label: str) -> bool:

@@ -7,17 +7,18 @@ all pairs of one query are in the same part.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from subquad.data.documents import Document
 from subquad.data.files import open_documents
+from subquad.data.rows import Place, TableColumns, as_bytes, cell, read_rows
 from subquad.data.shuffle import Integers
 from subquad.data.split import Fractions, draw_parts
-from subquad.data.tables import TableColumns, TableData, cell, read_parts, read_rows, read_tables
+from subquad.data.tables import TableData, read_parts, read_tables
 
 _NAMING = "objective.columns.query=question"
 
@@ -32,12 +33,24 @@ class PairColumns(TableColumns):
     negative: str | int | None = None
 
 
-class Pair(NamedTuple):
-    """A query and its passage in bytes, and one that is not its passage, if there is one."""
+@dataclass(frozen=True, order=True, slots=True)
+class Pair:
+    """A query and its passage in bytes, and one that is not its passage, if there is one; ``where`` it was read is no part of its value."""
 
     query: bytes
     passage: bytes
     negative: bytes | None = None
+    where: Place = field(default=Place(""), compare=False)
+
+    @property
+    def fields(self) -> tuple[bytes, bytes, bytes | None]:
+        """Its value."""
+        return self.query, self.passage, self.negative
+
+    @property
+    def texts(self) -> tuple[bytes, ...]:
+        """The texts that there are, the query first."""
+        return tuple(text for text in self.fields if text is not None)
 
 
 @dataclass(frozen=True)
@@ -78,7 +91,8 @@ def _read(document: Document, columns: PairColumns) -> list[Pair]:
         texts = [cell(row, column, where, _NAMING) for column in wanted]
         if "" in texts:
             raise ValueError(f"{where}: {wanted[texts.index('')]!r} is empty, and an empty text has no embedding: leave the line out")
-        pairs.append(Pair(*(text.encode("utf-8", "surrogateescape") for text in texts)))
+        query, passage, *negative = map(as_bytes, texts)
+        pairs.append(Pair(query, passage, negative[0] if negative else None, where))
     return pairs
 
 

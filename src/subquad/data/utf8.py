@@ -6,7 +6,16 @@ import codecs
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from subquad.data.documents import Document
 from subquad.data.windows import Span
+
+
+def expect_utf8(document: Document) -> None:
+    """Raises ``ValueError`` for a document that begins like UTF-16."""
+    start = document.read(0, min(document.size, 8))
+    marked = start[:2].tobytes() in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    if marked or (len(start) >= 4 and start.any() and not (start[::2].any() and start[1::2].any())):
+        raise ValueError(f"{document.name} is UTF-16, expected UTF-8: convert it, as with iconv -f UTF-16 -t UTF-8")
 
 
 def is_continuation(byte: int) -> bool:

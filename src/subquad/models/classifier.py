@@ -12,6 +12,7 @@ B batch, n ids, D width, C classes.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -59,6 +60,14 @@ class ClassifierConfig(BaseModelConfig):
     @classmethod
     def _renamed_value(cls, value: Any) -> Any:
         return {"class": "classification", "number": "regression"}.get(value, value) if isinstance(value, str) else value
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _as_read(cls, classes: Any) -> Any:
+        """Numbers and booleans as the labels of a table are read."""
+        return (
+            [json.dumps(label) if isinstance(label, int | float) else label for label in classes] if isinstance(classes, list) else classes
+        )
 
     @field_validator("classes")
     @classmethod

@@ -93,7 +93,7 @@ class EncodedPairs:
     def batch(self, lines: Integers) -> PairBatch:
         """The pairs of these lines (B,), with P passages, each once."""
         pairs = [self.pairs[line] for line in lines.tolist()]
-        passages = list(dict.fromkeys(text for pair in pairs for text in pair[1:] if text is not None))
+        passages = list(dict.fromkeys(text for pair in pairs for text in pair.texts[1:]))
         row = {text: number for number, text in enumerate(passages)}
         target = np.array([row[pair.passage] for pair in pairs], dtype=np.int64)
         relevant = np.array([[(pair.query, text) in self._relevant for text in passages] for pair in pairs], dtype=bool)
@@ -116,7 +116,7 @@ class Contrastive(TextObjective[PairBatch]):
         return LOSS
 
     def training_texts(self) -> Iterable[bytes]:
-        return (text for pair in self.data.train for text in pair if text is not None)
+        return (text for pair in self.data.train for text in pair.texts)
 
     def read_texts(self, max_len: int) -> None:
         train, valid = self.data.train, self.data.valid if self.setup.eval_samples else []
@@ -127,7 +127,7 @@ class Contrastive(TextObjective[PairBatch]):
         self._bytes_per_id = sum(map(len, ids)) / max(sum(map(len, ids.values())), 1)
 
     def _encoded(self, pairs: Sequence[Pair]) -> EncodedPairs:
-        texts = dict.fromkeys(text for pair in pairs for text in pair if text is not None)
+        texts = dict.fromkeys(text for pair in pairs for text in pair.texts)
         ids = {text: encode_text(text, self.tokenizer, self._max_len, self.window, "model.max_len") for text in texts}
         return EncodedPairs(pairs, ids, self._relevant)
 
@@ -160,7 +160,7 @@ class Contrastive(TextObjective[PairBatch]):
         if not pairs:
             raise RunError("the test part has no pairs: name tables for it in data.test, or raise its fraction")
         metrics = self._evaluate(ModelRunner.of(model), self._encoded(pairs))
-        size = sum(len(text) for pair in pairs for text in pair if text is not None)
+        size = sum(len(text) for pair in pairs for text in pair.texts)
         return TestResult({"basic": metrics.pop(LOSS.name)}, size, metrics)
 
     def _evaluate(self, model: ModelRunner, pairs: EncodedPairs) -> dict[str, float]:

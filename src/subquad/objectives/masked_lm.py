@@ -42,7 +42,7 @@ class MaskedLMConfig(ObjectiveConfig, MaskConfig):
     """How many ids are masked and how, see ``MaskConfig``."""
 
     METRICS: ClassVar[tuple[Metric, ...]] = (LOSS, ACCURACY)
-    READS: ClassVar[frozenset[str]] = frozenset({"format", "split", "pack", "shift", "image"})
+    READS: ClassVar[frozenset[str]] = frozenset({"format", "column", "split", "pack", "shift", "image"})
     MODELS: ClassVar[str] = "an encoder such as m2-bert-tiny"
 
     kind: Literal["masked_lm"] = "masked_lm"

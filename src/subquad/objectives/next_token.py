@@ -53,7 +53,7 @@ class NextTokenConfig(ObjectiveConfig):
     """There is nothing to set: the section ``data`` says what a sample is."""
 
     METRICS: ClassVar[tuple[Metric, ...]] = (BITS_PER_BYTE, ACCURACY)
-    READS: ClassVar[frozenset[str]] = frozenset({"format", "split", "pack", "shift", "image"})
+    READS: ClassVar[frozenset[str]] = frozenset({"format", "column", "split", "pack", "shift", "image"})
     MODELS: ClassVar[str] = "a causal model such as megabyte-tiny"
     GENERATES: ClassVar[bool] = True
     READS_TASKS: ClassVar[bool] = True

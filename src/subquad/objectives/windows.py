@@ -6,7 +6,6 @@ from abc import abstractmethod
 from pathlib import Path
 from typing import Any, TypeVar
 
-from subquad.data.corpus import Corpus
 from subquad.models.base import Model, ModelConfig
 from subquad.objectives.base import Batch, Objective, Setup, settle_tokenizer
 
@@ -19,7 +18,7 @@ class WindowObjective(Objective[B]):
     def __init__(self, setup: Setup) -> None:
         assert isinstance(setup.model, ModelConfig)
         self.setup, self.model_config, self.max_len = setup, setup.model, setup.model.max_len
-        self.corpus = Corpus.open(setup.data.paths, image=setup.data.image, form=setup.data.format)
+        self.corpus = setup.data.open()
 
     @property
     def fingerprint(self) -> str:
