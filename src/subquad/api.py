@@ -11,10 +11,13 @@ import torch
 from torch import nn
 
 from subquad.config import override, parse, with_changes
+from subquad.data.config import DataConfig
+from subquad.data.corpus import read_records
+from subquad.data.documents import Document
 from subquad.data.files import open_documents
 from subquad.data.folders import class_of
 from subquad.data.labelled import Example, LabelColumns, read_table
-from subquad.data.rows import table_of
+from subquad.data.rows import Place, table_of
 from subquad.errors import RunError
 from subquad.evaluation.flops import count_flops, count_parameters, skeleton
 from subquad.evaluation.throughput import matmul_rate
@@ -34,6 +37,7 @@ from subquad.inference import (
     score_files,
     stream,
     total,
+    unreadable,
 )
 from subquad.interop.convert import convert
 from subquad.interop.official import from_official
@@ -67,7 +71,9 @@ __all__ = [
     "model_table",
     "regression_metrics",
     "presets",
+    "read_documents",
     "read_texts",
+    "unreadable",
     "save",
     "score",
     "score_files",
@@ -124,30 +130,51 @@ def train(
         return result.out
 
 
-def read_texts(paths: Sequence[str], run: str | Path | None = None, columns: Mapping[str, Any] | None = None) -> list[tuple[str, Example]]:
-    """Texts to classify, each with its label where there is one, and a name that says where it came from.
+def read_documents(
+    paths: Sequence[str | Path], run: str | Path | None = None, options: Mapping[str, Any] | None = None
+) -> Sequence[Document]:
+    """What there is to score under paths, found, unpacked and cut into records as training did it in ``run``, and named as it is given.
 
-    A .tsv, .csv or .jsonl gives a text for each line, in the columns that ``run`` was trained on, changed by ``columns`` (names and
-    numbers as ``objective.columns`` takes them); if these set ``table``, every path is a table. Any other file, and - for stdin, is one
-    text; its label is the name of its folder, below a path, where ``run`` was trained on that class. A label may be missing
-    unless ``columns`` names its column. Raises ``ValueError`` for a path or line that cannot be read.
+    ``options`` are keys of the section ``data`` of train.yaml, such as ``format`` and ``column``, that differ from the run's. Raises
+    ``ValueError`` for what cannot be read.
+    """
+    options = dict(options or {})
+    if "format" in options:
+        options.setdefault("image", None)
+    return with_changes(_data_of(run), options).open(paths).documents
+
+
+def read_texts(paths: Sequence[str], run: str | Path | None = None, columns: Mapping[str, Any] | None = None) -> list[tuple[str, Example]]:
+    """Texts to classify or embed, each with its label where there is one, and a name that says where it stands.
+
+    A table (.tsv, .csv, .jsonl, .parquet) gives a text for each line, in the columns that ``run`` was trained on, changed by ``columns``
+    (names and numbers as ``objective.columns`` takes them); if these set ``table``, every path is a table. Any other file, and - for stdin,
+    is one text, or one for each record where ``run`` reads FASTA; its label is the name of its folder, where ``run`` was trained on that
+    class. A label may be missing unless ``columns`` names its column. Raises ``ValueError`` for a path or line that cannot be read.
     """
     config = read(run) if run is not None and Path(run, TRAIN).is_file() else None
-    trained = config.objective.text_columns if config and config.objective else LabelColumns()
-    classes = config.model.labels if config else ()
-    named = parse(LabelColumns, override(trained.model_dump(mode="json") | {"table": None}, columns or {}))
+    data = _data_of(run)
+    trained = (config.objective.text_columns if config and config.objective else LabelColumns()).model_dump(mode="json") | {"table": None}
+    if data.format == "text" and isinstance(data.column, str):
+        trained["text"] = data.column
+    classes = frozenset(config.model.labels if config else ())
+    named = parse(LabelColumns, override(trained, columns or {}))
     labelled = "label" in (columns or {})
     naming = "--text sentence" + (" --label mood" if labelled else "")
-    texts = []
-    for path in paths:
-        for document in open_documents([path])[0]:
-            if named.table or table_of(document.name):
-                examples = read_table(document, named, labels=labelled, naming=naming)
-                texts += [(f"{document.name}:{number}", example) for number, example in enumerate(examples, 1)]
-            else:
-                label = class_of(document.name)
-                texts.append((document.name, Example(document.read().tobytes(), label if label in classes else None)))
+    texts: list[tuple[str, Example]] = []
+    for document in open_documents(paths, as_given=True).documents:
+        if named.table or table_of(document.name):
+            texts += [(example.where.name, example) for example in read_table(document, named, labels=labelled, naming=naming)]
+            continue
+        for text in read_records([document], data.format):
+            label = class_of(text.name)
+            texts.append((text.name, Example(text.read().tobytes(), label if label in classes else None, Place(text.name))))
     return texts
+
+
+def _data_of(run: str | Path | None) -> DataConfig:
+    """How a run reads its data; where it does not say, files are read as they are."""
+    return read(run).data if run is not None and Path(run, TRAIN).is_file() else DataConfig()
 
 
 def info(run: str | Path) -> dict[str, Any]:

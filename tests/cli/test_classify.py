@@ -58,8 +58,8 @@ def test_a_table_is_classified_in_the_columns_of_the_training(folder: Path, caps
     answer = json.loads(capsys.readouterr().out)
     assert len(answer["texts"]) == 31 and set(answer["metrics"]) == {"accuracy", "f1", "matthews"}
     first, last = answer["texts"][0], answer["texts"][-1]
-    assert (first["text"], first["true"]) == ("table.jsonl:1", "0") and list(first["probabilities"]) == ["0", "1", "2"]
-    assert last["text"] == "note.txt" and "true" not in last
+    assert (first["text"], first["true"]) == (f"{folder}/table.jsonl:1", "0") and list(first["probabilities"]) == ["0", "1", "2"]
+    assert last["text"] == f"{folder}/note.txt" and "true" not in last
     (found,) = subquad.classify(subquad.load(folder / "run"), ["text 4"])
     assert (last["label"], last["probabilities"]) == (found.label, pytest.approx(found.probabilities))
     assert answer["metrics"]["accuracy"] == pytest.approx(sum(one["label"] == one.get("true") for one in answer["texts"]) / 30)
@@ -82,8 +82,8 @@ def test_folders_of_classes_train_and_are_compared(folder: Path, tmp_path: Path,
     assert main(["classify", str(tmp_path / "run"), archive, str(tmp_path / "other"), "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     found = {one["text"]: one.get("true") for one in answer["texts"]}
-    assert found == {"held.zip/README": None, "new/0.txt": None} | {
-        f"held.zip/{label}/{number}.txt": label for label in ("neg", "pos") for number in range(2)
+    assert found == {f"{archive}/README": None, f"{tmp_path}/other/new/0.txt": None} | {
+        f"{archive}/{label}/{number}.txt": label for label in ("neg", "pos") for number in range(2)
     }
     right = [one["label"] == one["true"] for one in answer["texts"] if "true" in one]
     assert answer["metrics"]["accuracy"] == pytest.approx(sum(right) / 4)

@@ -21,6 +21,7 @@ import pytest
 import subquad
 from subquad.cli import VERBS, main
 from subquad.cli.settings import parse_settings
+from subquad.data.files import open_documents
 from subquad.errors import RunError
 
 Calls = list[tuple[str, tuple[Any, ...], dict[str, Any]]]
@@ -49,7 +50,8 @@ class Stub:
             "train": lambda model, data, out, options=None, **rest: Path(out),
             "load": lambda path, device: "the model",
             "stream": lambda model, prompt, **options: iter(self.pieces),
-            "score": lambda model, data, **passes: _score(data if isinstance(data, bytes) else Path(data).read_bytes()),
+            "read_documents": lambda paths, run, options: open_documents(paths, as_given=True).documents,
+            "score": lambda model, data, **passes: _score(data if isinstance(data, bytes) else data.read().tobytes()),
             "total": lambda results: _score(bytes(sum(one.bytes for one in results))),
             "info": lambda run: {"run": str(run), "model": {"parameters": 1234567, "patch_size": 4}, "bits_per_byte": None},
             "model_table": lambda: [{"name": "megabyte-tiny", "parameters": 3456789, "flops_per_byte": 2.5e6, "max_len": 1024}],
@@ -191,9 +193,9 @@ def test_options_stand_anywhere(stub: Stub, run: Path, files: list[str], capsys:
     assert main(["score", "--sliding", str(run), files[0], "--overlap", "-1e3", files[1]]) == 2
     assert "--overlap: expected a whole number, got '-1e3'" in sentence(capsys)
     assert main(["score", "--sliding", str(run), files[0], "--overlap", "-1", files[1], "--device", "cpu", files[2]]) == 0
-    assert stub.calls[0][1] == (run, "cpu")
-    assert [args[1] for name, args, _ in stub.calls if name == "score"] == list(map(Path, files))
-    assert stub.calls[1][2] == {"overlap": -1, "strided": False, "sliding": True}
+    assert next(args for name, args, _ in stub.calls if name == "load") == (run, "cpu")
+    assert [args[1].name for name, args, _ in stub.calls if name == "score" and args[1]] == files
+    assert stub.calls[-2][2] == {"overlap": -1, "strided": False, "sliding": True}
 
 
 def test_generate_passes_every_option(stub: Stub, run: Path) -> None:
@@ -242,7 +244,7 @@ def test_a_failed_generation_leaves_the_old_file(stub: Stub, run: Path, tmp_path
         (["generate", "RUN", "--temperature", "hot"], 2, "expected a number, got 'hot'"),
         (["generate", "RUN", "--out", "nowhere/out"], 2, "there is no folder 'nowhere' to write 'out' in"),
         (["score", "RUN"], 2, "at least one file"),
-        (["score", "RUN", "nowhere"], 2, "there is no file 'nowhere'"),
+        (["score", "RUN", "nowhere"], 2, "'nowhere' does not exist"),
         (["score", "nowhere", "-"], 2, "there is no folder 'nowhere'"),
         (["info", "nowhere"], 2, "there is no folder 'nowhere'"),
         (["models", "--jsn"], 2, "unknown option --jsn: did you mean '--json'? (see subquad models --help)"),
@@ -278,7 +280,9 @@ def test_score_as_json(stub: Stub, run: Path, files: list[str], capsys: pytest.C
     assert [file["bits_per_byte"] for file in figures["files"]] == [2.0, None, 2.0]
     assert figures["files"][0] == {"file": files[0], "bytes": 3, "bits_per_byte": 2.0, "word_perplexity": None}
     assert figures["total"] == {"file": "all", "bytes": 8, "bits_per_byte": 2.0, "word_perplexity": None}
-    assert stub.calls[1] == ("score", ("the model", Path(files[0])), {"overlap": 4, "strided": True, "sliding": False})
+    assert stub.calls[0] == ("read_documents", (files, run, {}), {})
+    assert [call[0] for call in stub.calls[1:]] == ["load", *["score"] * 4, "total"]
+    assert stub.calls[3][1][1].name == files[0] and stub.calls[3][2] == {"overlap": 4, "strided": True, "sliding": False}
 
 
 def test_score_as_a_table(stub: Stub, run: Path, files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -293,7 +297,7 @@ def test_score_reads_stdin_and_writes_bits(
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"12")))
     out = tmp_path / "bits.npy"
     assert main(["score", str(run), files[0], "-", "--bits-out", str(out)]) == 0
-    assert stub.calls[2][1] == ("the model", b"12")
+    assert [call[1][1].name for call in stub.calls if call[0] == "score" and call[1][1]] == [files[0], "-"]
     assert np.load(out).tolist() == [2.0] * 5
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import math
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from subquad.data.windows import whole_span
 from subquad.errors import RunError
 from subquad.inference import Score, score, score_files, total
 from subquad.inference.score import _count_words
@@ -96,6 +99,22 @@ def test_files_and_their_total(recurrence: Recurrence, tmp_path: Path) -> None:
     assert total([]).bits_per_byte is None
 
 
+def test_what_is_packed_is_scored_unpacked(recurrence: Recurrence, tmp_path: Path) -> None:
+    expected = score(recurrence, TEXT).bits
+    (tmp_path / "a.gz").write_bytes(gzip.compress(TEXT))
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/a.txt").write_bytes(TEXT)
+    (tmp_path / "folder/b.txt").write_bytes(TEXT[:20])
+    np.testing.assert_array_equal(score(recurrence, tmp_path / "a.gz").bits, expected)
+    np.testing.assert_array_equal(score(recurrence, tmp_path / "folder").bits, [*expected, *score(recurrence, TEXT[:20]).bits])
+
+
+def test_a_file_that_shrinks_is_an_error(recurrence: Recurrence, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(TEXT * 10)
+    with pytest.raises(RunError, match=r"a\.txt shrank while in use"):
+        score(recurrence, tmp_path / "a.txt", batch=1, progress=lambda done, size: os.truncate(tmp_path / "a.txt", 20))
+
+
 def test_nothing_is_no_bits(recurrence: Recurrence) -> None:
     empty = score(recurrence, b"")
     assert empty.bytes == 0 and empty.bits_per_byte is None and empty.word_perplexity is None and empty.total_bits == 0
@@ -103,7 +122,7 @@ def test_nothing_is_no_bits(recurrence: Recurrence) -> None:
 
 def test_words_and_characters_may_cross_the_edges_of_chunks() -> None:
     for chunk in (1, 2, 3, 7, 1000):
-        assert _count_words(np.frombuffer(TEXT, np.uint8), chunk) == len(TEXT.decode().split())
+        assert _count_words(whole_span(TEXT, "text").document, chunk) == len(TEXT.decode().split())
 
 
 def test_word_perplexity(recurrence: Recurrence) -> None:
@@ -137,10 +156,10 @@ def test_wrong_inputs_are_refused_at_the_call(recurrence: Recurrence, recurrence
         score(recurrences(patch_size=1), TEXT, strided=True)
     with pytest.raises(ValueError, match="token model"):
         score(recurrences(vocab=300), TEXT)
-    for path, message in [(tmp_path, "a folder"), (tmp_path / "none", "not a file"), (3, "got int")]:
+    for path, message in [(tmp_path, "got none"), (tmp_path / "none", "does not exist"), (3, "got int")]:
         with pytest.raises(ValueError, match=message):
             score(recurrence, path)  # type: ignore[arg-type]  # a wrong type is among the inputs under test
-    with pytest.raises(ValueError, match="not a file"):
+    with pytest.raises(ValueError, match="does not exist"):
         score_files(recurrence, [tmp_path / "none"])
 
 

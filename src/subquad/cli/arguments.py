@@ -93,8 +93,14 @@ def add_texts(parser: Parser, files: str) -> None:
     parser.add_argument("files", nargs="*", metavar="FILE", help=f"{files}; - is stdin")
     group = parser.add_argument_group("how texts are read")
     group.add_argument("--text", type=column, metavar="COLUMN", help="column of the text: a name, or a number from 0 if there is no header")
-    group.add_argument("--table", metavar="KIND", help="read every file, and stdin, as a table of this kind: tsv, csv or jsonl")
+    group.add_argument("--table", metavar="KIND", help="read every file, and stdin, as a table of this kind: tsv, csv, jsonl or parquet")
     group.add_argument("--truncate", action="store_true", help="read only the beginning of a text that is longer than the context")
+    add_skip_bad(group, "texts that the model cannot read (longer than the context, or empty)")
+
+
+def add_skip_bad(group: argparse._ActionsContainer, what: str) -> None:
+    """The option to go on without some of the inputs."""
+    group.add_argument("--skip-bad", action="store_true", help=f"leave out {what}, and say which, in place of an error")
 
 
 def add_device(parser: Parser) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from subquad.cli.arguments import Parser, add_device, add_run, add_texts, column, given, run_or_repository
 from subquad.cli.output import print_json
+from subquad.cli.texts import readable
 from subquad.report.tables import print_table
 
 ABOUT = """Classifies texts: the label of each text and the probability of every class, or the value of each text
@@ -19,7 +20,7 @@ Example:
 One text from stdin:
   echo -n "a stirring , funny film" | subquad classify runs/reviews -
 
-A .tsv, .csv or .jsonl file is a table with one text per line, and perhaps a label, in the columns that the
+A .tsv, .csv, .jsonl or .parquet file is a table with one text per line, and perhaps a label, in the columns that the
 run was trained on. Any other file, and stdin, is one text. A file in a folder that is named after a class of
 the run, inside a folder or archive, has that class as its label."""
 
@@ -46,6 +47,7 @@ def main(arguments: Sequence[str]) -> None:
 
     examples = api.read_texts(request.files, run, given(request, "text", "label", "table"))
     model = api.load(run, request.device)
+    examples, left_out = readable(model, examples, request.truncate, request.skip_bad)
     texts, labels = [example.text for _, example in examples], [example.label for _, example in examples]
     if api.is_regression(model):
         values = api.regress(model, texts, truncate=request.truncate)
@@ -60,7 +62,7 @@ def main(arguments: Sequence[str]) -> None:
         for (name, _), label, answer in zip(examples, labels, answers, strict=True)
     ]
     if request.json:
-        print_json({"run": request.run, "texts": rows, "metrics": metrics})
+        print_json({"run": request.run, "texts": rows, "metrics": metrics, "left_out": left_out})
     else:
         _print(rows, metrics)
 

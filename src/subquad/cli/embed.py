@@ -7,14 +7,15 @@ from pathlib import Path
 
 from subquad.cli.arguments import Parser, add_device, add_run, add_texts, given, run_or_repository
 from subquad.cli.output import print_json, replacing
+from subquad.cli.texts import readable
 
 ABOUT = """Writes one vector for each text: the rows of a NumPy array in float32.
 
 Example:
   subquad embed runs/m2-bert reviews.jsonl -o reviews.npy
 
-A .tsv, .csv or .jsonl file is a table with one text per line, in the column that --text names.
-Any other file, and stdin, is one text."""
+A .tsv, .csv, .jsonl or .parquet file is a table with one text per line, in the column that --text names.
+Any other file, and stdin, is one text. Files, folders, globs and archives are read as training reads them."""
 
 
 def add_arguments(parser: Parser) -> None:
@@ -23,7 +24,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("-o", "--out", metavar="OUT.npy", help="the array to write")
     parser.add_argument("--json", action="store_true", help="print the names of the texts, in the order of the rows, as JSON")
     add_device(parser)
-    add_texts(parser, "tables, or files of one text each")
+    add_texts(parser, "tables, files of one text each, or folders and archives of these")
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -43,10 +44,12 @@ def main(arguments: Sequence[str]) -> None:
 
     examples = api.read_texts(request.files, run, given(request, "text", "table"))
     model = api.load(run, request.device)
+    examples, left_out = readable(model, examples, request.truncate, request.skip_bad)
     vectors = api.embed(model, [example.text for _, example in examples], truncate=request.truncate).float().numpy()
     with replacing(Path(request.out)) as file:
         np.save(file, vectors)
     if request.json:
-        print_json({"run": request.run, "out": request.out, "shape": list(vectors.shape), "texts": [name for name, _ in examples]})
+        names = [name for name, _ in examples]
+        print_json({"run": request.run, "out": request.out, "shape": list(vectors.shape), "texts": names, "left_out": left_out})
     else:
         print(request.out)

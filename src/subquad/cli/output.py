@@ -5,15 +5,26 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
+
+from subquad.format import visible
 
 
 def print_json(value: Any) -> None:
     """One JSON document; what JSON lacks, such as a path, becomes a text."""
     print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def print_left_out(left_out: Sequence[tuple[str, str]]) -> None:
+    """Says on stderr how many inputs were left out, and why each was: a name and a reason."""
+    if left_out:
+        print(
+            f"subquad: {len(left_out)} left out:", *(visible(f"{name}: {reason}") for name, reason in left_out), sep="\n  ", file=sys.stderr
+        )
 
 
 def print_tree(values: Mapping[str, Any], indent: str = "") -> None:

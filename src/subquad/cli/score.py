@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from subquad.cli.arguments import Parser, add_device, add_run, given, input_path, run_or_repository, whole_number
-from subquad.cli.output import print_json, replacing
+from subquad.cli.arguments import Parser, add_device, add_run, add_skip_bad, column, given, run_or_repository, whole_number
+from subquad.cli.output import print_json, print_left_out, replacing
 from subquad.report.tables import print_table
 
 if TYPE_CHECKING:
@@ -23,6 +22,10 @@ For a text also the word perplexity, 2 ** (bits / words).
 Example:
   subquad score runs/books chapter1.txt chapter2.txt --sliding --json
 
+Files, folders, globs and archives are read as training read them: each file, member of an archive, record of FASTA (for
+a run with data.format=fasta) or row of a table is scored. Each row of a table, its text in the column body:
+  subquad score runs/books reviews.jsonl --text body
+
 Accuracy on the answers of a synthetic task:
   subquad score runs/recall synthetic:recall,length=256,examples=500,seed=1"""
 
@@ -30,10 +33,18 @@ Accuracy on the answers of a synthetic task:
 def add_arguments(parser: Parser) -> None:
     """The arguments of ``subquad score``."""
     add_run(parser)
-    parser.add_argument("files", nargs="*", metavar="FILE", help="files to score, or synthetic tasks; - is stdin")
+    parser.add_argument(
+        "files", nargs="*", metavar="FILE", help="files, folders, globs, .gz .xz .zst .zip .tar, or synthetic tasks; - is stdin"
+    )
     parser.add_argument("--bits-out", metavar="OUT.npy", help="write the bits of every byte, files in order, as a NumPy array")
     parser.add_argument("--json", action="store_true", help="print JSON")
     add_device(parser)
+    reading = parser.add_argument_group("how files are read")
+    reading.add_argument(
+        "--format", metavar="FORM", help="raw, text (of tables), fasta or fasta-cased; by default as the run read its data"
+    )
+    reading.add_argument("--text", type=column, metavar="COLUMN", help="column of the texts of tables; sets --format text")
+    add_skip_bad(reading, "files that the model cannot read (not UTF-8, for a model with a tokenizer)")
     windows = parser.add_argument_group("how files are cut into windows")
     windows.add_argument("--overlap", type=whole_number, metavar="N", help="read the last N bytes of a window again as context of the next")
     windows.add_argument("--sliding", action="store_true", help="overlap half a window (twice the time)")
@@ -57,19 +68,31 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _score_files(request: Namespace, run: str | Path) -> None:
-    sources = [name if name == "-" else input_path(name) for name in request.files]
-
     from subquad import api
 
+    form = request.format or ("text" if request.text is not None else None)
+    options = {name: value for name, value in (("format", form), ("column", request.text)) if value is not None}
+    documents = api.read_documents(request.files, run, options)
     model = api.load(run, request.device)
     passes = {"strided": request.strided, "sliding": request.sliding, **given(request, "overlap")}
-    scores = [api.score(model, _data(source), **passes) for source in sources]
+    api.score(model, b"", **passes)  # wrong options are no fault of a file
+    scored: list[tuple[str, Score]] = []
+    left_out: list[tuple[str, str]] = []
+    for document in documents:
+        try:
+            scored.append((document.name, api.score(model, document, **passes)))
+        except ValueError as error:
+            if not request.skip_bad:
+                raise ValueError(f"{document.name}: {error}; --skip-bad leaves such files out") from None
+            left_out.append((document.name, str(error)))
+    print_left_out(left_out)
+    scores = [score for _, score in scored]
     if request.bits_out is not None:
         _write_bits(Path(request.bits_out), scores)
-    files = [_row(name, score) for name, score in zip(request.files, scores, strict=True)]
+    files = [_row(name, score) for name, score in scored]
     total = _row("all", api.total(scores))
     if request.json:
-        print_json({"run": request.run, "files": files, "total": total})
+        print_json({"run": request.run, "files": files, "total": total, "left_out": dict(left_out)})
     else:
         rows = [*files, *([total] if len(files) > 1 else [])]
         print_table(["file", "bytes", "bits per byte", "word perplexity"], map(_cells, rows))
@@ -96,12 +119,6 @@ def _score_tasks(request: Namespace, run: str | Path) -> None:
     else:
         rows = [[name, f"{result.count:,}", f"{result.accuracy:.1%}", f"{result.bits:.4f}"] for name, result in answers.items()]
         print_table(["task", "answers", "accuracy", "bits per answer"], rows)
-
-
-def _data(source: str | Path) -> bytes | Path:
-    if isinstance(source, str):
-        return sys.stdin.buffer.read()
-    return source if source.is_file() else source.read_bytes()  # a pipe can be read only once
 
 
 def _row(name: str, score: Score) -> dict[str, Any]:

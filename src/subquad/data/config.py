@@ -41,8 +41,8 @@ class DataConfig(Config):
     test: Paths = ()
 
     def open(self, paths: Sequence[str | Path] | None = None) -> Corpus:
-        """The documents of a run, or those of other paths as the run reads its own: what training, scoring and embedding share."""
-        return Corpus.open(self.paths if paths is None else paths, self.image, self.format, self.column)
+        """The documents of a run; or those of other paths, read as the run reads its own and named as they are given."""
+        return Corpus.open(self.paths if paths is None else paths, self.image, self.format, self.column, as_given=paths is not None)
 
     @model_validator(mode="after")
     def _reads_text(self) -> DataConfig:

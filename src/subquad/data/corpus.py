@@ -80,7 +80,12 @@ class Corpus:
 
     @classmethod
     def open(
-        cls, paths: Sequence[str | Path] | Path, image: ImageShape | None = None, form: Form = "raw", column: str | int = "text"
+        cls,
+        paths: Sequence[str | Path] | Path,
+        image: ImageShape | None = None,
+        form: Form = "raw",
+        column: str | int = "text",
+        as_given: bool = False,
     ) -> Corpus:
         """Finds every document under files, folders, globs, archives and ``-`` (stdin), without reading plain files.
 
@@ -89,6 +94,7 @@ class Corpus:
         Parquet are. With the form ``fasta``, each record of FASTA files is a document, its letters in capitals, with ``fasta-cased`` as
         they are.
         ``synthetic:recall,length=256`` in place of files makes the examples of a task, see ``data/synthetic.py``.
+        ``as_given`` names and orders files as the paths do and keeps empty ones, for results that are listed.
         ``ValueError`` names a path that is missing, unreadable or of a wrong size, or says that there are no bytes at all.
         """
         paths = [paths] if isinstance(paths, str | Path) else paths
@@ -100,11 +106,11 @@ class Corpus:
                 )
             task = parse_task(paths[0])
             return cls(task_documents(task), paths, task=task)
-        documents, empty, skipped = open_documents(paths)
+        documents, empty, skipped = open_documents(paths, as_given)
         if image is not None:
             documents = image_documents(documents, image)
         elif form in ("fasta", "fasta-cased"):
-            documents = fasta_documents(documents, upper=form == "fasta")
+            documents = read_records(documents, form)
         else:
             documents, without_text = text_documents(documents, column, TABLES if form == "text" else ("parquet",))
             empty += without_text
@@ -184,6 +190,11 @@ class Corpus:
                 "give more data, or set a fraction to 0"
             )
         return parts
+
+
+def read_records(documents: list[Document], form: Form) -> list[Document]:
+    """The records of FASTA files in the FASTA forms; otherwise the files as they are."""
+    return fasta_documents(documents, upper=form == "fasta") if form in ("fasta", "fasta-cased") else documents
 
 
 def _draw(name: str, seed: int) -> bytes:

@@ -14,6 +14,7 @@ import stat
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,27 +47,29 @@ class Found(NamedTuple):
     skipped: list[Skipped]
 
 
-def open_documents(paths: Sequence[str | Path]) -> Found:
-    """All documents under the paths.
+def open_documents(paths: Sequence[str | Path], as_given: bool = False) -> Found:
+    """All documents under the paths, sorted by name.
 
     Names are relative to the deepest folder common to the paths, so they do not change with the working directory or when the data
     moves. A member of an archive is ``archive.zip/member``. Names that begin with a dot are skipped, unless given themselves.
+    ``as_given``, for results that are listed, names files as the paths do, in the order of the paths, and keeps empty ones.
     A log message says what else was left out. ``ValueError`` says which path is missing or unreadable, or that there are no bytes at all.
     """
     search = _Search()
     for path in paths:
         search.add(os.path.expanduser(path))
     spool = Spool()
-    documents, empty = [], 0
-    base = os.path.commonpath(search.roots) if search.roots else ""
-    skipped = [Skipped(_name(path, base), reason) for path, reason in search.skipped]
+    found: list[tuple[int, str, Document]] = []
+    empty = 0
+    name_of = search.name_as_given if as_given else search.name
+    skipped = [Skipped(name_of(path)[1], reason) for path, reason in search.skipped]
     for path, size in search.files():
-        for document in _documents(path, _name(path, base), size, spool):
-            if document.size:
-                documents.append(document)
-            else:
-                empty += 1
-    if not documents:
+        place, name = name_of(path)
+        for document in _documents(path, name, size, spool):
+            empty += not document.size
+            if document.size or as_given:
+                found.append((place, document.name, document))
+    if not found:
         where = ", ".join(map(str, paths)) or "an empty list of paths"
         what = f"only empty files ({empty})" if empty else "none"
         left_out = f", and {summary_of_skipped(skipped)}" if skipped else ""
@@ -75,8 +78,8 @@ def open_documents(paths: Sequence[str | Path]) -> Found:
         )
     if skipped:
         logging.getLogger(__name__).warning(visible(summary_of_skipped(skipped)))
-    documents.sort(key=lambda document: document.name)
-    return Found(documents, empty, skipped)
+    found.sort(key=lambda entry: entry[:2])
+    return Found([document for _, _, document in found], empty, skipped)
 
 
 def summary_of_skipped(skipped: Sequence[Skipped], most: int = 3) -> str:
@@ -93,11 +96,12 @@ def check_paths(paths: Sequence[str]) -> None:
 
 
 class _Search:
-    """Files as they are found, each once; ``roots`` are the folders that names are relative to."""
+    """Files as they are found, each once."""
 
     def __init__(self) -> None:
-        self.roots: set[str] = set()
         self.skipped: list[Skipped] = []
+        self._roots: set[str] = set()  # the folders that names are relative to
+        self._given: dict[str, tuple[int, str]] = {}  # from absolute paths to the number of what was given, and to itself
         self._found: dict[tuple[int, int], dict[str, int | None]] = {}  # of a device and an inode: paths, each with its size
         self._entered: set[tuple[int, int]] = set()
         self._written: dict[str, bool] = {}
@@ -108,14 +112,33 @@ class _Search:
             path = min(paths, key=lambda path: (os.path.realpath(path) != path, path)) if len(paths) > 1 else next(iter(paths))
             yield path, paths[path]
 
+    def name(self, path: str) -> tuple[int, str]:
+        """The name of a file below the deepest folder common to all, and 0: names decide the order."""
+        base = self._base
+        return 0, path if path == "-" else _spelt_out(path[len(base) :].lstrip(os.sep))
+
+    def name_as_given(self, path: str) -> tuple[int, str]:
+        """The name of a file as it was given, or below the folder that was, and the place of what was given."""
+        root = path
+        while root not in self._given and root != os.path.dirname(root):
+            root = os.path.dirname(root)
+        place, given = self._given.get(root, (0, root))
+        return place, _spelt_out(given if path == root else os.path.normpath(os.path.join(given, path[len(root) :].lstrip(os.sep))))
+
+    @cached_property
+    def _base(self) -> str:
+        return os.path.commonpath(self._roots) if self._roots else ""
+
     def add(self, path: str) -> None:
         """Adds what a path names. Raises ``ValueError`` where it is nothing that can be read."""
         if path == "-":
             self._found[-1, -1] = {"-": None}
+            self._given.setdefault(path, (len(self._given), path))
             return
         named = os.path.lexists(path)
         for match in _matches(path):
             absolute = os.path.abspath(match)
+            self._given.setdefault(absolute, (len(self._given), match))
             try:
                 info = os.stat(absolute)
                 if not stat.S_ISDIR(info.st_mode) and not os.access(absolute, os.R_OK):
@@ -130,7 +153,7 @@ class _Search:
                 continue
             if (info.st_dev, info.st_ino) in self._entered:
                 continue
-            self.roots.add(absolute if stat.S_ISDIR(info.st_mode) else os.path.dirname(absolute))
+            self._roots.add(absolute if stat.S_ISDIR(info.st_mode) else os.path.dirname(absolute))
             if stat.S_ISDIR(info.st_mode):
                 self._walk(absolute, named)
             elif stat.S_ISREG(info.st_mode):
@@ -243,12 +266,9 @@ def _kind(mode: int) -> str:
     return kinds.get(stat.S_IFMT(mode), "neither a file nor a folder")
 
 
-def _name(path: str, base: str) -> str:
-    if path == "-":
-        return path
-    # A name may hold bytes that are not UTF-8; spelt out, it can be written to any log.
-    relative = path[len(base) :].lstrip(os.sep).replace(os.sep, "/")
-    return relative.encode("utf-8", "backslashreplace").decode("utf-8")
+def _spelt_out(path: str) -> str:
+    """A path as a name that can be written to any log; it may hold bytes that are not UTF-8."""
+    return path.replace(os.sep, "/").encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _documents(path: str, name: str, size: int | None, spool: Spool) -> Iterator[Document]:

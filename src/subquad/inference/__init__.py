@@ -5,6 +5,7 @@ from subquad.inference.classify import Classified, classification_metrics, class
 from subquad.inference.embed import embed
 from subquad.inference.generate import generate, stream
 from subquad.inference.score import Score, conditional_bits, score, score_files, total
+from subquad.inference.texts import unreadable
 
 __all__ = [
     "Answers",
@@ -24,4 +25,5 @@ __all__ = [
     "score_files",
     "stream",
     "total",
+    "unreadable",
 ]

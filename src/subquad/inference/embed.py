@@ -28,8 +28,6 @@ def embed(model: nn.Module, texts: Sequence[bytes | str], *, truncate: bool = Fa
         model, Encoder, "expected an encoder, got {}: train one, such as m2-bert-tiny, or convert one, such as m2-bert-80m"
     )
     rows = text_rows(encoder, texts, truncate)
-    if empty := [index for index, row in enumerate(rows) if not len(row)]:
-        raise ValueError(f"text {empty[0]} is empty, so it has no embedding: leave it out")
     weight, modules = encoder.embedding.weight, list(model.modules())
     embeddings = torch.empty(len(rows), encoder.config.width, dtype=at_least_float32(weight.dtype))
     for indices, ids, lengths, spectra in prepared_batches(encoder, rows):

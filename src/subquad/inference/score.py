@@ -27,6 +27,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from subquad.data.documents import Document
+from subquad.data.files import open_documents
+from subquad.data.windows import Stretch, whole_span
 from subquad.errors import RunError
 from subquad.inference.checks import device_of, evaluating, text_model
 from subquad.inference.vocab import Vocab
@@ -83,7 +86,7 @@ def total(scores: Iterable[Score]) -> Score:
 
 def score(
     model: nn.Module,
-    data: bytes | str | Path,
+    data: bytes | str | Path | Document,
     *,
     overlap: int = 0,
     sliding: bool = False,
@@ -91,14 +94,16 @@ def score(
     batch: int | None = None,
     progress: Progress | None = None,
 ) -> Score:
-    """Bits of every byte of ``data``: bytes, or the path of a file, which is read window by window.
+    """Bits of every byte of ``data``: bytes, a document, or a path, which is read window by window.
 
+    What a path names is found and unpacked as training does: of a folder or an archive, the bits are those of its files, in their order.
     ``overlap`` in bytes (of a token model: in tokens), ``batch`` in windows at a time (chosen when None; it does not change the result).
     ``progress(done, all)`` is called after each batch, with bytes or tokens. Raises ``ValueError`` for wrong options, an unreadable file, a
     token model without its tokenizer, and one whose file is not UTF-8.
     """
     windows = _Windows(model, overlap, sliding, strided, batch)
-    return windows.score(_open(data), progress)
+    scores = [windows.score(document, progress) for document in _documents(data)]
+    return scores[0] if len(scores) == 1 else total(scores)
 
 
 def score_files(
@@ -113,8 +118,8 @@ def score_files(
 ) -> Iterator[tuple[Path, Score]]:
     """The score of each file in turn; arguments and errors as in :func:`score`, wrong options and missing files raise at the call."""
     windows = _Windows(model, overlap, sliding, strided, batch)
-    opened = [(Path(path), _open(path)) for path in paths]
-    return ((path, windows.score(data, progress)) for path, data in opened)
+    opened = [(Path(path), _documents(path)) for path in paths]
+    return ((path, total(windows.score(document, progress) for document in documents)) for path, documents in opened)
 
 
 def conditional_bits(model: nn.Module, prompt: bytes, continuation: bytes) -> float:
@@ -158,22 +163,22 @@ class _Windows:
         self.half = self.patch_size // 2 if strided else 0
         self.batch = batch or max(1, _BATCH_LOGITS // (self.length * causal.config.vocab))
 
-    def score(self, data: npt.NDArray[np.uint8], progress: Progress | None) -> Score:
+    def score(self, document: Document, progress: Progress | None) -> Score:
         start = time.perf_counter()
         if self.tokenizer is None:
-            bits = self._score_ids(data, progress)
+            bits = self._score_ids(document, progress)
         else:
-            ids = self.tokenizer.encode(data.tobytes())
-            bits = np.zeros(data.size, dtype=np.float32)
-            bits[self.tokenizer.byte_lengths[ids].cumsum() - 1] = self._score_ids(ids, progress)
-        return Score(bits, time.perf_counter() - start, _count_words(data))
+            ids = self.tokenizer.encode(document.read().tobytes())
+            bits = np.zeros(document.size, dtype=np.float32)
+            bits[self.tokenizer.byte_lengths[ids].cumsum() - 1] = self._score_ids(_Ids(ids), progress)
+        return Score(bits, time.perf_counter() - start, _count_words(document))
 
-    def _score_ids(self, data: npt.NDArray[np.integer[Any]], progress: Progress | None) -> npt.NDArray[np.float32]:
+    def _score_ids(self, data: Stretch, progress: Progress | None) -> npt.NDArray[np.float32]:
         """Bits of every id, ``(n,)``."""
         bits = np.empty(data.size, dtype=np.float32)
         for starts in self._batches(data.size):
             length = min(self.length, data.size - starts[0])
-            ids = torch.from_numpy(np.stack([data[start : start + length] for start in starts]))  # (B, T)
+            ids = torch.from_numpy(np.stack([data.read(start, start + length) for start in starts]))  # (B, T)
             with evaluating(self.modules):
                 rows = self._pass(ids.to(self.device, torch.int64)).cpu().numpy()
             for start, row in zip(starts, rows, strict=True):
@@ -211,26 +216,33 @@ class _Windows:
         return (nats / math.log(2)).view_as(ids)
 
 
-def _open(data: bytes | str | Path) -> npt.NDArray[np.uint8]:
+class _Ids:
+    """Ids in memory."""
+
+    def __init__(self, values: npt.NDArray[np.integer[Any]]) -> None:
+        self._values, self.size = values, len(values)
+
+    def read(self, start: int, stop: int) -> npt.NDArray[np.integer[Any]]:
+        return self._values[start:stop]
+
+
+def _documents(data: bytes | str | Path | Document) -> list[Document]:
+    if isinstance(data, Document):
+        return [data]
     if isinstance(data, bytes | bytearray | memoryview):
-        return np.frombuffer(data, dtype=np.uint8)
+        return [whole_span(bytes(data), "the data").document]
     if not isinstance(data, str | Path):
         raise ValueError(f"data must be bytes or the path of a file, got {type(data).__name__}")
-    path = Path(data)
-    if not path.is_file():
-        raise ValueError(f"expected a file to score, got {str(path)!r}, which is {'a folder' if path.is_dir() else 'not a file'}")
-    try:
-        return np.memmap(path, dtype=np.uint8, mode="r") if path.stat().st_size else np.empty(0, np.uint8)
-    except OSError as error:
-        raise ValueError(f"cannot read {str(path)!r} ({error.strerror}): check its permissions") from None
+    return open_documents([data], as_given=True).documents
 
 
-def _count_words(data: npt.NDArray[np.uint8], chunk: int = _CHUNK) -> int | None:
+def _count_words(document: Document, chunk: int = _CHUNK) -> int | None:
     decoder = codecs.getincrementaldecoder("utf-8")()
     words, inside = 0, False
-    for start in range(0, data.size, chunk):
+    for start in range(0, document.size, chunk):
+        stop = min(start + chunk, document.size)
         try:
-            text = decoder.decode(data[start : start + chunk].tobytes(), final=start + chunk >= data.size)
+            text = decoder.decode(document.read(start, stop).tobytes(), final=stop == document.size)
         except UnicodeDecodeError:
             return None
         if text:

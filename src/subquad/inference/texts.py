@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from subquad.data.batching import group_by_length, pad, text_ids
 from subquad.data.windows import Ids
 from subquad.inference.checks import BYTES
-from subquad.models.base import Model, Spectra
+from subquad.models.base import Model, Spectra, expect_model
 from subquad.models.encoder import Encoder
 
 BATCH_IDS = 1 << 14
@@ -18,10 +18,49 @@ NEAR = 1.25  # texts of up to this many times a length share its filter spectra
 
 
 def text_rows(model: Model, texts: Sequence[bytes | str], truncate: bool) -> list[Ids]:
-    """The ids of each text. Raises ``ValueError`` as ``model_ids`` does, and for a single text in place of a list."""
+    """The ids of each text.
+
+    Raises ``ValueError`` for a single text in place of a list, and as ``unreadable`` says, with the number of the text.
+    """
     if isinstance(texts, bytes | str):
         raise ValueError(f"texts must be a list of bytes or str, got a single {type(texts).__name__}: put it into a list")
-    return [model_ids(model, text, truncate) for text in texts]
+    rows = []
+    for number, text in enumerate(texts):
+        try:
+            rows.append(_readable_ids(model, text, truncate))
+        except ValueError as error:
+            raise ValueError(f"texts[{number}]: {error}" if len(texts) > 1 else str(error)) from None
+    return rows
+
+
+def unreadable(model: nn.Module, texts: Sequence[bytes | str], *, truncate: bool = False) -> dict[int, str]:
+    """Why the model cannot read some of the texts, by their numbers: longer than the context, empty, or not UTF-8 for its tokenizer.
+
+    Raises ``ValueError`` for a model that reads no texts, and for a token model without its tokenizer.
+    """
+    inner = expect_model(model, Model, "expected a model of this library, got {}: load one with subquad.load")  # type: ignore[type-abstract]
+    expect_tokenizer(inner)
+    reasons = {}
+    for number, text in enumerate(texts):
+        try:
+            _readable_ids(inner, text, truncate)
+        except ValueError as error:
+            reasons[number] = str(error)
+    return reasons
+
+
+def expect_tokenizer(model: Model) -> None:
+    """Raises ``ValueError`` for a token model without its tokenizer."""
+    if model.tokenizer is None and model.vocab != BYTES:
+        raise ValueError(f"this model has {model.vocab} ids, so it needs its tokenizer (tokenizer.json in the run folder)")
+
+
+def _readable_ids(model: Model, text: bytes | str, truncate: bool) -> Ids:
+    """``model_ids`` of a text that gives the model something to read."""
+    ids = model_ids(model, text, truncate)
+    if not len(ids) and not model.config.base_model.reads_empty:
+        raise ValueError("a text is empty, and the model needs at least one id: leave it out")
+    return ids
 
 
 def model_ids(model: Model, text: bytes | str, truncate: bool) -> Ids:
@@ -33,10 +72,8 @@ def model_ids(model: Model, text: bytes | str, truncate: bool) -> Ids:
     data = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
     if not isinstance(data, bytes):
         raise ValueError(f"a text must be bytes or str, got {type(text).__name__}")
-    tokenizer = model.tokenizer
-    if tokenizer is None and model.vocab != BYTES:
-        raise ValueError(f"this model has {model.vocab} ids, so it needs its tokenizer (tokenizer.json in the run folder)")
-    return text_ids(data, tokenizer, model.max_len, truncate, "shorten it, or truncate texts (truncate=True, --truncate)")
+    expect_tokenizer(model)
+    return text_ids(data, model.tokenizer, model.max_len, truncate, "shorten it, or truncate texts (truncate=True, --truncate)")
 
 
 def batches(rows: Sequence[Ids], encoder: Encoder | None = None) -> Iterator[tuple[list[int], Tensor, list[int]]]:

@@ -150,10 +150,10 @@ class LabelObjective(TextObjective[TextBatch]):
 
     def _encoded(self, examples: Sequence[Example], part: str) -> Texts:
         """The texts of a part as ids. Raises ``ValueError`` for an empty text where the model has nothing to read of it."""
-        for number, example in enumerate(examples, 1):
-            if not example.text and not self.model_config.backbone.reads_empty:
-                raise ValueError(f"text {number} of the {part} part is empty, and the model needs at least one id: leave it out")
-        ids = [encode_text(example.text, self.tokenizer, self._max_len, self.window, "model.backbone.max_len") for example in examples]
+        if not self.model_config.backbone.reads_empty and (empty := next((example for example in examples if not example.text), None)):
+            raise ValueError(f"{empty.where}: a text of the {part} part is empty, and the model needs at least one id: leave it out")
+        key = "model.backbone.max_len"
+        ids = [encode_text(example.text, self.tokenizer, self._max_len, self.window, key, example.where) for example in examples]
         return Texts(ids, self.labels(examples))
 
     @property

@@ -127,8 +127,10 @@ class Contrastive(TextObjective[PairBatch]):
         self._bytes_per_id = sum(map(len, ids)) / max(sum(map(len, ids.values())), 1)
 
     def _encoded(self, pairs: Sequence[Pair]) -> EncodedPairs:
-        texts = dict.fromkeys(text for pair in pairs for text in pair.texts)
-        ids = {text: encode_text(text, self.tokenizer, self._max_len, self.window, "model.max_len") for text in texts}
+        places = {text: pair.where for pair in reversed(pairs) for text in pair.texts}
+        ids = {
+            text: encode_text(text, self.tokenizer, self._max_len, self.window, "model.max_len", where) for text, where in places.items()
+        }
         return EncodedPairs(pairs, ids, self._relevant)
 
     @property

@@ -12,6 +12,7 @@ import numpy as np
 from subquad.data.batching import text_ids
 from subquad.data.labelled import Labelled
 from subquad.data.pairs import Pairs
+from subquad.data.rows import Place
 from subquad.data.shuffle import Integers, Order
 from subquad.data.tokenizer import AnyTokenizer
 from subquad.data.windows import Ids, whole_span
@@ -64,10 +65,14 @@ class TextObjective(Objective[B]):
         """The lines (B,) of the training part as a batch."""
 
 
-def encode_text(text: bytes, tokenizer: AnyTokenizer | None, max_len: int, window: int | None, key: str) -> Ids:
+def encode_text(text: bytes, tokenizer: AnyTokenizer | None, max_len: int, window: int | None, key: str, where: Place) -> Ids:
     """The ids of a text, (n,), truncated to ``window`` where there is one.
 
-    Raises ``ValueError`` for a text of more than ``max_len`` ids without a window; ``key`` is the setting that makes the context longer.
+    Raises ``ValueError`` for a text of more than ``max_len`` ids without a window; ``key`` is the setting that makes the context longer, and
+    ``where`` says which text it is.
     """
     remedy = f"raise {key}, or truncate with data.window={max_len}"
-    return text_ids(text, tokenizer, window or max_len, truncate=window is not None, remedy=remedy)
+    try:
+        return text_ids(text, tokenizer, window or max_len, truncate=window is not None, remedy=remedy)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}" if where.file else str(error)) from None

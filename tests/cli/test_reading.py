@@ -1,0 +1,147 @@
+"""All commands read what they are given as training does: folders, archives, packed files, FASTA records, rows of tables."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import shutil
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+import subquad
+from subquad.cli import main
+from tests.objectives.test_masked_lm import MODEL as ENCODER
+
+MODEL = {
+    "kind": "language_model",
+    "max_len": 32,
+    "stack": {"dim": 16, "depth": 1, "mixer": {"kind": "attention", "heads": 2}},
+    "init_std": 0.1,
+}
+SHORT: dict[str, Any] = {"steps": 2, "batch": 2, "device": "cpu", "dtype": "float32"}
+TEXT = b"It was the best of times, it was the worst of times. " * 20
+
+
+def train(folder: Path, name: str, values: dict[str, Any], *arguments: str) -> Path:
+    config, out = folder / f"{name}.yaml", folder / "runs" / name
+    config.write_text(yaml.safe_dump(SHORT | values))
+    assert main(["train", str(config), "--out", str(out), "--quiet", *arguments]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the same text in several forms, and runs on bytes, on genomes, and of an encoder and a classifier."""
+    folder = tmp_path_factory.mktemp("reading")
+    data = folder / "data"
+    (data / "deep").mkdir(parents=True)
+    (data / "a.txt").write_bytes(TEXT)
+    (data / "deep/b.txt").write_bytes(TEXT[:40])
+    (folder / "a.gz").write_bytes(gzip.compress(TEXT))
+    shutil.make_archive(str(folder / "packed"), "gztar", data)
+    (folder / "g.fa").write_bytes(b">one of two\nACGT\nACGT\n>two\nGGGGTTTTACGTACGTACGTACGTAC\n" + b">three\n" + b"ACGT" * 60 + b"\n")
+    rows = [
+        {"body": text, "label": number % 2} for number, text in enumerate(["short", "x" * 100, "", *(f"text {row}" for row in range(9))])
+    ]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    fits = [row for row in rows if 0 < len(str(row["body"])) < 30]
+    (folder / "fits.jsonl").write_text("".join(json.dumps(row) + "\n" for row in fits))
+    train(folder, "books", {"model": MODEL}, "--data", str(data))
+    dna = {"model": MODEL | {"vocab": 16}, "data": {"format": "fasta", "tokenizer": "dna"}}
+    train(folder, "dna", dna, "--data", str(folder / "g.fa"))
+    train(folder, "encoder", {"model": ENCODER}, "--data", str(data))
+    labels = {"model": {"kind": "classifier", "backbone": ENCODER}, "objective": {"kind": "classification", "columns": {"text": "body"}}}
+    train(folder, "labels", labels, "--data", str(folder / "fits.jsonl"), "--set", "data.fractions=[0.8,0.1,0.1]")
+    return folder
+
+
+def scores(folder: Path, capsys: pytest.CaptureFixture[str], run: str, *arguments: str) -> dict[str, Any]:
+    capsys.readouterr()
+    assert main(["score", str(folder / "runs" / run), *arguments, "--json", "--device", "cpu"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    return {"total": figures["total"]} | {file["file"]: file for file in figures["files"]}
+
+
+def test_a_folder_and_its_archive_are_scored_file_by_file(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    plain = scores(folder, capsys, "books", "data")
+    packed = scores(folder, capsys, "books", "packed.tar.gz")
+    assert list(plain) == ["total", "data/a.txt", "data/deep/b.txt"]
+    assert list(packed) == ["total", "packed.tar.gz/a.txt", "packed.tar.gz/deep/b.txt"]
+    assert plain["total"] == packed["total"] and plain["total"]["bytes"] == len(TEXT) + 40
+    assert list(scores(folder, capsys, "books", "data/*.txt", "data/a.txt")) == ["total", "data/a.txt"]
+    single = scores(folder, capsys, "books", "a.gz")["a.gz"]
+    assert single["bits_per_byte"] == plain["data/a.txt"]["bits_per_byte"] and single["bytes"] == len(TEXT)
+    assert subquad.score(subquad.load("runs/books"), "a.gz").bits_per_byte == pytest.approx(single["bits_per_byte"], rel=1e-12)
+
+
+def test_fasta_is_scored_record_by_record_by_a_run_on_fasta(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = scores(folder, capsys, "dna", str(folder / "g.fa"))
+    sizes = {name.rpartition("/")[2]: file["bytes"] for name, file in found.items() if name != "total"}
+    assert sizes == {"one": 8, "two": 26, "three": 240}
+    as_it_lies = scores(folder, capsys, "dna", str(folder / "g.fa"), "--format", "raw")
+    assert as_it_lies["total"]["bytes"] == (folder / "g.fa").stat().st_size
+    assert main(["score", str(folder / "runs/dna"), str(folder / "data/a.txt")]) == 2
+    assert "is not FASTA" in (error := capsys.readouterr().err) and "--format raw" in error
+
+
+def test_rows_of_a_table_are_scored(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    found = scores(folder, capsys, "books", "rows.jsonl", "--text", "body")
+    assert [(name, file["bytes"]) for name, file in found.items()][1:4] == [("rows.jsonl:1", 5), ("rows.jsonl:2", 100), ("rows.jsonl:4", 6)]
+    trained = train(folder, "rows", {"model": MODEL, "data": {"format": "text", "column": "body"}}, "--data", "rows.jsonl")
+    assert json.loads((trained / "data.json").read_text())["documents"] == 11
+    assert scores(folder, capsys, "rows", "rows.jsonl").keys() == found.keys()
+
+
+def test_one_bad_text_among_many_is_named_and_left_out_where_asked(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    for verb, more in (("classify", []), ("embed", ["--text", "body", "-o", "vectors.npy"])):
+        command = [verb, "runs/labels" if verb == "classify" else "runs/encoder", "rows.jsonl", *more, "--device", "cpu"]
+        assert main(command) == 2
+        out, err = capsys.readouterr()
+        assert out == "" and "rows.jsonl, line 2: a text has 100 ids and the context is 32" in err and "(1 more such texts)" in err
+        assert "--skip-bad leaves such texts out" in err
+        assert main([*command, "--skip-bad", "--json"]) == 0
+        out, err = capsys.readouterr()
+        assert "2 left out:" in err and "rows.jsonl:2: " in err and "rows.jsonl:3: a text is empty" in err
+        answer = json.loads(out)
+        assert len(answer["texts"]) == 10 and list(answer["left_out"]) == ["rows.jsonl:2", "rows.jsonl:3"]
+        assert main([*command, "--skip-bad", "--json", "--truncate"]) == 0
+        assert list(json.loads(capsys.readouterr().out)["left_out"]) == ["rows.jsonl:3"]
+    assert np.load("vectors.npy").shape == (11, 16)
+
+
+def test_a_run_inside_of_its_data_is_no_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.txt").write_bytes(TEXT)
+    Path("config.yaml").write_text(yaml.safe_dump(SHORT | {"model": MODEL}))
+    for run in ("runs/one", "runs/two"):
+        assert main(["train", "config.yaml", "--data", ".", "--out", run, "--quiet"]) == 0
+        assert main(["train", "--resume", "--out", run, "--steps", "3", "--quiet"]) == 0
+        record = json.loads(Path(run, "data.json").read_text())
+        assert record["documents"] == 2 and record["bytes"] == len(TEXT) + Path("config.yaml").stat().st_size
+    assert record["skipped"] == [["runs/one", "a run folder"]]
+    assert main(["score", "runs/two", ".", "--device", "cpu"]) == 0
+    assert caplog.messages[-1] == "2 left out of the data: runs/two (a run folder), runs/one (a run folder)"
+
+
+def test_a_damaged_archive_is_an_error_of_every_verb(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        archive.add(folder / "data", "data")
+    (tmp_path / "cut.tar").write_bytes(buffer.getvalue()[:700])
+    for command in (["score", "runs/books"], ["classify", "runs/labels"], ["embed", "runs/encoder", "-o", str(tmp_path / "x.npy")]):
+        verb, run, *rest = command
+        assert main([verb, str(folder / run), str(tmp_path / "cut.tar"), *rest]) == 2
+        assert "cannot unpack" in capsys.readouterr().err
