@@ -182,6 +182,8 @@ def test_an_empty_text_needs_a_model_that_reads_it(table: str, tmp_path: Path) -
     (tmp_path / "empty.tsv").write_text("text\tlabel\n" + "abc\twith\nabd\twithout\n" * 20 + "\twith\n")
     options = {"steps": 1, "data.fractions": [1, 0, 0]}
     trained(str(tmp_path / "empty.tsv"), tmp_path / "started", options)
-    with pytest.raises(ValueError, match="text 41 of the training part is empty, and the model needs at least one id: leave it out"):
+    with pytest.raises(
+        ValueError, match="empty.tsv, line 42: a text of the training part is empty, and the model needs at least one id: leave it out"
+    ):
         trained(str(tmp_path / "empty.tsv"), tmp_path / "run", options | {"model.backbone.start": "none"})
     assert not (tmp_path / "run").exists()

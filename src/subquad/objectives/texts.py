@@ -68,7 +68,7 @@ class TextObjective(Objective[B]):
 def encode_text(text: bytes, tokenizer: AnyTokenizer | None, max_len: int, window: int | None, key: str, where: Place) -> Ids:
     """The ids of a text, (n,), truncated to ``window`` where there is one.
 
-    Raises ``ValueError`` for a text of more than ``max_len`` ids without a window; ``key`` is the setting that makes the context longer, and
+    Raises ``ValueError`` for a text of more than ``max_len`` ids without a window; ``key`` is the setting that makes the context longer,
     ``where`` says which text it is.
     """
     remedy = f"raise {key}, or truncate with data.window={max_len}"
