@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subquad.data.corpus import Corpus, Split
+from subquad.data.corpus import Corpus
 from subquad.data.documents import Document
+from subquad.data.held_out import WAYS, Split
 
 
 class Zeros:
@@ -53,21 +54,15 @@ def test_by_range_each_document_is_cut_in_order(sizes: list[int]) -> None:
 
 def test_by_document_comes_near_the_fractions_and_depends_on_the_seed() -> None:
     corpus = corpus_of(np.random.default_rng(0).integers(1, 5000, 1000).tolist())
-    split = corpus.split(seed=1)
-    assert split.by == "document"
+    split = corpus.split(by="document", seed=1)
     parts = split.record()["parts"]
     for name, fraction in zip(("train", "valid", "test"), split.fractions, strict=True):
         assert abs(parts[name]["bytes"] / corpus.bytes - fraction) < 0.002
-    assert split.record()["held_out"] != corpus.split(seed=2).record()["held_out"]
-
-
-@pytest.mark.parametrize(("sizes", "way"), [([100] * 20, "document"), ([100] * 19, "range"), ([100] * 30 + [3001], "range")])
-def test_auto_wants_twenty_documents_and_none_above_half(sizes: list[int], way: str) -> None:
-    assert corpus_of(sizes).split().by == way
+    assert split.record()["held_out"] != corpus.split(by="document", seed=2).record()["held_out"]
 
 
 def test_a_fraction_of_zero_leaves_a_part_empty() -> None:
-    for by in ("document", "range"):
+    for by in WAYS:
         split = corpus_of([100] * 20).split((0.9, 0.1, 0.0), by=by)
         assert (sum(s.size for s in split.train), sum(s.size for s in split.valid), split.test) == (1800, 200, [])
         assert not corpus_of([5]).split((1, 0, 0), by=by).valid
@@ -76,7 +71,7 @@ def test_a_fraction_of_zero_leaves_a_part_empty() -> None:
 def test_the_record_is_json_and_tells_the_boundaries(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"x" * 100)
     corpus = Corpus.open([tmp_path])
-    record = json.loads(json.dumps(corpus.record(corpus.split(seed=3))))
+    record = json.loads(json.dumps(corpus.record(corpus.split(by="range", seed=3))))
     assert record == {
         "paths": [str(tmp_path)],
         "documents": 1,
@@ -95,6 +90,17 @@ def test_the_record_is_json_and_tells_the_boundaries(tmp_path: Path) -> None:
                 "valid": {"bytes": 5, "documents": 1},
                 "test": {"bytes": 5, "documents": 1},
             },
+            "kinds": [
+                {
+                    "kind": "",
+                    "documents": 1,
+                    "bytes": 100,
+                    "cut": 1,
+                    "train": {"bytes": 90, "documents": 1},
+                    "valid": {"bytes": 5, "documents": 1},
+                    "test": {"bytes": 5, "documents": 1},
+                }
+            ],
             "boundaries": {"valid": [["a", 90, 95]], "test": [["a", 95, 100]]},
         },
     }
@@ -110,7 +116,7 @@ def test_wrong_fractions(fractions: tuple[float, float, float]) -> None:
 def test_too_little_to_split() -> None:
     with pytest.raises(ValueError, match="expected at least 3 documents to split by document, got 2: split by range"):
         corpus_of([100, 100]).split(by="document")
-    with pytest.raises(ValueError, match="too few to split by range into 0.9/0.05/0.05"):
+    with pytest.raises(ValueError, match="too few to split into 0.9/0.05/0.05"):
         corpus_of([3]).split()
     with pytest.raises(ValueError, match="got 'line'"):
         corpus_of([3]).split(by=cast(Any, "line"))

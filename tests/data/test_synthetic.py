@@ -143,5 +143,5 @@ def test_a_wrong_task_is_refused_in_words(path: str, sentence: str) -> None:
 def test_a_task_stands_alone_and_is_split_whole() -> None:
     with pytest.raises(ValueError, match="name it alone"):
         Corpus.open(["synthetic:recall", "book.txt"])
-    with pytest.raises(ValueError, match="cannot be split by range"):
+    with pytest.raises(ValueError, match="cannot be split by 'range'"):
         Corpus.open(["synthetic:recall,examples=10"]).split(by="range")

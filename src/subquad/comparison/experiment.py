@@ -15,6 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from subquad.config import Config, Paths, parse, read_yaml, suggest, with_changes
+from subquad.data.held_out import Way
 from subquad.data.labelled import LabelColumns
 from subquad.data.split import check_fractions
 from subquad.data.synthetic import Task, is_task, parse_task, task_path
@@ -92,7 +93,7 @@ class DataSpec(Config):
     """
 
     paths: SomePaths
-    split: Literal["auto", "document", "range"] = "auto"
+    split: Way | Literal["auto"] = "auto"
     fractions: tuple[float, float, float] = (0.9, 0.02, 0.08)
     score_bytes: int = Field(65_536, gt=0)
     task: Literal["reverse"] | None = None

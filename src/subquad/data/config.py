@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from subquad.config import Config, Paths
 from subquad.data.corpus import Corpus, Form
+from subquad.data.held_out import Way
 from subquad.data.images import ImageShape
 
 
@@ -29,7 +30,7 @@ class DataConfig(Config):
     paths: Paths = ()
     format: Form = "raw"
     column: str | int = "text"
-    split: Literal["auto", "document", "range"] = "auto"
+    split: Way | Literal["auto"] = "auto"
     fractions: tuple[float, float, float] = (0.9, 0.05, 0.05)
     split_seed: int | None = Field(default=None, ge=0, lt=1 << 63)
     window: int | None = Field(default=None, gt=0)

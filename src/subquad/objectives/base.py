@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from subquad.config import Config
 from subquad.data.config import DataConfig
+from subquad.data.held_out import Way
 from subquad.data.labelled import LabelColumns
 from subquad.data.tokenizer import AnyTokenizer, open_tokenizer
 from subquad.data.windows import Span
@@ -177,6 +178,7 @@ class Objective(ABC, Generic[B]):
 
     model_config: BaseModelConfig
     tokenizer: AnyTokenizer | None = None
+    split_by: Way | Literal["auto"] = "auto"  # how ``prepare`` has split the data, where there are several ways
 
     @property
     @abstractmethod

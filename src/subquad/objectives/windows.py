@@ -41,6 +41,7 @@ class WindowObjective(Objective[B]):
         data, seed = self.setup.data, self.setup.seed
         window = self.window
         self.split = self.corpus.split(data.fractions, data.split, seed if data.split_seed is None else data.split_seed)
+        self.split_by = self.split.by
         self.tokenizer = settle_tokenizer(model, data, tokenizer, self.split.train)
         self.cut_windows(model, window)
 

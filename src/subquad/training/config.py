@@ -14,10 +14,12 @@ from pydantic import Field, model_validator
 
 from subquad.config import Config, parse, read_yaml, with_changes
 from subquad.data.config import DataConfig
+from subquad.data.held_out import WAYS
 from subquad.errors import RunError
 from subquad.models import AnyModelConfig
 from subquad.objectives import AnyObjectiveConfig, default_objective
 from subquad.objectives.base import Setup
+from subquad.parsing import parse_json, read_text
 
 
 class OptimConfig(Config):
@@ -174,7 +176,19 @@ def read(path: str | Path) -> TrainConfig:
         values = read_yaml(path / "train.yaml")
     except ValueError as error:
         raise RunError(str(error)) from error
-    return parse(TrainConfig, _upgraded(values))
+    return parse(TrainConfig, _decided(_upgraded(values), path))
+
+
+def _decided(values: Mapping[str, Any], run: Path) -> Mapping[str, Any]:
+    """A mapping with the way in which ``run`` has split its data, which earlier versions recorded in data.json alone."""
+    data = values.get("data")
+    if not isinstance(data, Mapping) or data.get("split", "auto") != "auto":
+        return values
+    try:
+        way = parse_json(read_text(run / "data.json"))["split"]["by"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return values
+    return {**values, "data": {**data, "split": way}} if way in WAYS else values
 
 
 def _upgraded(values: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -19,7 +19,9 @@ from torch import nn
 
 from subquad import manifest, run_folder
 from subquad.config import differences, with_changes
+from subquad.data.summary import data_summary
 from subquad.errors import RunError
+from subquad.format import visible
 from subquad.models.base import Model
 from subquad.objectives.base import Batch, ModelRunner, Objective
 from subquad.system import Content, as_json
@@ -115,10 +117,13 @@ class Trainer:
         self._set_up_data()
         self._set_up_model()
         self._decide(self.config)
+        record = {"order": ORDER, **self.objective.record()}
+        for line in data_summary(record):
+            self.display.say(visible(line))
         contents: dict[str, Content] = {
             run_folder.CONFIG: as_json(self.model.config.model_dump(mode="json")),
             run_folder.TRAIN: as_yaml(self.config),
-            DATA: as_json({"order": ORDER, **self.objective.record()}),
+            DATA: as_json(record),
         }
         if self.objective.tokenizer is not None:
             contents[run_folder.TOKENIZER] = self.objective.tokenizer.to_bytes()
@@ -182,6 +187,7 @@ class Trainer:
             "optim.lr": config.optim.lr or earlier.optim.lr or resolve_lr(config.optim, self.model),
             "schedule.warmup": warmup if warmup is not None else resolve_warmup(config.schedule, config.steps),
             "data.window": config.data.window or earlier.data.window or self.objective.window,
+            "data.split": next((way for way in (config.data.split, earlier.data.split) if way != "auto"), self.objective.split_by),
             "dtype": resolve_dtype(dtype, self.device),
         }
         self.config = with_changes(config, decided)
