@@ -14,6 +14,9 @@ ABOUT = """Trains a model on any files: text, code, images, sound, binaries.
 Example:
   subquad train megabyte-tiny --data books/ --out runs/books --steps 500 --set optim.lr=1e-3
 
+On the texts of a table, one document a row, in its column "text" or another (data.column):
+  subquad train megabyte-tiny --data pile.jsonl.zst --set data.format=text --out runs/pile
+
 Pre-train an encoder with masked language modelling:
   subquad train m2-bert-tiny --data books/ --out runs/encoder
 
@@ -33,6 +36,8 @@ HINTS = {
     "--batch": "use --set batch=...",
     "--epochs": "training is counted in steps, use --steps N",
     "--seed": "use --set seed=...",
+    "--text": "use --set data.format=text --set data.column=..., of a classifier --set objective.columns.text=...",
+    "--format": "use --set data.format=...",
     "--max-len": "use --set model.max_len=...",
 }
 
@@ -43,7 +48,7 @@ def add_arguments(parser: Parser) -> None:
         "model", nargs="?", metavar="PRESET|CONFIG", help="a preset (see subquad models), a train.yaml, or classifier; not with --resume"
     )
     run = parser.add_argument_group("the run")
-    run.add_argument("--data", nargs="+", action="extend", metavar="PATH", help="files, folders, globs, .gz .xz .zip .tar; - is stdin")
+    run.add_argument("--data", nargs="+", action="extend", metavar="PATH", help="files, folders, globs, .gz .xz .zst .zip .tar; - is stdin")
     run.add_argument("--out", metavar="RUN", help="the run folder to write; must be new or empty without --resume")
     run.add_argument("--init", metavar="RUN", help="start from the weights of another run (fine-tuning)")
     run.add_argument("--steps", type=whole_number, metavar="N", help="optimizer steps; with --resume the new total")

@@ -9,9 +9,9 @@ import csv
 import io
 import json
 import math
+import os
 import re
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 from pydantic import model_validator
@@ -75,8 +75,8 @@ class Place(NamedTuple):
 
 def table_of(name: str) -> Table | None:
     """What kind of table a file is by the end of its name, compressed or not; None for what is none."""
-    suffix = Path(without_compression(name)).suffix.lstrip(".")
-    return next((table for table in TABLES if table == suffix), None)
+    suffix = os.path.splitext(without_compression(name))[1]
+    return next((table for table in TABLES if suffix == f".{table}"), None) if suffix else None
 
 
 def read_rows(document: Document, columns: TableColumns, key: str) -> Iterator[tuple[Place, Cells]]:

@@ -40,6 +40,9 @@ def unpacked(document: Document, path: str, spool: Spool) -> Iterator[Document]:
             f"{path} is an archive of a kind that is not read here: unpack it with {_REFUSED[suffix]} and give the files, or drop its "
             "suffix to use its bytes as they are"
         )
+    if suffix not in (".tar", ".zip") and suffix not in DECOMPRESSORS:
+        yield document
+        return
     with unpacking(path):
         if suffix == ".zip":
             yield from _zip_members(document, spool)
