@@ -90,17 +90,7 @@ def test_the_record_is_json_and_tells_the_boundaries(tmp_path: Path) -> None:
                 "valid": {"bytes": 5, "documents": 1},
                 "test": {"bytes": 5, "documents": 1},
             },
-            "kinds": [
-                {
-                    "kind": "",
-                    "documents": 1,
-                    "bytes": 100,
-                    "cut": 1,
-                    "train": {"bytes": 90, "documents": 1},
-                    "valid": {"bytes": 5, "documents": 1},
-                    "test": {"bytes": 5, "documents": 1},
-                }
-            ],
+            "kinds": {"without suffix": {"documents": 1, "cut": 1, "documents_of_parts": [1, 1, 1], "bytes_of_parts": [90, 5, 5]}},
             "boundaries": {"valid": [["a", 90, 95]], "test": [["a", 95, 100]]},
         },
     }

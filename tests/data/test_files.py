@@ -169,7 +169,7 @@ def test_two_thousand_files_cost_no_descriptors(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("paths", "words"),
     [
-        (["nowhere"], "'nowhere' does not exist: expected a file, a folder, a glob"),
+        (["nowhere"], "'nowhere' does not exist in '/.*': expected a file, a folder, a glob"),
         (["a.txt", "gone/*.txt"], "nothing matches 'gone/\\*.txt'"),
         ([], "an empty list of paths, got none"),
         (["void"], "void, got only empty files \\(2\\)"),

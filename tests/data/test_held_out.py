@@ -128,6 +128,4 @@ def test_the_summary_of_other_records() -> None:
     assert data_summary(labelled) == [
         "data: 9.00 kB in 80 texts to train on, 1.00 kB in 10 texts for validation, 0 B in 0 texts to test on"
     ]
-    skipped = {"skipped": [["runs/one", "a run folder"]], "split": None}
-    assert data_summary(skipped) == ["left out: runs/one (a run folder)"]
     assert data_summary({}) == []

@@ -32,7 +32,7 @@ def test_it_is_said_and_written_down(data: str, tmp_path: Path, capfd: pytest.Ca
     assert "to train on" in said and "held out: the ends of 1 without suffix; " in said and " of 30 .txt" in said
     record = json.loads((run / "data.json").read_text())["split"]
     assert read(run).data.split == record["by"] == "stratified"
-    assert [kind["kind"] for kind in record["kinds"]] == ["", ".txt"] and len(record["boundaries"]["valid"]) == 1
+    assert list(record["kinds"]) == ["without suffix", ".txt"] and len(record["boundaries"]["valid"]) == 1
     assert record["held_out"]["valid"] and all(name.endswith(".txt") for name in record["held_out"]["valid"])
 
 

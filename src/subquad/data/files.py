@@ -249,11 +249,16 @@ def _matches(path: str) -> list[str]:
         except OSError as error:
             raise ValueError(f"{path!r} is a link that leads nowhere ({_reason(error)}): expected {ACCEPTED}") from None
     if not glob.has_magic(path):
-        raise ValueError(f"{path!r} does not exist: expected {ACCEPTED}")
+        raise ValueError(f"{path!r} does not exist{_here(path)}: expected {ACCEPTED}")
     matches = glob.glob(path, recursive=True)
     if not matches:
-        raise ValueError(f"nothing matches {path!r}: expected {ACCEPTED}")
+        raise ValueError(f"nothing matches {path!r}{_here(path)}: expected {ACCEPTED}")
     return matches
+
+
+def _here(path: str) -> str:
+    """What a path is relative to, which a run that is resumed elsewhere needs to know."""
+    return "" if os.path.isabs(path) else f" in {os.getcwd()!r}"
 
 
 def _reason(error: OSError) -> str:

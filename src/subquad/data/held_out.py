@@ -24,6 +24,7 @@ WAYS: tuple[Way, ...] = ("document", "range", "stratified")
 
 Parts: TypeAlias = tuple[list[Span], list[Span], list[Span]]
 
+NO_SUFFIX = "without suffix"  # the name of such a kind
 SMALL = 1 << 16  # bytes; a document below it has no long parts to hold out
 _SUFFIX = re.compile(r"\.([A-Za-z][A-Za-z0-9_]{0,9}|\d[A-Za-z][A-Za-z0-9]?)(?::\d+)?$")  # also of a row of a table, ``a.jsonl:12``
 _RECORDED_KINDS, _RECORDED_NAMES = 20, 100_000
@@ -210,23 +211,26 @@ def _sizes(spans: Sequence[Span]) -> dict[str, int]:
     return {"bytes": sum(span.size for span in spans), "documents": len(spans)}
 
 
-def _kinds(parts: dict[str, list[Span]]) -> list[dict[str, Any]]:
-    """Of each suffix, the largest first: documents, bytes, how many documents are cut, and the documents and bytes of each part."""
+def _kinds(parts: dict[str, list[Span]]) -> dict[str, dict[str, Any]]:
+    """Of each suffix, the largest first: its documents, how many of them are cut, and the documents and bytes in each part."""
     found: dict[str, dict[str, list[Span]]] = {}
     for name, spans in parts.items():
         for span in spans:
-            found.setdefault(suffix_of(span.document.name), {part: [] for part in parts})[name].append(span)
-    bytes_of = {kind: sum(span.size for spans in kinds.values() for span in spans) for kind, kinds in found.items()}
-    ordered = sorted(found, key=lambda kind: (-bytes_of[kind], kind))
+            found.setdefault(suffix_of(span.document.name) or NO_SUFFIX, {part: [] for part in parts})[name].append(span)
+    sizes = {kind: sum(span.size for spans in kinds.values() for span in spans) for kind, kinds in found.items()}
+    ordered = sorted(found, key=lambda kind: (-sizes[kind], kind))
     if len(ordered) > _RECORDED_KINDS:
         rest = ordered[_RECORDED_KINDS - 1 :]
         found["others"] = {part: [span for kind in rest for span in found[kind][part]] for part in parts}
         ordered = [*ordered[: _RECORDED_KINDS - 1], "others"]
-    return [_kind(kind, found[kind]) for kind in ordered]
+    return {kind: _kind(list(found[kind].values())) for kind in ordered}
 
 
-def _kind(name: str, parts: dict[str, list[Span]]) -> dict[str, Any]:
-    spans = [span for part in parts.values() for span in part]
-    cut = {id(span.document) for span in spans if not _is_whole(span)}
-    sizes = {"documents": len({id(span.document) for span in spans}), "bytes": sum(span.size for span in spans), "cut": len(cut)}
-    return {"kind": name, **sizes} | {part: _sizes(held) for part, held in parts.items()}
+def _kind(parts: Sequence[Sequence[Span]]) -> dict[str, Any]:
+    spans = [span for part in parts for span in part]
+    return {
+        "documents": len({id(span.document) for span in spans}),
+        "cut": len({id(span.document) for span in spans if not _is_whole(span)}),
+        "documents_of_parts": [len(part) for part in parts],
+        "bytes_of_parts": [sum(span.size for span in part) for part in parts],
+    }

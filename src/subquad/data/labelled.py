@@ -154,8 +154,8 @@ def _classes(examples: Sequence[Example]) -> tuple[str, ...]:
     names = {str(example.label) for example in examples}
     if len(names) > MOST_CLASSES:
         raise ValueError(
-            f"the {len(examples):,} texts for training have {len(names):,} different labels, such as {min(names)!r}, "
-            f"expected classes, at most {MOST_CLASSES:,}: name the column of the labels in objective.columns.label, or set "
+            f"the {len(examples):,} texts for training (of {examples[0].where.file}) have {len(names):,} different labels, such as "
+            f"{min(names)!r}, expected classes, at most {MOST_CLASSES:,}: name the column of the labels in objective.columns.label, or set "
             "model.problem_type=regression for numbers"
         )
     return tuple(sorted(names))

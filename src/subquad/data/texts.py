@@ -8,6 +8,8 @@ from typing import ClassVar
 from subquad.data.documents import Document, Spool
 from subquad.data.rows import Table, TableColumns, as_bytes, cell, read_rows, table_of
 
+_NAMING = "data.column=body (or drop the suffix of the file to use its bytes)"
+
 
 class TextColumn(TableColumns):
     """Where a table has its texts."""
@@ -42,4 +44,4 @@ def text_documents(documents: Sequence[Document], column: str | int, tables: Col
 
 def _texts(document: Document, column: str | int) -> Iterator[tuple[str, bytes]]:
     for where, row in read_rows(document, TextColumn(text=column), "data.format"):
-        yield where.name, as_bytes(cell(row, column, where, "data.column=body"))
+        yield where.name, as_bytes(cell(row, column, where, _NAMING))
