@@ -11,9 +11,11 @@ import torch
 from torch import nn
 
 from subquad.config import override, parse, with_changes
+from subquad.data.characters import reads_characters
 from subquad.data.config import DataConfig
 from subquad.data.corpus import read_records
 from subquad.data.documents import Document
+from subquad.data.fasta import fasta_documents, is_fasta
 from subquad.data.files import open_documents
 from subquad.data.folders import class_of
 from subquad.data.labelled import Example, LabelColumns, read_table
@@ -141,7 +143,9 @@ def read_documents(
     options = dict(options or {})
     if "format" in options:
         options.setdefault("image", None)
-    return with_changes(_data_of(run), options).open(paths).documents
+    data = with_changes(_data_of(run), options)
+    documents = data.open(paths).documents
+    return documents if "format" in options or data.image else _records(documents, data, run)
 
 
 def read_texts(paths: Sequence[str], run: str | Path | None = None, columns: Mapping[str, Any] | None = None) -> list[tuple[str, Example]]:
@@ -166,7 +170,7 @@ def read_texts(paths: Sequence[str], run: str | Path | None = None, columns: Map
         if named.table or table_of(document.name):
             texts += [(example.where.name, example) for example in read_table(document, named, labels=labelled, naming=naming)]
             continue
-        for text in read_records([document], data.format):
+        for text in _records(read_records([document], data.format), data, run):
             label = class_of(text.name)
             texts.append((text.name, Example(text.read().tobytes(), label if label in classes else None, Place(text.name))))
     return texts
@@ -175,6 +179,13 @@ def read_texts(paths: Sequence[str], run: str | Path | None = None, columns: Map
 def _data_of(run: str | Path | None) -> DataConfig:
     """How a run reads its data; where it does not say, files are read as they are."""
     return read(run).data if run is not None and Path(run, TRAIN).is_file() else DataConfig()
+
+
+def _records(documents: Sequence[Document], data: DataConfig, run: str | Path | None) -> list[Document]:
+    """The records of what is FASTA, for a run that reads DNA and does not say in which format: headers are no bases. Other files stay."""
+    if data.format != "raw" or run is None or not reads_characters(Path(run, TOKENIZER)):
+        return list(documents)
+    return [record for document in documents for record in (fasta_documents([document]) if is_fasta(document) else [document])]
 
 
 def info(run: str | Path) -> dict[str, Any]:

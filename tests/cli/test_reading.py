@@ -93,6 +93,19 @@ def test_fasta_is_scored_record_by_record_by_a_run_on_fasta(folder: Path, capsys
     assert "is not FASTA" in (error := capsys.readouterr().err) and "--format raw" in error
 
 
+def test_fasta_under_a_run_on_letters_is_never_read_with_its_headers(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "letters").write_bytes(b"ACGT" * 100)
+    values = {"model": MODEL | {"vocab": 16}, "data": {"tokenizer": "dna"}}
+    train(folder, "letters", values, "--data", str(tmp_path / "letters"))
+    assert not caplog.messages
+    found = scores(folder, capsys, "letters", str(folder / "g.fa"), str(tmp_path / "letters"))
+    assert [file["bytes"] for file in found.values()][1:] == [8, 240, 26, 400]
+    train(folder, "headers", values, "--data", str(folder / "g.fa"))
+    assert "g.fa is FASTA, and its headers are read as unknown bases: set data.format=fasta" in caplog.messages[0]
+
+
 def test_rows_of_a_table_are_scored(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     found = scores(folder, capsys, "books", "rows.jsonl", "--text", "body")

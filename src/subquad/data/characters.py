@@ -11,6 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,20 @@ import numpy.typing as npt
 
 from subquad.data.shuffle import Integers
 from subquad.data.windows import Ids, Span
-from subquad.parsing import parse_json
+from subquad.parsing import parse_json, read_text
 
 TYPE = "characters"  # of its tokenizer.json; those of the package ``tokenizers`` have no type at their top
 
 _DNA = ("[CLS]", "[SEP]", "[BOS]", "[MASK]", "[PAD]", "[RESERVED]", "[UNK]", "A", "C", "G", "T", "N")
+
+
+def reads_characters(tokenizer: Path) -> bool:
+    """Whether a file is the tokenizer.json of a vocabulary of characters."""
+    try:
+        values = parse_json(read_text(tokenizer))
+    except (OSError, ValueError):
+        return False
+    return isinstance(values, dict) and values.get("type") == TYPE
 
 
 class Characters:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -10,8 +11,10 @@ from pydantic import Field, model_validator
 
 from subquad.config import Config, Paths
 from subquad.data.corpus import Corpus, Form
+from subquad.data.fasta import is_fasta
 from subquad.data.held_out import Way
 from subquad.data.images import ImageShape
+from subquad.format import visible
 
 
 class DataConfig(Config):
@@ -43,7 +46,12 @@ class DataConfig(Config):
 
     def open(self, paths: Sequence[str | Path] | None = None) -> Corpus:
         """The documents of a run; or those of other paths, read as the run reads its own and named as they are given."""
-        return Corpus.open(self.paths if paths is None else paths, self.image, self.format, self.column, as_given=paths is not None)
+        corpus = Corpus.open(self.paths if paths is None else paths, self.image, self.format, self.column, as_given=paths is not None)
+        if paths is None and self.tokenizer == "dna" and self.format == "raw" and (found := next(filter(is_fasta, corpus.documents), None)):
+            logging.getLogger(__name__).warning(
+                visible(f"{found.name} is FASTA, and its headers are read as unknown bases: set data.format=fasta to leave them out")
+            )
+        return corpus
 
     @model_validator(mode="after")
     def _reads_text(self) -> DataConfig:

@@ -32,6 +32,12 @@ def fasta_documents(documents: Sequence[Document], upper: bool = True) -> list[D
     return sorted(records, key=lambda record: record.name)
 
 
+def is_fasta(document: Document) -> bool:
+    """Whether a document begins as FASTA does."""
+    start = document.read(0, min(document.size, 4)).tobytes()
+    return start.removeprefix(codecs.BOM_UTF8).startswith(b">")
+
+
 def _records(document: Document, case: bytes, spool: Spool) -> list[Document]:
     starts: list[tuple[str, int]] = []
     names: set[str] = set()
