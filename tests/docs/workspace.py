@@ -7,11 +7,13 @@ import json
 import random
 import shutil
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import zstandard
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
 from subquad.cli import main
@@ -71,6 +73,10 @@ def _write_tables(folder: Path) -> None:
     for name in ("reviews", "documents", "texts"):
         lines = [json.dumps({"text": text, "label": label}) for text, label in rows[:8]]
         (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (folder / "reviews.csv").write_text("body,stars\n" + "".join(f'"{text * 60}",{n}\n' for n, (text, _) in enumerate(rows)), "utf-8")
+    (folder / "pile").mkdir()
+    rows_of_pile = [json.dumps({"text": f"document {number} of a pile, {SENTENCES[number % 4]}" * 40}) for number in range(40)]
+    (folder / "pile/00.jsonl.zst").write_bytes(zstandard.compress("\n".join(rows_of_pile).encode()))
 
 
 def _write_genome(folder: Path) -> None:
@@ -82,7 +88,7 @@ def _write_genome(folder: Path) -> None:
     _table(folder / "unseen.tsv", ("text", "label"), rows[:6])
 
 
-def _table(path: Path, head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def _table(path: Path, head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     path.write_text("".join("\t".join(row) + "\n" for row in [head, *rows]), encoding="utf-8")
 
 
