@@ -105,7 +105,7 @@ def wait(process: int, log: Path) -> Ended:
     return Ended(os.waitstatus_to_exitcode(status), log.read_text(encoding="utf-8", errors="replace"))
 
 
-def command(arguments: list[str], log: Path, before: Callable[[], None] = lambda: None) -> Ended:
+def command(arguments: list[str], log: Path, before: Callable[[], object] = lambda: None) -> Ended:
     """Runs one command line in a forked process, after ``before``."""
 
     def call() -> int:

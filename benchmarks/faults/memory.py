@@ -36,4 +36,4 @@ def _note_peaks(file: Path, steps: int) -> None:
             peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
             file.write_text(json.dumps(peaks))
 
-    Trainer._report_step = noting  # type: ignore[method-assign]
+    Trainer._report_step = noting  # type: ignore[method-assign,assignment]
