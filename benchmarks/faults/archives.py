@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import io
+import lzma
 import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.faults.campaign import TEXT, Tally, command, is_sentence, prepare, reference
@@ -32,13 +34,13 @@ def run(folder: Path) -> Tally:
     reference(folder)
     tally, log, place = Tally("hostile archives"), folder / "log", folder / "archives"
     place.mkdir()
-    for what, suffix, content in _archives():
+    for what, suffix, content in _archives([*NAMES, str(folder / "outside")]):
         file = place / f"archive{suffix}"
         file.write_bytes(content)
         before = _files(folder)
         ended = command(["score", str(folder / "reference"), str(file)], log)
         tally.tried += 1
-        tally.expect(_files(folder) == before and not Path("/tmp/outside-of-subquad").exists(), f"{what} wrote a file")
+        tally.expect(_files(folder) == before, f"{what} wrote a file")
         tally.expect(ended.status == 0 or is_sentence(ended), f"{what}: status {ended.status}, {ended.output[-300:]}")
         tally.expect("\x1b" not in ended.output, f"{what}: a control sequence reached the terminal")
         file.unlink()
@@ -49,32 +51,33 @@ def _files(folder: Path) -> set[Path]:
     return {path for path in folder.rglob("*") if path.name != "log"}
 
 
-def _archives() -> Iterator[tuple[str, str, bytes]]:
+def _archives(names: Sequence[str]) -> Iterator[tuple[str, str, bytes]]:
     """(what it is, the suffix, the bytes)."""
-    for mode, suffix in (("w", ".tar"), ("w:gz", ".tar.gz"), ("w:xz", ".tar.xz")):
-        for name in NAMES:
-            yield f"{suffix} with {name[:20]!r}", suffix, _tar(name, tarfile.REGTYPE, mode)
-        whole = _tar("member", tarfile.REGTYPE, mode)
+    compressors: dict[str, Callable[[bytes], bytes]] = {".tar": bytes, ".tar.gz": gzip.compress, ".tar.xz": lzma.compress}
+    for suffix, compress in compressors.items():
+        for name in names:
+            yield f"{suffix} with {name[:20]!r}", suffix, compress(_tar(name))
+        whole = compress(_tar("member"))
         for cut in (1, 300, len(whole) // 2, len(whole) - 3):
             yield f"{suffix} cut at {cut}", suffix, whole[:cut]
     for kind in KINDS:
-        yield f".tar with a member of type {kind!r}", ".tar", _tar("member", kind, "w")
+        yield f".tar with a member of type {kind!r}", ".tar", _tar("member", kind)
     for size in (b"-0000000001\0", b"77777777777\0", b"\x80" + b"\xff" * 11, b"\xff" * 12):
-        head = bytearray(_tar("member", tarfile.REGTYPE, "w"))
+        head = bytearray(_tar("member"))
         head[124:136] = size
         head[148:156] = b" " * 8
         head[148:156] = b"%06o\0 " % sum(head[:512])
         yield f".tar with size {size!r}", ".tar", bytes(head)
-    for name in NAMES:
+    for name in names:
         if "\0" not in name and "\udc80" not in name:
             yield f".zip with {name[:20]!r}", ".zip", _zip(name)
     for cut in (10, 60, -1):
         yield f".zip cut at {cut}", ".zip", _zip("member")[:cut]
 
 
-def _tar(name: str, kind: bytes, mode: str) -> bytes:
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode=mode, format=tarfile.PAX_FORMAT if len(name) > 90 else tarfile.GNU_FORMAT) as archive:  # type: ignore[call-overload]
+def _tar(name: str, kind: bytes = tarfile.REGTYPE) -> bytes:
+    file, form = io.BytesIO(), tarfile.PAX_FORMAT if len(name) > 90 else tarfile.GNU_FORMAT
+    with tarfile.open(fileobj=file, mode="w", format=form) as archive:
         member = tarfile.TarInfo(name)
         member.type, member.linkname = kind, "../outside"
         member.size = len(TEXT) if kind == tarfile.REGTYPE else 0

@@ -105,12 +105,18 @@ def wait(process: int, log: Path) -> Ended:
     return Ended(os.waitstatus_to_exitcode(status), log.read_text(encoding="utf-8", errors="replace"))
 
 
-def command(arguments: list[str], log: Path, before: Callable[[], object] = lambda: None) -> Ended:
-    """Runs one command line in a forked process, after ``before``."""
+def command(
+    arguments: list[str], log: Path, before: Callable[[], object] | None = None, after: Callable[[], object] | None = None
+) -> Ended:
+    """Runs one command line in a forked process, after ``before`` and before ``after``."""
 
     def call() -> int:
-        before()
-        return main(arguments)
+        if before is not None:
+            before()
+        status = main(arguments)
+        if after is not None:
+            after()
+        return status
 
     return wait(fork(call, log), log)
 

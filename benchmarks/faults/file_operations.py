@@ -7,9 +7,9 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
+from unittest import mock
 
 from benchmarks.faults.campaign import Tally, command, finish, is_sentence, prepare, reference, start, weights
 
@@ -24,7 +24,7 @@ def run(folder: Path, fault: Fault, every: int = 1) -> Tally:
     tally, expected = Tally(f"{'SIGKILL' if fault == 'kill' else 'disk error'} at a file operation"), reference(folder)
     out, last = folder / "run", count(folder)
     for place in range(1, last + 1, every):
-        ended = command(start(folder, out), folder / "log", lambda place=place: watch(out, place, fault))  # type: ignore[misc]
+        ended = command(start(folder, out), folder / "log", _Faults(out, place, fault).watch)
         tally.tried += 1
         fine = ended.status == -signal.SIGKILL if fault == "kill" else ended.status == 0 or is_sentence(ended)
         tally.expect(fine, f"operation {place}: status {ended.status}, {ended.output[-300:]}")
@@ -39,53 +39,48 @@ def run(folder: Path, fault: Fault, every: int = 1) -> Tally:
 
 def count(folder: Path) -> int:
     """How many operations the undisturbed run does."""
-    out, log, file = folder / "counted", folder / "log", folder / "count"
-
-    def counting() -> None:
-        seen, leave = watch(out, None, "kill"), os._exit
-
-        def noting(status: int) -> None:
-            file.write_text(str(seen()))
-            leave(status)
-
-        os._exit = noting  # type: ignore[assignment]
-
-    if command(start(folder, out), log, counting).status != 0:
+    out, log, file, faults = folder / "counted", folder / "log", folder / "count", _Faults(folder / "counted")
+    if command(start(folder, out), log, faults.watch, lambda: file.write_text(str(faults.seen))).status != 0:
         raise SystemExit(log.read_text())
     return int(file.read_text())
 
 
-def watch(out: Path, place: int | None, fault: Fault) -> Callable[[], int]:
-    """Counts the operations of this process on the files below ``out``, and injects the fault at number ``place``."""
-    seen, root = [0], str(out)
+class _Faults:
+    """Counts the operations of a process on the files below a folder, and injects the fault at number ``place``."""
 
-    def operation(path: object) -> None:
-        seen[0] += 1
-        if seen[0] == place:
-            if fault == "kill":
+    def __init__(self, out: Path, place: int | None = None, fault: Fault = "kill") -> None:
+        self.root, self.place, self.fault, self.seen = str(out), place, fault, 0
+
+    def watch(self) -> None:
+        """Begins to watch this process."""
+        fsync = os.fsync
+
+        def synced(handle: int) -> None:
+            self._operation(None)
+            fsync(handle)
+
+        mock.patch.object(os, "fsync", synced).start()  # of which the interpreter tells nobody
+        sys.addaudithook(self._audit)
+
+    def _operation(self, path: object) -> None:
+        self.seen += 1
+        if self.seen == self.place:
+            if self.fault == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
 
-    def audit(event: str, arguments: tuple[Any, ...]) -> None:
+    def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open":
             path, _, flags = arguments
-            if isinstance(flags, int) and flags & WRITES and not isinstance(path, int) and os.fsdecode(path).startswith(root):
-                operation(path)
+            if isinstance(flags, int) and flags & WRITES and self._is_inside(path):
+                self._operation(path)
         elif event in EVENTS:
-            path = arguments[0]
-            inside = not isinstance(path, int) and os.fsdecode(path).startswith(root)
-            if inside or (event in ("os.remove", "os.rmdir") and arguments[-1] != -1):  # of a tree that is removed, named in its folder
-                operation(path)
+            in_folder = event in ("os.remove", "os.rmdir") and arguments[-1] != -1  # of a tree that is removed, by its name in its folder
+            if in_folder or self._is_inside(arguments[0]):
+                self._operation(arguments[0])
 
-    fsync = os.fsync
-
-    def synced(handle: int) -> None:
-        operation(None)
-        fsync(handle)
-
-    os.fsync = synced  # type: ignore[assignment]
-    sys.addaudithook(audit)
-    return lambda: seen[0]
+    def _is_inside(self, path: object) -> bool:
+        return isinstance(path, str | bytes | os.PathLike) and os.fsdecode(path).startswith(self.root)
 
 
 def leftovers(out: Path) -> list[str]:

@@ -7,7 +7,7 @@ import os
 import pickle
 import subprocess
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,11 @@ class Calls:
         return self.call
 
 
-def run(folder: Path) -> Tally:
+def run(folder: Path, suffixes: Sequence[str] = (".pt", ".pth", ".ckpt", ".bin")) -> Tally:
     """Converts each pickle, under each name that a checkpoint may have."""
     tally, mark, log = Tally("pickles that run code"), folder / "mark", folder / "log"
     (folder / "config.json").write_text("{}")
-    for suffix in (".pt", ".pth", ".ckpt", ".bin"):
+    for suffix in suffixes:
         for what, content in _contents(mark).items():
             file = folder / f"weights{suffix}"
             file.write_bytes(content)

@@ -7,6 +7,7 @@ import random
 import shutil
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 from benchmarks.faults.campaign import Tally, finish, fork, prepare, reference, resume, start, wait, weights
@@ -21,9 +22,10 @@ def run(folder: Path, number: signal.Signals, count: int, seed: int = 0) -> Tall
     tally, expected, draw = Tally(f"{number.name} in training"), reference(folder, STEPS), random.Random(seed)
     out, log = folder / "run", folder / "log"
     while tally.tried < count:
-        arguments = resume(out) if (out / "train.yaml").exists() else start(folder, out) + STEPS
+        resumed = (out / "train.yaml").exists()
+        arguments = resume(out) if resumed else start(folder, out) + STEPS
         began = time.monotonic()
-        process = fork(lambda arguments=arguments: main(arguments), log)  # type: ignore[misc]
+        process = fork(partial(main, arguments), log)
         while not (out / "log.jsonl").exists() and time.monotonic() < began + 5 and os.waitpid(process, os.WNOHANG)[0] == 0:
             time.sleep(0.001)
         time.sleep(draw.random() * 0.15)
@@ -34,7 +36,8 @@ def run(folder: Path, number: signal.Signals, count: int, seed: int = 0) -> Tall
             ended = None
         if ended is not None:
             tally.tried += 1
-            statuses = (-number,) if number == signal.SIGKILL else (128 + number, -number)  # before its first step it just ends
+            statuses = {-number} if number == signal.SIGKILL else {128 + number}
+            statuses |= {-number} if resumed else set()  # before its first step it just ends
             fine = ended.status in statuses or (ended.status == 0 and "resume with" not in ended.output)  # or it was done
             tally.expect(fine, f"signal {tally.tried}: status {ended.status}, {ended.output[-300:]}")
         if ended is None or ended.status == 0 or tally.tried == count:

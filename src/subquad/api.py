@@ -51,7 +51,7 @@ from subquad.report.run import write_report
 from subquad.run_folder import TOKENIZER, TRAIN, load, load_config, load_weights, locked, save, seal
 from subquad.run_log import read_run_log
 from subquad.training.config import TrainConfig, build_config, read
-from subquad.training.trainer import Hooks, Trainer, build_run
+from subquad.training.trainer import Hooks, Result, Trainer, build_run
 
 __all__ = [
     "Answers",
@@ -82,6 +82,7 @@ __all__ = [
     "stream",
     "total",
     "train",
+    "run_training",
 ]
 
 
@@ -111,9 +112,24 @@ def train(
     named by its kind, "classifier"; its backbone is then the model of ``init``, or the option ``model.backbone``.
     ``data``: files, folders, globs, archives; None keeps the config's. ``options``: keys of train.yaml, nested or dotted. ``init`` starts
     from another run's weights, and takes its tokenizer. ``resume`` continues the run in ``out``, whose train.yaml is then the config, so
-    that the model may be None. ``report=False`` leaves out report.html. Raises ``ValueError`` for wrong input, ``RunError`` when the run
-    fails.
+    that the model may be None. ``report=False`` leaves out report.html. A signal saves and ends the run, and its folder is returned too.
+    Raises ``ValueError`` for wrong input, ``RunError`` when the run fails.
     """
+    return run_training(preset_or_config, data, out, options, init=init, resume=resume, quiet=quiet, report=report).out
+
+
+def run_training(
+    preset_or_config: str | Path | Mapping[str, Any] | None,
+    data: Sequence[str] | str | None,
+    out: str | Path,
+    options: Mapping[str, Any] | None = None,
+    *,
+    init: str | Path | None = None,
+    resume: bool = False,
+    quiet: bool = False,
+    report: bool = True,
+) -> Result:
+    """``train``, with how the run ended."""
     with locked(out, resume):
         source = Path(out) if resume else preset_or_config
         if source is None:
@@ -129,7 +145,7 @@ def train(
         del trainer  # and with it the optimizer's state: the report needs the memory of a model alone
         if result.reason != "interrupted" and report:
             _report(model, objective, result.out)
-        return result.out
+        return result
 
 
 def read_documents(

@@ -54,7 +54,7 @@ def workspace(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     monkeypatch.chdir(folder)
     monkeypatch.setenv("HOME", str(folder))
     monkeypatch.setattr(api, "build_config", toy_config)
-    monkeypatch.setattr(api, "train", overwriting(api.train, 2))
+    monkeypatch.setattr(api, "run_training", overwriting(api.run_training, 2))
     monkeypatch.setattr(runner, "compare", overwriting(toy_compare(runner.compare), 1))
     for name, changes in SMALL.items():
         monkeypatch.setitem(PRESETS, name, with_changes(PRESETS[name], changes))

@@ -153,9 +153,16 @@ def test_surroundings_are_put_back() -> None:
 def test_the_first_signal_is_noted_and_the_second_acts() -> None:
     with pytest.raises(KeyboardInterrupt), Interrupts() as interrupts:
         signal.raise_signal(signal.SIGINT)
-        assert interrupts.received
+        assert interrupts.received == signal.SIGINT
         signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_signal_that_is_ignored_stays_so() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    with Interrupts() as interrupts:
+        signal.raise_signal(signal.SIGHUP)
+    assert interrupts.received is None and signal.signal(signal.SIGHUP, before) == signal.SIG_IGN
 
 
 def test_the_log_forgets_what_was_done_again_and_what_was_cut(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The command line, ``subquad VERB``: one file here for each verb, imported, and torch with it, only when it runs.
 
-Exit status: 0; 1 if the run failed, 2 if the request was wrong, 130 if interrupted, 141 if the reader of stdout left.
+Exit status: 0; 1 if the run failed, 2 if the request was wrong, 130 if interrupted, 128 + the number of another signal that ended a
+training, 141 if the reader of stdout left.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ Fine-tune it for retrieval, with contrastive learning on a table of queries and 
 Fine-tune a classifier on a table of texts and labels (for regression: --set model.problem_type=regression):
   subquad train classifier --init runs/encoder --data reviews.tsv --out runs/reviews
 
-Resume a run that was interrupted:
+Resume a run that was interrupted (Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 save it; the exit status is then 128 + the signal):
   subquad train --resume --out runs/books"""
 
 HINTS = {
@@ -73,9 +73,11 @@ def main(arguments: Sequence[str]) -> None:
 
     from subquad import api
 
-    run = api.train(model, request.data, request.out, options, init=request.init, resume=request.resume, quiet=request.quiet)
+    result = api.run_training(model, request.data, request.out, options, init=request.init, resume=request.resume, quiet=request.quiet)
+    if result.signal is not None:
+        raise SystemExit(128 + result.signal)  # so that ``train && next`` does not go on
     if not request.quiet:
-        print(run)
+        print(result.out)
 
 
 def _config_of_run(request: Namespace) -> Path:

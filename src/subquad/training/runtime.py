@@ -64,16 +64,24 @@ def evaluation_mode(model: nn.Module, device: torch.device) -> Iterator[None]:
             model.train()
 
 
+SAVING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)]  # Windows has two
+
+
 class Interrupts:
-    """Notes the first SIGINT or SIGTERM, so that the loop can save and stop; a second one has its usual effect."""
+    """Notes the first signal that asks a run to end, so that the loop can save and stop; a second one has its usual effect.
+
+    These are SIGINT, SIGTERM, and what a closed terminal and a cluster's scheduler send, SIGHUP and SIGUSR1. One that is ignored, as SIGHUP
+    is under ``nohup``, stays so.
+    """
 
     def __init__(self) -> None:
-        self.received = False
+        self.received: signal.Signals | None = None
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
-            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+            heard = [number for number in SAVING if signal.getsignal(number) is not signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._note) for number in heard}
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -81,5 +89,5 @@ class Interrupts:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.received = True
+        self.received = signal.Signals(number)
         self.__exit__()

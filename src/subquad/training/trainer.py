@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from signal import Signals
 from typing import Any, Literal
 
 import torch
@@ -61,13 +62,14 @@ class Hooks:
 @dataclass(frozen=True)
 class Result:
     """How a run ended; ``best`` is the loss of its best validation, None without one, and ``accuracy`` that of its answers or labels, if it
-    has any."""
+    has any. ``signal`` is what interrupted it."""
 
     out: Path
     step: int
     reason: Reason
     best: float | None
     accuracy: float | None = None
+    signal: Signals | None = None
 
 
 def build_run(config: TrainConfig) -> tuple[Model, Objective[Any]]:
@@ -92,7 +94,7 @@ class Trainer:
         self.display = Display(config.steps, self.hooks.console, self.hooks.quiet, self.loss_name, self.unit)
 
     def run(self, resume: bool = False) -> Result:
-        """Trains to the last step, or until SIGINT or SIGTERM; ``resume`` continues from the newest sound checkpoint in ``out``."""
+        """Trains to the last step, or until a signal (``Interrupts``); ``resume`` continues from the newest sound checkpoint in ``out``."""
         run_folder.check_out(self.out, resume)
         if self.config.track:
             summary_writer()
@@ -109,7 +111,7 @@ class Trainer:
                 if resume:
                     self._log({"kind": "resume", "step": counters.step, "steps": self.config.steps})
                 counters = self._train(counters, interrupts)
-                return self._end(counters)
+                return self._end(counters, interrupts.received)
 
     def _start(self) -> Counters:
         if self.config.init:
@@ -152,7 +154,7 @@ class Trainer:
             raise ValueError(
                 f"the data is not what {self.out} was trained on: give the same files, or start a new run with --init {self.out}"
             )
-        folder = newest_state(self.out, self.display.say)
+        folder = newest_state(self.out, self.display.tell)
         if folder is None and self.config.init:
             self.model.copy_weights(run_folder.load(self.config.init), self.config.init)
         self._set_up_data(self.out / run_folder.TOKENIZER)
@@ -212,7 +214,7 @@ class Trainer:
         config = self.config
         while counters.step < config.steps:
             counters = self._step(counters)
-            stop = interrupts.received
+            stop = interrupts.received is not None
             if counters.step % config.eval.every == 0 or counters.step == config.steps:
                 counters = self._evaluate(counters)
             stop = stop or self._done(counters) is not None
@@ -324,7 +326,7 @@ class Trainer:
                 run_folder.save(self.model, self.out)
         self._log({"kind": "save", "step": counters.step, "path": path.relative_to(self.out).as_posix()})
 
-    def _end(self, counters: Counters) -> Result:
+    def _end(self, counters: Counters, signal: Signals | None) -> Result:
         reason = self._done(counters) or "interrupted"
         self._log({"kind": "end", "step": counters.step, "reason": reason})
         with self._writing():
@@ -332,10 +334,10 @@ class Trainer:
             run_folder.seal(self.out)
         if reason == "interrupted":
             self.display.tell(f"stopped after step {counters.step}; resume with: {resume_command(self.out)}")
-        return self._result(counters, reason)
+        return self._result(counters, reason, signal if reason == "interrupted" else None)
 
-    def _result(self, counters: Counters, reason: Reason) -> Result:
-        return Result(self.out, counters.step, reason, counters.best, counters.best_accuracy)
+    def _result(self, counters: Counters, reason: Reason, signal: Signals | None = None) -> Result:
+        return Result(self.out, counters.step, reason, counters.best, counters.best_accuracy, signal)
 
     @contextmanager
     def _following(self, counters: Counters) -> Iterator[None]:
