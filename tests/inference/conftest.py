@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from subquad.models import build_model
-from subquad.models.base import CausalModel, ModelConfig, ModelState
+from subquad.models.base import CausalModel, ModelConfig, ModelState, Output
 
 
 class RecurrenceConfig(ModelConfig):
@@ -60,7 +60,7 @@ class Recurrence(CausalModel[RecurrenceState]):
     def id_tables(self) -> list[Tensor]:
         return [self.embedding]
 
-    def forward(self, ids: Tensor, span: tuple[int, int] | None = None) -> Tensor:
+    def forward(self, ids: Tensor, span: tuple[int, int] | None = None, *, output: Output = "logits") -> Tensor:
         """Ids (B, T) to logits (B, T, V)."""
         self.calls.append("forward")
         self._check_length(ids.shape[1])

@@ -142,6 +142,16 @@ def test_a_stream_holds_back_only_what_may_begin_a_stop(recurrences: type[Recurr
     assert generate(fake, b"", max_bytes=17, stop=["nothing", "two"]) == b"one <en <end> "
 
 
+def test_a_stream_of_utf8_is_whole_characters(recurrences: type[Recurrence]) -> None:
+    text = "aé€😀"
+    fake = recurrences(64, script=text.encode())
+    pieces = list(stream(fake, b"", max_bytes=10, utf8=True, temperature=0))
+    assert [piece.decode() for piece in pieces] == list(text)
+    assert len(list(stream(fake, b"", max_bytes=10, temperature=0))) == 10
+    begun = list(stream(fake, text.encode()[:2], max_bytes=4, utf8=True, temperature=0))
+    assert begun == [b"\xa9", "€".encode()]
+
+
 def test_rows_that_have_stopped_do_not_disturb_the_others(model: nn.Module) -> None:
     free = generate(model, PROMPTS, max_bytes=30, seed=4)
     stop = free[2][7:9]

@@ -166,5 +166,5 @@ def test_wrong_inputs_are_refused_at_the_call(recurrence: Recurrence, recurrence
 def test_a_damaged_model_is_an_error(recurrence: Recurrence) -> None:
     with torch.no_grad():
         recurrence.output[0, 0] = math.nan
-    with pytest.raises(RunError, match="not numbers"):
+    with pytest.raises(RunError, match="not finite"):
         score(recurrence, TEXT)

@@ -29,6 +29,7 @@ def test_a_wrapped_model_is_the_model(wrap: Callable[[nn.Module], nn.Module]) ->
         wrapped = wrap(model)
         if config is CAUSAL:
             assert subquad.generate(wrapped, b"one", max_bytes=20) == subquad.generate(model, b"one", max_bytes=20)
+            torch.testing.assert_close(subquad.embed(wrapped, TEXTS), subquad.embed(model, TEXTS))
             assert subquad.score(wrapped, b"some text").total_bits == pytest.approx(subquad.score(model, b"some text").total_bits)
         elif config is ENCODER:
             torch.testing.assert_close(subquad.embed(wrapped, TEXTS), subquad.embed(model, TEXTS))

@@ -25,6 +25,7 @@ from subquad.models import MODELS, build_model, parse_model
 from subquad.models.base import BaseModelConfig, CausalModel, Model, ModelConfig
 from subquad.models.classifier import Classifier
 from subquad.models.encoder import Encoder, EncoderConfig
+from subquad.models.registry import BASE_MODELS
 from tests.layers.cases import small_values
 from tests.models.cases import build
 
@@ -118,6 +119,8 @@ def models(kind: str) -> st.SearchStrategy[dict[str, Any]]:
     if kind == "megabyte":  # which has a stage more than patch sizes
         patches: st.SearchStrategy[int | tuple[int, ...]] = st.sampled_from([4, 1, 3, (3, 2), (2, 2)])
         return patches.flatmap(lambda sizes: configs(MODELS[kind], patch_size=st.just(sizes), stages=_stages(sizes)))
+    if kind == "classifier":
+        return configs(MODELS[kind], backbone=st.sampled_from(sorted(BASE_MODELS)).flatmap(models))
     return configs(MODELS[kind])
 
 

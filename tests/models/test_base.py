@@ -59,7 +59,7 @@ def test_wrapped_models_pass_the_doors_and_foreign_ones_do_not() -> None:
     assert subquad.classify(nn.DataParallel(classifier), ["text"]) == subquad.classify(classifier, ["text"])
     with pytest.raises(ValueError, match="needs a causal model, got Foreign"):
         subquad.score(Foreign(), b"text")
-    with pytest.raises(ValueError, match="expected an encoder, got Foreign"):
+    with pytest.raises(ValueError, match="expected a model of this library, got Foreign"):
         subquad.embed(Foreign(), ["text"])
     with pytest.raises(ValueError, match="expected a classifier, got Foreign"):
         subquad.classify(Foreign(), ["text"])

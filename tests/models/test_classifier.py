@@ -21,6 +21,8 @@ from subquad.models import PRESETS, build_model, parse_model
 from subquad.models.classifier import Classifier, ClassifierConfig
 from subquad.models.encoder import Encoder, EncoderConfig, PoolingConfig
 from subquad.models.language_model import LanguageModel, LanguageModelConfig
+from subquad.models.megabyte import Megabyte, MegabyteConfig
+from subquad.models.perceiver_ar import PerceiverAR, PerceiverARConfig, latent_stack
 
 BACKBONES = {
     "attention": LanguageModelConfig(max_len=20, init_std=0.5, stack=StackConfig(dim=16, depth=2, mixer=AttentionConfig(heads=2))),
@@ -28,6 +30,20 @@ BACKBONES = {
         max_len=20, init_std=0.5, positions="learned", stack=StackConfig(dim=16, depth=2, mixer=LinearAttentionConfig(heads=2))
     ),
     "hyena": LanguageModelConfig(max_len=20, init_std=0.5, stack=StackConfig(dim=16, depth=2, mixer=HyenaConfig())),
+    "megabyte": MegabyteConfig(
+        max_len=20,
+        patch_size=4,
+        init_std=0.5,
+        stages=(StackConfig(dim=32, depth=1, mixer=AttentionConfig(heads=2)), StackConfig(dim=16, depth=1, mixer=AttentionConfig(heads=2))),
+    ),
+    "megabyte-hyena": MegabyteConfig(
+        max_len=20,
+        patch_size=4,
+        init_std=0.5,
+        positions="none",
+        stages=(StackConfig(dim=32, depth=1, mixer=HyenaConfig()), StackConfig(dim=16, depth=1, mixer=AttentionConfig(heads=2))),
+    ),
+    "perceiver-ar": PerceiverARConfig(max_len=20, latents=8, init_std=0.5, tied=True, stack=latent_stack(16, 2, 2, dropout=0.0)),
 }
 LENGTHS = [7, 0, 20, 1]
 
@@ -70,7 +86,7 @@ def test_every_id_counts(model: Classifier, ids: Tensor) -> None:
 @torch.no_grad()
 def test_it_pools_the_vectors_that_logits_are_read_from(model: Classifier, ids: Tensor) -> None:
     backbone = model.backbone
-    assert isinstance(backbone, LanguageModel)
+    assert isinstance(backbone, LanguageModel | Megabyte | PerceiverAR)
     hidden = backbone(ids[:, :9], output="hidden")
     assert hidden.shape == (len(LENGTHS), 10, 16)
     torch.testing.assert_close(backbone._logits(hidden[:, :-1]), backbone(ids[:, :9]))
@@ -161,7 +177,7 @@ def test_an_encoder_is_a_backbone(ids: Tensor, mixer: str, problem: str) -> None
         torch.testing.assert_close(model(ids[row : row + 1, :length])[0], together[row], rtol=0, atol=1e-9)
     with pytest.raises(ValueError, match="an encoder cannot classify an empty text"):
         model(ids, LENGTHS)
-    with pytest.raises(ValueError, match=r"pooling is for language models"):
+    with pytest.raises(ValueError, match=r"pooling is for causal models"):
         build_model({**values, "pooling": "last"})
     with pytest.raises(ValueError, match='problem_type="regression" has no classes'):
         build_model({**values, "problem_type": "regression", "classes": ["a", "b"]})
@@ -171,7 +187,7 @@ def test_an_encoder_is_a_backbone(ids: Tensor, mixer: str, problem: str) -> None
     ("change", "sentence"),
     [
         ({"stack": {"depht": 2}}, "unknown key 'backbone.stack.depht': did you mean 'depth'?"),
-        ({"kind": "megabyte"}, "backbone: unknown backbone 'megabyte': known: language_model, encoder"),
+        ({"kind": "classifier"}, "backbone: unknown backbone 'classifier': known: encoder, language_model, megabyte, perceiver_ar"),
         ({"kind": None}, "backbone: backbone needs a 'kind'"),
     ],
 )
@@ -185,8 +201,8 @@ def test_errors_of_a_backbone_name_the_key(change: dict[str, Any], sentence: str
 def test_a_backbone_may_be_a_preset_but_no_other_model() -> None:
     config = parse_model({"kind": "classifier", "backbone": "m2-bert-tiny"})
     assert isinstance(config, ClassifierConfig) and config.backbone == with_changes(PRESETS["m2-bert-tiny"], {"head": "none"})
-    with pytest.raises(ValueError, match="unknown backbone 'megabyte'"):
-        ClassifierConfig(backbone=PRESETS["megabyte-tiny"])
+    with pytest.raises(ValueError, match="unknown backbone 'classifier'"):
+        ClassifierConfig(backbone=config)
 
 
 def test_keys_of_earlier_versions_still_load() -> None:

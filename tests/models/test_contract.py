@@ -71,6 +71,20 @@ def test_rows_advance_by_lengths_of_their_own(model: CausalModel, ids: Tensor, s
 
 
 @torch.no_grad()
+def test_hidden_vectors_are_those_that_logits_are_computed_from(model: CausalModel, ids: Tensor) -> None:
+    """Vector t has seen the first t ids, up to the whole context: what follows changes nothing, and each id changes the last one."""
+    first = int(model.config.reads_empty)
+    for length in (1, LENGTH, model.max_len):
+        whole = torch.randint(256, (ROWS, length), generator=torch.Generator().manual_seed(2)).to(ids.device)
+        hidden = model(whole, output="hidden")
+        assert hidden.shape == (ROWS, length + first, model.config.hidden_width)
+        _close(model(whole[:, : length // 2], output="hidden"), hidden[:, : length // 2 + first])
+        state = model.init_state(ROWS)
+        logits = torch.cat((state.logits.unsqueeze(1), model.prefill(whole, state)), 1)[:, 1 - first :]  # after each id
+        _close(model._logits(hidden), logits)  # type: ignore[operator]
+
+
+@torch.no_grad()
 def test_a_row_that_rests_stays_where_it_is(model: CausalModel, ids: Tensor) -> None:
     """Rows stand together and one of them takes nothing, at every offset inside a patch."""
     whole = model(ids)

@@ -14,15 +14,19 @@ ABOUT = """Writes one vector for each text: the rows of a NumPy array in float32
 Example:
   subquad embed runs/m2-bert reviews.jsonl -o reviews.npy
 
+An encoder pools as it was trained to; of a causal model a text's vector is the mean of its last hidden vectors, or the last:
+  subquad embed runs/books notes/ --pooling last -o notes.npy
+
 A .tsv, .csv, .jsonl or .parquet file is a table with one text per line, in the column that --text names.
 Any other file, and stdin, is one text. Files, folders, globs and archives are read as training reads them."""
 
 
 def add_arguments(parser: Parser) -> None:
     """The arguments of ``subquad embed``."""
-    add_run(parser, "the run folder of an encoder")
+    add_run(parser)
     parser.add_argument("-o", "--out", metavar="OUT.npy", help="the array to write")
     parser.add_argument("--json", action="store_true", help="print the names of the texts, in the order of the rows, as JSON")
+    parser.add_argument("--pooling", choices=["mean", "last"], help="of a causal model: the mean of its vectors (the default), or the last")
     add_device(parser)
     add_texts(parser, "tables, files of one text each, or folders and archives of these")
 
@@ -45,7 +49,8 @@ def main(arguments: Sequence[str]) -> None:
     examples = api.read_texts(request.files, run, given(request, "text", "table"))
     model = api.load(run, request.device)
     examples, left_out = readable(model, examples, request.truncate, request.skip_bad)
-    vectors = api.embed(model, [example.text for _, example in examples], truncate=request.truncate).float().numpy()
+    texts = [example.text for _, example in examples]
+    vectors = api.embed(model, texts, truncate=request.truncate, pooling=request.pooling).float().numpy()
     with replacing(Path(request.out)) as file:
         np.save(file, vectors)
     if request.json:

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from subquad.errors import RunError
 from subquad.models.base import CausalModel, causal_model
 from subquad.text_tokenizer import TextTokenizer
 
@@ -40,6 +41,17 @@ def text_model(model: nn.Module) -> tuple[CausalModel, TextTokenizer | None]:
             "(tokenizer.json in the run folder)"
         )
     return causal, tokenizer
+
+
+def expect_finite(values: Tensor, what: str) -> None:
+    """Raises ``RunError`` where a model gives numbers that are none."""
+    if not values.isfinite().all():
+        raise RunError(not_finite(what))
+
+
+def not_finite(what: str) -> str:
+    """The sentence for numbers of a model that are none."""
+    return f"the model's {what} are not finite: its weights are damaged or its training diverged, use another checkpoint"
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from subquad import metrics
-from subquad.inference.checks import evaluating
+from subquad.inference.checks import evaluating, expect_finite
 from subquad.inference.texts import prepared_batches, text_rows
 from subquad.models.base import expect_model
 from subquad.models.classifier import Classifier
@@ -66,6 +66,7 @@ def _outputs(model: nn.Module, texts: Sequence[bytes | str], truncate: bool) -> 
     for indices, ids, lengths, spectra in prepared_batches(classifier.encoder, rows):
         with evaluating(modules):
             batch = model(ids.to(device), lengths, spectra).double().cpu()  # (B, C) or (B,)
+        expect_finite(batch, "logits")
         for index, output in zip(indices, batch, strict=True):
             outputs[index] = output
     return outputs

@@ -1,6 +1,7 @@
-"""One vector for each text, from an encoder. N texts, D width.
+"""One vector for each text. N texts, D width.
 
-Texts are read in batches of about the same length; padding changes an embedding in its last bits only.
+An encoder pools as its config says; of a causal model it is the mean of the last hidden vectors, or the last one, which has seen all of the
+text. Texts are read in batches of about the same length; padding changes an embedding in its last bits only.
 """
 
 from __future__ import annotations
@@ -10,28 +11,31 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from subquad.inference.checks import evaluating
+from subquad.inference.checks import device_of, evaluating, expect_finite
 from subquad.inference.texts import prepared_batches, text_rows
-from subquad.models.base import expect_model
-from subquad.models.encoder import Encoder
+from subquad.models.base import Model, Pooling, expect_model
 from subquad.ops.autocast import at_least_float32
-from subquad.ops.ragged import length_mask
 
 
-def embed(model: nn.Module, texts: Sequence[bytes | str], *, truncate: bool = False) -> Tensor:
-    """(N, D), row n the embedding of text n, on the CPU; a ``str`` is read as UTF-8.
+def embed(model: nn.Module, texts: Sequence[bytes | str], *, truncate: bool = False, pooling: Pooling | None = None) -> Tensor:
+    """(N, D), row n the embedding of text n, on the CPU; a ``str`` is read as UTF-8. Of a classifier they are those of its backbone.
 
-    ``truncate`` reads only the beginning of a text that exceeds the context. Raises ``ValueError`` for such a text without it, for a text
-    without ids, for a text that is not in a list, for a model that is not an encoder, and for a token model without its tokenizer.
+    ``truncate`` reads only the beginning of a text that exceeds the context. ``pooling``: of a causal model, "mean" (None) or "last".
+    Raises ``ValueError`` for such a text without ``truncate``, for a text without ids where the model needs one, for a text that is not in
+    a list, for a pooling that is not the model's, and for a token model without its tokenizer; ``RunError`` for vectors that are not
+    finite.
     """
-    encoder = expect_model(
-        model, Encoder, "expected an encoder, got {}: train one, such as m2-bert-tiny, or convert one, such as m2-bert-80m"
-    )
-    rows = text_rows(encoder, texts, truncate)
-    weight, modules = encoder.embedding.weight, list(model.modules())
-    embeddings = torch.empty(len(rows), encoder.config.width, dtype=at_least_float32(weight.dtype))
-    for indices, ids, lengths, spectra in prepared_batches(encoder, rows):
-        mask = length_mask(lengths, ids.shape[1], weight.device)  # (B, T)
+    inner = expect_model(model, Model, "expected a model of this library, got {}: load one with subquad.load")  # type: ignore[type-abstract]
+    rows = text_rows(inner, texts, truncate)
+    modules, device = list(model.modules()), device_of(model)
+    vectors: list[Tensor] = [torch.empty(0)] * len(rows)
+    for indices, ids, lengths, spectra in prepared_batches(inner.encoder, rows):
         with evaluating(modules):
-            embeddings[indices] = model(ids.to(weight.device), mask, spectra=spectra, output="embedding").to(embeddings)
+            batch = inner.embeddings(ids.to(device), torch.tensor(lengths, device=device), pooling, spectra, call=model)  # (B, D)
+        for index, vector in zip(indices, batch.to("cpu", at_least_float32(batch.dtype)), strict=True):
+            vectors[index] = vector
+    if not vectors:
+        return torch.empty(0, inner.config.base_model.hidden_width)
+    embeddings = torch.stack(vectors)
+    expect_finite(embeddings, "embeddings")
     return embeddings

@@ -17,7 +17,7 @@ from torch import nn
 
 from subquad.inference.checks import evaluating, text_model
 from subquad.inference.sampling import Sampling, draw
-from subquad.inference.utf8 import BETWEEN, LONGEST, advance, state_after
+from subquad.inference.utf8 import BETWEEN, LONGEST, advance, state_after, unfinished
 from subquad.inference.vocab import Vocab
 
 Text = bytes | str
@@ -87,7 +87,8 @@ def stream(
 ) -> Iterator[bytes]:
     """The same continuation as :func:`generate` gives, in pieces, each as early as is safe.
 
-    Bytes that may be the beginning of a stop string wait until they are known not to be. Wrong options raise at the call.
+    Bytes that may be the beginning of a stop string wait until they are known not to be. With ``utf8`` pieces are whole characters, but for
+    the rest of one that the prompt has begun. Wrong options raise at the call.
     """
     sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
     options = _Options(sampling, max_bytes, _stops(stop), utf8, on_full)
@@ -222,6 +223,8 @@ def _pieces(decoder: _Decoder) -> Iterator[bytes]:
     (row,), sent = decoder.rows, 0
     for _ in decoder.steps():
         safe = len(row.written) - _stop_prefix(row.written, decoder.options.stops)
+        if decoder.options.utf8:
+            safe = min(safe, len(row.written) - unfinished(row.written))
         if safe > sent:
             yield bytes(row.written[sent:safe])
             sent = safe

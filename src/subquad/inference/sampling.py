@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from subquad.errors import RunError
+from subquad.inference.checks import not_finite
 
 Mask = npt.NDArray[np.bool_]
 
@@ -64,7 +65,7 @@ def probabilities(logits: Tensor, sampling: Sampling, seen: Mask | None = None, 
         scores = np.where(allowed, scores, -np.inf)
     peak = scores.max(-1, keepdims=True)
     if not np.isfinite(peak).all():
-        raise RunError("the model's logits are not finite: its weights are damaged or its training diverged, use another checkpoint")
+        raise RunError(not_finite("logits"))
     if sampling.temperature == 0:
         return np.where(np.arange(scores.shape[-1]) == scores.argmax(-1, keepdims=True), 1.0, 0.0)
     with np.errstate(over="ignore"):  # a temperature near 0 sends all but the peak to -inf, as it should

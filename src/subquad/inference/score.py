@@ -30,8 +30,7 @@ from torch import Tensor, nn
 from subquad.data.documents import Document
 from subquad.data.files import open_documents
 from subquad.data.windows import Stretch, whole_span
-from subquad.errors import RunError
-from subquad.inference.checks import device_of, evaluating, text_model
+from subquad.inference.checks import device_of, evaluating, expect_finite, text_model
 from subquad.inference.vocab import Vocab
 
 Progress = Callable[[int, int], None]
@@ -211,8 +210,7 @@ class _Windows:
         if logits.dtype != torch.float64:
             logits = logits.float()
         nats = F.cross_entropy(logits.flatten(0, 1), ids.flatten(), reduction="none")
-        if nats.isnan().any():
-            raise RunError("the model's logits are not numbers: its weights are damaged or its training diverged, use another checkpoint")
+        expect_finite(nats, "logits")
         return (nats / math.log(2)).view_as(ids)
 
 

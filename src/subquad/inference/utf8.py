@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from subquad.data.utf8 import is_continuation
+
 LONGEST = 4
 
 
@@ -41,6 +43,15 @@ def state_after(data: bytes) -> Utf8State:
     for byte in data[1 - LONGEST :]:
         state = advance(state, byte) or _lead(byte) or BETWEEN
     return state
+
+
+def unfinished(data: bytes | bytearray) -> int:
+    """The number of bytes at the end of the data that begin a character and do not complete it."""
+    for place in range(1, min(LONGEST, len(data) + 1)):
+        if not is_continuation(data[-place]):
+            state = _lead(data[-place])
+            return place if state is not None and state.needed >= place else 0
+    return 0
 
 
 def allowed(state: Utf8State, remaining: int) -> npt.NDArray[np.bool_]:

@@ -1,4 +1,4 @@
-"""Whole models. A new model is one file beside this one and one line in each table here."""
+"""Whole models: those of ``registry.py``, and what is put on one of them."""
 
 from __future__ import annotations
 
@@ -6,18 +6,12 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from subquad.config import OneOf, parse, suggest
-from subquad.models import classifier, encoder, language_model, megabyte, perceiver_ar
+from subquad.models import classifier
 from subquad.models.base import BaseModelConfig, Model, ModelConfig
+from subquad.models.registry import BASE_MODELS
+from subquad.models.registry import PRESETS as PRESETS
 
-MODELS: dict[str, type[BaseModelConfig]] = {
-    "classifier": classifier.ClassifierConfig,
-    "encoder": encoder.EncoderConfig,
-    "language_model": language_model.LanguageModelConfig,
-    "megabyte": megabyte.MegabyteConfig,
-    "perceiver_ar": perceiver_ar.PerceiverARConfig,
-}
-PRESETS: dict[str, ModelConfig] = {**language_model.PRESETS, **megabyte.PRESETS, **perceiver_ar.PRESETS, **encoder.PRESETS}
-
+MODELS: dict[str, type[BaseModelConfig]] = {"classifier": classifier.ClassifierConfig, **BASE_MODELS}
 
 AnyModelConfig = Annotated[BaseModelConfig, OneOf(MODELS, "model", presets=PRESETS)]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,11 +20,17 @@ from subquad.config import Config, differences
 from subquad.layers.base import FilterSpectra
 from subquad.layers.long_filter import ImplicitFilter
 from subquad.layers.stack import StackConfig
-from subquad.ops.ragged import take_rows
+from subquad.ops.autocast import at_least_float32
+from subquad.ops.ragged import length_mask, take_rows
 from subquad.state import State
 from subquad.text_tokenizer import TextTokenizer
 
+if TYPE_CHECKING:
+    from subquad.models.encoder import Encoder
+
 Spectra = Sequence[FilterSpectra | None]  # of each block, what its weights alone decide, for one length
+Output = Literal["logits", "hidden"]
+Pooling = Literal["mean", "last"]
 _SHOWN = 6  # settings that an error names
 
 
@@ -75,9 +81,14 @@ class ModelConfig(BaseModelConfig, ABC):
         return self
 
     @property
+    def hidden_width(self) -> int:
+        """The width of the last hidden vectors."""
+        return self.width
+
+    @property
     def logits_width(self) -> int:
         """The width of the vectors from which logits over the vocabulary are computed; 0 for a model that has none."""
-        return self.width
+        return self.hidden_width
 
     @property
     def reads_empty(self) -> bool:
@@ -87,6 +98,10 @@ class ModelConfig(BaseModelConfig, ABC):
 
 class CausalModelConfig(ModelConfig, ABC):
     """Base of the configs of models that predict the next id."""
+
+    @property
+    def reads_empty(self) -> bool:
+        return True  # the first id is predicted too, from a vector that has seen none
 
 
 def check_causal(stack: StackConfig, where: str) -> None:
@@ -133,6 +148,26 @@ class Model(nn.Module, ABC):
     def max_len(self) -> int:
         """The most ids that it reads at once."""
 
+    @property
+    def encoder(self) -> Encoder | None:
+        """The encoder that reads its texts; None where a causal model does."""
+        return None
+
+    @abstractmethod
+    def embeddings(
+        self,
+        ids: Tensor,
+        lengths: Tensor | None = None,
+        pooling: Pooling | None = None,
+        spectra: Spectra | None = None,
+        call: nn.Module | None = None,
+    ) -> Tensor:
+        """One vector a text, (B, D): ids (B, T), of which row b uses the first ``lengths[b]`` (None: all); those behind change nothing.
+
+        ``pooling`` of a causal model is the "mean" (None) of its hidden vectors or the "last". ``spectra`` are those of an encoder.
+        ``call`` is what is called in place of this module, a wrapper around it. Raises ``ValueError`` for a pooling of an encoder.
+        """
+
     def training_spans(self, length: int) -> list[tuple[int, int]]:
         """The spans of positions, first and end, that training steps on windows of ``length`` ids learn, each as often as the others."""
         return [(0, length)]
@@ -178,12 +213,29 @@ class CausalModel(Model, ABC, Generic[S]):
         return self.config.max_len
 
     @abstractmethod
-    def forward(self, ids: Tensor, span: tuple[int, int] | None = None) -> Tensor:
+    def forward(self, ids: Tensor, span: tuple[int, int] | None = None, *, output: Output = "logits") -> Tensor:
         """(B, T) -> logits (B, T, V), where ``logits[:, t]`` predicts position t.
 
         With a ``span`` of positions, first and end, these alone as training sees them, (B, end - first, V): one of ``training_spans``.
-        Raises ``ValueError`` when T exceeds max_len, and for a span that is not within the ids.
+        ``output="hidden"`` gives the vectors that logits are computed from, (B, T + 1, D): vector t has seen the first t ids, the last one
+        all of them. A model whose config does not read empty texts has no vector 0, and T of them.
+        Raises ``ValueError`` when T exceeds max_len, for ids that are not (B, T), and for a span that is not within the ids.
         """
+
+    def embeddings(
+        self,
+        ids: Tensor,
+        lengths: Tensor | None = None,
+        pooling: Pooling | None = None,
+        spectra: Spectra | None = None,
+        call: nn.Module | None = None,
+    ) -> Tensor:
+        if pooling not in (None, "mean", "last"):
+            raise ValueError(f'pooling is "mean" or "last", got {pooling!r}')
+        hidden = (self if call is None else call)(ids, output="hidden")  # (B, T + 1, D), or T of them without a start
+        if lengths is None:
+            lengths = torch.full((len(ids),), ids.shape[1], device=ids.device)
+        return pool(hidden, lengths + self.config.reads_empty, pooling or "mean")
 
     @abstractmethod
     def init_state(self, batch: int, max_len: int | None = None) -> S:
@@ -218,6 +270,13 @@ class CausalModel(Model, ABC, Generic[S]):
     def _advance(self, ids: Tensor, counts: Sequence[int], state: S) -> Tensor:
         """``prefill`` of n = max(counts) > 0 ids; leaves ``logits`` and ``lengths`` of the state to the caller."""
 
+    def _check_ids(self, ids: Tensor) -> tuple[int, int]:
+        """The shape of ids. Raises ``ValueError`` for one that is not (B, T), and for more than the context."""
+        if ids.ndim != 2:
+            raise ValueError(f"ids must be (batch, length), got the shape {tuple(ids.shape)}: one text is ids[None]")
+        self._check_length(ids.shape[1])
+        return ids.shape[0], ids.shape[1]
+
     def _check_length(self, length: int) -> None:
         if length > self.config.max_len:
             raise ValueError(f"{length} ids exceed the context of {self.config.max_len}: split them into windows or raise max_len")
@@ -236,6 +295,15 @@ def cut_to_span(logits: Tensor, span: tuple[int, int] | None) -> Tensor:
     if not 0 <= first < end <= logits.shape[1]:
         raise ValueError(f"a span must be within {logits.shape[1]} ids, got {first} to {end}: use one of training_spans")
     return logits[:, first:end]
+
+
+def pool(hidden: Tensor, counts: Tensor, pooling: Pooling) -> Tensor:
+    """One vector of each row, (B, n, D) -> (B, D), where row b has ``counts[b]`` of them: their mean, or the last, which has seen all."""
+    hidden = hidden.to(at_least_float32(hidden.dtype))
+    if pooling == "last":
+        return hidden[torch.arange(len(hidden), device=hidden.device), counts - 1]
+    inside = length_mask(counts, hidden.shape[1], hidden.device)  # (B, n)
+    return hidden.masked_fill(~inside[..., None], 0).sum(1) / counts[:, None]
 
 
 def state_shapes(model: nn.Module) -> dict[str, torch.Size]:

@@ -2,10 +2,10 @@
 
     h = hidden(ids),    pooled = one vector of h,    logits = W dropout(pooled) + b,    or number = mean + std (w dropout(pooled) + b)
 
-Of a causal language model h is (n + 1, D) and pooled its mean, or the last one. The pooled mean and one linear map are HyenaDNA's head
-(arXiv 2306.15794, section 4.2). The first vector has seen no id, so an empty text has a class too; a backbone without a start has n
-vectors. An encoder pools as its own config says (BERT's pooler over the first vector, the mean, ...). Cost in n: that of the backbone,
-without its logits.
+Of a causal model h is (n + 1, D) and pooled its mean, or the last one. The pooled mean and one linear map are HyenaDNA's head (arXiv
+2306.15794, section 4.2). The first vector has seen no id, so an empty text has a class too; a backbone without a start has n vectors.
+An encoder pools as its own config says (BERT's pooler over the first vector, the mean, ...). Cost in n: that of the backbone, without its
+logits.
 
 B batch, n ids, D width, C classes.
 """
@@ -22,17 +22,11 @@ from torch import Tensor, nn
 
 from subquad.config import OneOf, with_changes
 from subquad.layers.stack import init_weights
-from subquad.models import encoder, language_model
-from subquad.models.base import BaseModelConfig, Model, ModelConfig, Spectra, state_shapes
+from subquad.models.base import BaseModelConfig, CausalModel, Model, ModelConfig, Pooling, Spectra, state_shapes
 from subquad.models.encoder import Encoder, EncoderConfig
-from subquad.models.language_model import LanguageModel, LanguageModelConfig
-from subquad.ops.autocast import at_least_float32
-from subquad.ops.ragged import length_mask
+from subquad.models.registry import BASE_MODELS, PRESETS
 
-BACKBONES = {"language_model": LanguageModelConfig, "encoder": EncoderConfig}
-AnyBackboneConfig = Annotated[
-    LanguageModelConfig | EncoderConfig, OneOf(BACKBONES, "backbone", presets={**language_model.PRESETS, **encoder.PRESETS})
-]
+AnyBackboneConfig = Annotated[ModelConfig, OneOf(BASE_MODELS, "backbone", presets=PRESETS)]
 
 
 class ClassifierConfig(BaseModelConfig):
@@ -53,7 +47,7 @@ class ClassifierConfig(BaseModelConfig):
     problem_type: Literal["classification", "regression"] = "classification"
     target_mean: float = 0.0
     target_std: float = Field(1.0, gt=0)
-    pooling: Literal["mean", "last"] = "mean"
+    pooling: Pooling = "mean"
     dropout: float = Field(0.0, ge=0, lt=1)
 
     @field_validator("problem_type", mode="before")
@@ -78,7 +72,7 @@ class ClassifierConfig(BaseModelConfig):
 
     @field_validator("backbone")
     @classmethod
-    def _headless(cls, backbone: LanguageModelConfig | EncoderConfig) -> LanguageModelConfig | EncoderConfig:
+    def _headless(cls, backbone: ModelConfig) -> ModelConfig:
         return with_changes(backbone, {"head": "none"}) if isinstance(backbone, EncoderConfig) else backbone
 
     @model_validator(mode="after")
@@ -87,7 +81,7 @@ class ClassifierConfig(BaseModelConfig):
             raise ValueError('problem_type="regression" has no classes: leave model.classes out')
         if isinstance(self.backbone, EncoderConfig) and self.pooling != "mean":
             raise ValueError(
-                "pooling is for language models, and the backbone is an encoder: leave it out, and set model.backbone.pooling.over"
+                "pooling is for causal models, and the backbone is an encoder: leave it out, and set model.backbone.pooling.over"
             )
         return self
 
@@ -126,10 +120,12 @@ class Classifier(Model):
         if config.problem_type == "classification" and len(config.classes) < 2:
             raise ValueError(f"a classifier needs at least 2 classes, got {len(config.classes)}: name them in model.classes")
         self.config: ClassifierConfig = config
-        self.backbone: LanguageModel | Encoder = config.backbone.build()
+        backbone = config.backbone.build()
+        assert isinstance(backbone, Encoder | CausalModel)
+        self.backbone: Encoder | CausalModel = backbone
         self.reversible = self.backbone.reversible
         self.dropout = nn.Dropout(config.dropout)
-        self.head = nn.Linear(config.width, config.outputs)
+        self.head = nn.Linear(config.backbone.hidden_width, config.outputs)
         init_weights(self.head, config.backbone.init_std)
 
     @property
@@ -142,8 +138,18 @@ class Classifier(Model):
 
     @property
     def encoder(self) -> Encoder | None:
-        """The backbone where it is an encoder."""
-        return self.backbone if isinstance(self.backbone, Encoder) else None
+        return self.backbone.encoder
+
+    def embeddings(
+        self,
+        ids: Tensor,
+        lengths: Tensor | None = None,
+        pooling: Pooling | None = None,
+        spectra: Spectra | None = None,
+        call: nn.Module | None = None,
+    ) -> Tensor:
+        """See ``Model.embeddings``: those of the backbone."""
+        return self.backbone.embeddings(ids, lengths, pooling, spectra)
 
     def id_tables(self) -> list[Tensor]:
         return self.backbone.id_tables()
@@ -159,30 +165,18 @@ class Classifier(Model):
     def forward(self, ids: Tensor, lengths: Tensor | Sequence[int] | None = None, spectra: Spectra | None = None) -> Tensor:
         """(B, n), of which row b uses the first ``lengths[b]`` -> logits (B, C), or numbers (B,); the ids behind them change nothing.
 
-        ``spectra`` as the backbone's ``prepare`` made them. Raises ``ValueError`` when n exceeds max_len, and for an empty text where the
+        ``spectra`` as an encoder's ``prepare`` made them. Raises ``ValueError`` when n exceeds max_len, and for an empty text where the
         backbone needs an id; lengths in a tensor are trusted, as looking at them would wait for their device.
         """
         lengths = [ids.shape[1]] * len(ids) if lengths is None else lengths
         shortest = None if isinstance(lengths, Tensor) else min(lengths, default=ids.shape[1])
-        if shortest == 0 and (isinstance(self.backbone, Encoder) or self.backbone.start is None):
-            reason = "an encoder" if isinstance(self.backbone, Encoder) else "a backbone without a start vector"
+        if shortest == 0 and not self.config.backbone.reads_empty:
+            reason = "a backbone without a start vector" if self.encoder is None else "an encoder"
             raise ValueError(f"{reason} cannot classify an empty text: leave it out")
-        counts = torch.as_tensor(lengths, device=ids.device)  # (B,)
-        if isinstance(self.backbone, Encoder):
-            mask = None if shortest == ids.shape[1] else length_mask(counts, ids.shape[1], ids.device)
-            pooled = self.backbone(ids, mask, spectra=spectra, output="embedding")  # (B, D)
-        else:
-            hidden = self.backbone(ids, spectra=spectra, output="hidden")  # (B, n + 1, D), or n of them without a start
-            pooled = self._pooled(hidden, counts if self.backbone.start is None else counts + 1)
+        counts = None if shortest == ids.shape[1] else torch.as_tensor(lengths, device=ids.device)  # (B,)
+        pooling = self.config.pooling if self.encoder is None else None
+        pooled = self.backbone.embeddings(ids, counts, pooling, spectra)  # (B, D)
         outputs: Tensor = self.head(self.dropout(pooled))  # (B, C), or (B, 1)
         if self.config.problem_type == "classification":
             return outputs
         return self.config.target_mean + self.config.target_std * outputs.squeeze(1)
-
-    def _pooled(self, hidden: Tensor, counts: Tensor) -> Tensor:
-        """One vector of a language model's, (B, n, D) -> (B, D), where row b has ``counts[b]`` of them."""
-        hidden = hidden.to(at_least_float32(hidden.dtype))
-        if self.config.pooling == "last":
-            return hidden[torch.arange(len(hidden), device=hidden.device), counts - 1]
-        inside = length_mask(counts, hidden.shape[1], hidden.device)  # (B, n)
-        return hidden.masked_fill(~inside[..., None], 0).sum(1) / counts[:, None]

@@ -24,8 +24,9 @@ from subquad.layers.feedforward import FeedForwardConfig
 from subquad.layers.long_filter import ImplicitFilter, ImplicitFilterConfig
 from subquad.layers.m2_bert_mixer import M2BertMixerConfig
 from subquad.layers.stack import Stack, StackConfig, init_weights
-from subquad.models.base import Model, ModelConfig, Spectra, check_same_filters
+from subquad.models.base import Model, ModelConfig, Pooling, Spectra, check_same_filters
 from subquad.ops.autocast import at_least_float32
+from subquad.ops.ragged import length_mask
 
 
 class PoolingConfig(Config):
@@ -155,6 +156,23 @@ class Encoder(Model):
                 raise ValueError('positions select logits, but this output has none: leave them out, or build the encoder with head="mlm"')
             return self._pooled(h, mask)
         return self.head(h if positions is None else h.flatten(0, 1).index_select(0, positions), self.embedding.weight)
+
+    @property
+    def encoder(self) -> Encoder:
+        return self
+
+    def embeddings(
+        self,
+        ids: Tensor,
+        lengths: Tensor | None = None,
+        pooling: Pooling | None = None,
+        spectra: Spectra | None = None,
+        call: nn.Module | None = None,
+    ) -> Tensor:
+        if pooling is not None:
+            raise ValueError(f"an encoder pools as its config says, got pooling={pooling!r}: leave it out")
+        mask = None if lengths is None else length_mask(lengths, ids.shape[1], ids.device)  # (B, T)
+        return (self if call is None else call)(ids, mask, spectra=spectra, output="embedding")
 
     def prepare(self, length: int | None = None) -> Spectra:
         """What depends on the weights alone, for texts of up to ``length`` ids: filter spectra. It holds until they change."""

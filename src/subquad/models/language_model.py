@@ -24,7 +24,7 @@ from subquad.layers.linear_attention import LinearAttentionConfig
 from subquad.layers.long_filter import ImplicitFilterConfig
 from subquad.layers.m2_gpt_mixer import M2GptMixerConfig
 from subquad.layers.stack import Stack, StackConfig, StackState, init_weights, scale_output
-from subquad.models.base import CausalModel, CausalModelConfig, ModelState, Spectra, check_causal, cut_to_span
+from subquad.models.base import CausalModel, CausalModelConfig, ModelState, Output, Spectra, check_causal, cut_to_span
 from subquad.ops.ragged import run_index
 
 
@@ -89,15 +89,11 @@ class LanguageModel(CausalModel[LanguageModelState]):
         ids: Tensor,
         span: tuple[int, int] | None = None,
         spectra: Spectra | None = None,
-        output: Literal["logits", "hidden"] = "logits",
+        *,
+        output: Output = "logits",
     ) -> Tensor:
-        """See ``CausalModel.forward``; ``spectra`` as ``prepare`` made them.
-
-        ``output="hidden"`` gives what logits are read from, (B, T) -> (B, T + 1, D): vector t has seen the first t ids, the last one all of
-        them. Without a start there is no vector 0, and T of them.
-        """
-        batch, length = ids.shape
-        self._check_length(length)
+        """See ``CausalModel.forward``; ``spectra`` as ``prepare`` made them."""
+        batch, length = self._check_ids(ids)
         if output == "hidden":
             return self._hidden(ids, spectra)
         if length < 2 and (length == 0 or self.start is None):

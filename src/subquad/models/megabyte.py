@@ -28,7 +28,7 @@ from subquad.config import with_changes
 from subquad.layers.attention import AttentionConfig
 from subquad.layers.patch_conv import ConvEncoder, ConvEncoderState
 from subquad.layers.stack import Stack, StackConfig, StackState, init_weights
-from subquad.models.base import CausalModel, CausalModelConfig, ModelState, check_causal, cut_to_span
+from subquad.models.base import CausalModel, CausalModelConfig, ModelState, Output, check_causal, cut_to_span
 from subquad.ops.ragged import put_rows, run_index, take_rows
 from subquad.state import State
 
@@ -64,7 +64,7 @@ class MegabyteConfig(CausalModelConfig):
         return max(stage.dim for stage in self.stages)
 
     @property
-    def logits_width(self) -> int:
+    def hidden_width(self) -> int:
         return self.stages[-1].dim
 
     @model_validator(mode="after")
@@ -173,11 +173,17 @@ class Megabyte(CausalModel[MegabyteState]):
         self.patch_bytes = math.prod(config.patches)  # bytes after which every stage begins a group
         init_weights(self, config.init_std)
 
-    def forward(self, ids: Tensor, span: tuple[int, int] | None = None) -> Tensor:
-        batch, length = ids.shape
-        self._check_length(length)
+    def forward(self, ids: Tensor, span: tuple[int, int] | None = None, *, output: Output = "logits") -> Tensor:
+        batch, length = self._check_ids(ids)
+        if output == "hidden":
+            return self._hidden(F.pad(ids, (0, 1)))
         if length == 0:
             return cut_to_span(self._last.embedding.weight.new_zeros(batch, 0, self.config.vocab), span)
+        return cut_to_span(self._logits(self._hidden(ids)), span)
+
+    def _hidden(self, ids: Tensor) -> Tensor:
+        """The last stage's output at T > 0 positions, (B, T) -> (B, T, D); position t has seen the ids before t."""
+        length = ids.shape[1]
         ids = F.pad(ids, (0, -length % self.patch_bytes))  # whole patches of the first stage
         y: Tensor | None = None  # the output of the stage above, (B, T / unit above, D above)
         for stage in self.stages:
@@ -185,7 +191,7 @@ class Megabyte(CausalModel[MegabyteState]):
             x = None if stage.blind else stage.shift(stage.embed(ids, [0]))  # (B, T / unit, D)
             y = stage.stack(_joined(x, slices))
         assert y is not None
-        return cut_to_span(self._logits(y[:, :length]), span)
+        return y[:, :length]
 
     def id_tables(self) -> list[Tensor]:
         return [stage.embedding.weight for stage in self.stages]

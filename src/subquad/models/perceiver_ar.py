@@ -24,7 +24,7 @@ from subquad.layers.attention import AttentionConfig
 from subquad.layers.base import FilterSpectra
 from subquad.layers.feedforward import FeedForwardConfig
 from subquad.layers.stack import Block, Stack, StackConfig, StackState, init_weights
-from subquad.models.base import CausalModel, CausalModelConfig, ModelState, check_causal
+from subquad.models.base import CausalModel, CausalModelConfig, ModelState, Output, check_causal
 from subquad.ops.ragged import put_rows, take_rows
 from subquad.state import State
 
@@ -170,14 +170,15 @@ class PerceiverAR(CausalModel[PerceiverARState]):
         if self.head is not None:
             nn.init.zeros_(self.head.weight)
 
-    def forward(self, ids: Tensor, span: tuple[int, int] | None = None) -> Tensor:
+    def forward(self, ids: Tensor, span: tuple[int, int] | None = None, *, output: Output = "logits") -> Tensor:
         """See ``CausalModel.forward``. A span is one window: at most N positions.
 
         In the second half of a window of the whole, and in all of the first one, its logits are those without a span; the positions of a
         first half have seen less than there.
         """
-        batch, length = ids.shape
-        self._check_length(length)
+        batch, length = self._check_ids(ids)
+        if output == "hidden":
+            return self._hidden(F.pad(ids, (0, 1)))
         if span is not None:
             first, end = span
             if not 0 <= first < end <= min(length, first + self.latents.size):
@@ -188,7 +189,11 @@ class PerceiverAR(CausalModel[PerceiverARState]):
             return self._logits(self.latents.stack(self.reader(self._inputs(ids[:, :end]), first=first)))
         if length == 0:
             return self.start.new_zeros(batch, 0, self.config.vocab)
-        return self._logits(self.latents(self.reader(self._inputs(ids))))
+        return self._logits(self._hidden(ids))
+
+    def _hidden(self, ids: Tensor) -> Tensor:
+        """The latents at T > 0 positions, (B, T) -> (B, T, D); position t has seen the ids before t."""
+        return self.latents(self.reader(self._inputs(ids)))
 
     def id_tables(self) -> list[Tensor]:
         return [self.embedding.weight]
