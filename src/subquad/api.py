@@ -21,7 +21,8 @@ from subquad.data.folders import class_of
 from subquad.data.labelled import Example, LabelColumns, read_table
 from subquad.data.rows import Place, table_of
 from subquad.errors import RunError
-from subquad.evaluation.flops import count_flops, count_parameters, skeleton
+from subquad.evaluation.flops import count_flops
+from subquad.evaluation.sizes import size_of
 from subquad.evaluation.throughput import matmul_rate
 from subquad.inference import (
     Answers,
@@ -224,11 +225,7 @@ def info(run: str | Path) -> dict[str, Any]:
 
 def model_table() -> list[dict[str, Any]]:
     """Every preset: parameters, FLOPs of a forward pass per byte at the full context, context in ids."""
-    rows = []
-    for name, config in presets().items():
-        parameters, flops = count_parameters(skeleton(config)), count_flops(config).total
-        rows.append({"name": name, "parameters": parameters, "flops_per_byte": flops, "max_len": config.max_len})
-    return rows
+    return [{"name": name, **size_of(config), "max_len": config.max_len} for name, config in presets().items()]
 
 
 def _train_config(
