@@ -7,6 +7,7 @@ config that ``kind`` names there, so one line in the table is all that a new kin
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar, get_args
@@ -20,12 +21,12 @@ Paths = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isi
 
 
 class Config(BaseModel):
-    """Base of every config: frozen, and an unknown key is an error.
+    """Base of every config: frozen; an unknown key is an error, and so is a number that is not finite.
 
     ``RENAMED`` maps keys of earlier versions to today's, so that their files still load.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     RENAMED: ClassVar[Mapping[str, str]] = {}
 
@@ -189,14 +190,18 @@ def _key(place: Any, part: str, where: str) -> str | int:
         if not part.isdigit() or int(part) >= len(place):
             raise ValueError(f"{part!r} is not an index{inside}: expected 0 to {len(place) - 1}")
         return int(part)
-    raise ValueError(f"{where!r} holds {shortened(repr(place), _SHOWN)}, so it has no key {part!r}: set {where!r} itself")
+    raise ValueError(f"{where!r} is {shortened(repr(place), _SHOWN)}, expected a mapping with the key {part!r}: set {where!r} to one")
 
 
+# Of pydantic, in the order in which they are replaced.
 _MESSAGES = {
-    "Input should be greater": "expected a value greater",
-    "Input should be less": "expected a value less",
-    "Input should be": "expected",
-}  # of pydantic
+    r"Input should be a valid (dictionary|mapping)( or instance of \w+)?": "expected a mapping of settings",
+    r"Input should be a valid (tuple|list|array)": "expected a list",
+    r"Input should be a valid string": "expected a text",
+    r"Input should be a valid (integer|boolean|number)": r"expected a valid \1",
+    r"Input should be (greater|less)": r"expected a value \1",
+    r"Input should be": "expected",
+}
 
 
 def _sentence(kind: type[BaseModel], values: Mapping[str, Any], error: ValidationError) -> str:
@@ -210,7 +215,7 @@ def _sentence(kind: type[BaseModel], values: Mapping[str, Any], error: Validatio
         return f"{where!r} is missing: {_class_at(kind, values, first['loc'][:-1]).__name__} needs it"
     message = first["msg"].removeprefix("Value error, ")
     for words, ours in _MESSAGES.items():
-        message = message.replace(words, ours)
+        message = re.sub(words, ours, message)
     if (
         not where or isinstance(first["input"], Mapping) or (first["type"] == "value_error" and repr(first["input"]) in message)
     ):  # a whole mapping adds nothing either

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import subquad
-from subquad.cli import VERBS, main
+from subquad.cli import MEMORY_ADVICE, VERBS, main
 from subquad.cli.settings import parse_settings
 from subquad.data.files import open_documents
 from subquad.errors import RunError
@@ -33,6 +33,7 @@ class Stub:
 
     calls: Calls = field(default_factory=list)
     failure: BaseException | None = None
+    signal: int | None = None
     pieces: Iterable[bytes] = (b"one ", b"\xff\x00two")
 
     def note(self, name: str, answer: Callable[..., Any]) -> Callable[..., Any]:
@@ -47,7 +48,7 @@ class Stub:
     def module(self) -> ModuleType:
         module = ModuleType("subquad.api")
         answers: dict[str, Callable[..., Any]] = {
-            "train": lambda model, data, out, options=None, **rest: Path(out),
+            "run_training": lambda model, data, out, options=None, **rest: SimpleNamespace(out=Path(out), signal=self.signal),
             "load": lambda path, device: "the model",
             "stream": lambda model, prompt, **options: iter(self.pieces),
             "read_documents": lambda paths, run, options: open_documents(paths, as_given=True).documents,
@@ -101,9 +102,15 @@ def test_train_hands_everything_on(stub: Stub, tmp_path: Path, capsys: pytest.Ca
     assert main(["train", "megabyte-tiny", "--data", "a", "b/*.txt", "--data", "-", "--out", out, *settings, *options]) == 0
     ((name, args, rest),) = stub.calls
     expected = {"optim.lr": 1e-3, "optim.betas": [0.9, 0.95], "model.cross_patch": 0, "steps": 7, "device": "cpu", "dtype": "float32"}
-    assert (name, args) == ("train", ("megabyte-tiny", ["a", "b/*.txt", "-"], out, expected))
+    assert (name, args) == ("run_training", ("megabyte-tiny", ["a", "b/*.txt", "-"], out, expected))
     assert rest == {"init": "other", "resume": False, "quiet": False}
     assert capsys.readouterr().out == f"{out}\n"
+
+
+def test_a_training_that_a_signal_ended_says_so_with_its_status(stub: Stub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stub.signal = 15
+    assert main(["train", "x", "--data", "a", "--out", str(tmp_path / "out")]) == 143
+    assert capsys.readouterr().out == ""
 
 
 def test_quiet_says_nothing(stub: Stub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -114,7 +121,9 @@ def test_quiet_says_nothing(stub: Stub, tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_resume_takes_model_and_data_from_the_run(stub: Stub, run: Path) -> None:
     assert main(["train", "--resume", "--out", str(run), "--steps", "9"]) == 0
-    assert stub.calls == [("train", (run / "train.yaml", None, str(run), {"steps": 9}), {"init": None, "resume": True, "quiet": False})]
+    assert stub.calls == [
+        ("run_training", (run / "train.yaml", None, str(run), {"steps": 9}), {"init": None, "resume": True, "quiet": False})
+    ]
 
 
 @pytest.mark.parametrize(
@@ -335,6 +344,12 @@ def test_models(stub: Stub, capsys: pytest.CaptureFixture[str]) -> None:
         (OSError(28, "No space left on device", "f"), 1, "subquad: f: No space left on device"),
         (KeyError("x"), 1, "subquad: internal error: KeyError: 'x' (set SUBQUAD_DEBUG=1 for the traceback)"),
         (SystemExit("stop"), 1, "subquad: stop"),
+        (MemoryError(), 1, f"subquad: out of memory (MemoryError): {MEMORY_ADVICE}"),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried 9 bytes\nframes"),
+            1,
+            f"subquad: out of memory ([enforce fail] DefaultCPUAllocator: not enough memory: you tried 9 bytes): {MEMORY_ADVICE}",
+        ),
     ],
 )
 def test_every_failure_is_one_line(stub: Stub, failure: BaseException, status: int, line: str, capsys: pytest.CaptureFixture[str]) -> None:

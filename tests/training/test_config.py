@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -159,3 +160,21 @@ def test_a_file_of_0_1_0_has_its_settings_in_the_objective(tmp_path: Path) -> No
             assert (config.objective.columns.text, config.objective.columns.label) == ("sentence", "mood")
         if isinstance(config.objective, MaskedLMConfig):
             assert config.objective.logits_share == 0.4
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"optim.lr": math.inf}, "'optim.lr': expected a finite number, got inf"),
+        ({"optim.lr": math.nan}, "'optim.lr': expected"),
+        ({"model.init_std": math.inf}, "'model.init_std': expected a finite number, got inf"),
+        ({"threads": 1_000_000}, "'threads': expected a value less than or equal to 1024, got 1000000"),
+        ({"optim": 3}, "'optim': expected a mapping of settings, got 3"),
+        ({"data": 5, "data.paths": "x"}, "'data' is 5, expected a mapping with the key 'paths'"),
+        ({"model.stages": 7}, "'model.stages': expected a list, got 7"),
+    ],
+)
+def test_what_no_run_can_use_is_refused_in_plain_words(changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError) as refused:
+        build_config({"model": "megabyte-tiny"}, changes)
+    assert sentence in str(refused.value)

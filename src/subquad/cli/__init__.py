@@ -26,6 +26,10 @@ VERBS = {
     "convert": "convert an official checkpoint to a run folder",
 }
 
+MEMORY_ADVICE = (
+    "train with a smaller batch, --set batch=..., or in parts, --set accumulate=... or --set checkpoint_activations=true; or take a "
+    "smaller model or context (subquad models lists them)"
+)
 FAILED, WRONG, INTERRUPTED, READER_LEFT = 1, 2, 130, 141
 
 
@@ -48,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         status = _complain(str(error), WRONG)
     except Exception as error:
+        if _is_out_of_memory(error):
+            return _complain(f"out of memory ({str(error).splitlines()[0] if str(error) else 'MemoryError'}): {MEMORY_ADVICE}", FAILED)
         message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         status = _complain(f"internal error: {message} (set SUBQUAD_DEBUG=1 for the traceback)", FAILED)
     return status
@@ -71,6 +77,12 @@ def _run_verb(arguments: list[str]) -> int:
     else:
         importlib.import_module(f"subquad.cli.{verb}").main(rest)
     return 0
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Of Python, of a GPU (a class that has this name in every backend), or of PyTorch on the CPU, which has no class for it."""
+    words = ("can't allocate memory", "not enough memory", "out of memory")
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or any(word in str(error) for word in words)
 
 
 def _help() -> str:

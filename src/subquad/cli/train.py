@@ -30,15 +30,31 @@ Resume a run that was interrupted (Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 save it; 
   subquad train --resume --out runs/books"""
 
 HINTS = {
+    "--model": "name the preset or config first, as in subquad train megabyte-tiny --data ...",
+    "--preset": "name the preset first, as in subquad train megabyte-tiny --data ...",
+    "--config": "name the train.yaml first, as in subquad train my.yaml --data ...",
+    "--output": "use --out RUN",
+    "--output-dir": "use --out RUN",
     "--lr": "use --set optim.lr=...",
     "--learning-rate": "use --set optim.lr=...",
+    "--weight-decay": "use --set optim.weight_decay=...",
+    "--warmup": "use --set schedule.warmup=...",
+    "--scheduler": "use --set schedule.kind=cosine, polynomial or wsd",
     "--batch-size": "use --set batch=...",
     "--batch": "use --set batch=...",
     "--epochs": "training is counted in steps, use --steps N",
+    "--max-steps": "use --steps N",
     "--seed": "use --set seed=...",
+    "--threads": "use --set threads=...",
+    "--eval-every": "use --set eval.every=...",
+    "--save-every": "use --set save.every=...",
+    "--tokenizer": "use --set data.tokenizer=...",
+    "--vocab": "use --set data.tokenizer=... and --set model.vocab=...",
     "--text": "use --set data.format=text --set data.column=..., of a classifier --set objective.columns.text=...",
     "--format": "use --set data.format=...",
     "--max-len": "use --set model.max_len=...",
+    "--context": "use --set model.max_len=...",
+    "--dropout": "use --set model.stack.dropout=..., of a classifier --set model.dropout=...",
 }
 
 

@@ -53,7 +53,7 @@ class ModelSpec(Config):
     set: dict[str, Any] = {}
     solve: Solve | None = None
     train: dict[str, Any] = {}
-    lr: float | None = Field(None, gt=0, allow_inf_nan=False)
+    lr: float | None = Field(None, gt=0)
     tokens: int | None = Field(None, gt=256)
     note: str = ""
 
@@ -126,10 +126,10 @@ class DataSpec(Config):
 class Budget(Config):
     """What every cell may spend: training FLOPs, seconds of training, training bytes, or steps. A fine-tuning has its own steps."""
 
-    flops: float | None = Field(None, gt=0, allow_inf_nan=False)
-    seconds: float | None = Field(None, gt=0, allow_inf_nan=False)
-    bytes: float | None = Field(None, gt=0, allow_inf_nan=False)
-    steps: float | None = Field(None, gt=0, allow_inf_nan=False)
+    flops: float | None = Field(None, gt=0)
+    seconds: float | None = Field(None, gt=0)
+    bytes: float | None = Field(None, gt=0)
+    steps: float | None = Field(None, gt=0)
 
     @model_validator(mode="after")
     def _one_unit(self) -> Budget:
@@ -151,7 +151,7 @@ class Rates(Config):
     """Learning rates to try for each model, on the data set ``data`` with a ``share`` of the budget. The one with the best validation is
     used on all data sets."""
 
-    among: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field(min_length=1)
+    among: tuple[Annotated[float, Field(gt=0)], ...] = Field(min_length=1)
     data: str
     share: float = Field(0.3, gt=0, le=1)
 

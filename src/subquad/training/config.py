@@ -92,7 +92,7 @@ class TrainConfig(Config):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     compile: bool = False
     checkpoint_activations: bool = False
-    threads: int | None = Field(default=None, gt=0)
+    threads: int | None = Field(default=None, gt=0, le=1024)
     eval: EvalConfig = EvalConfig()
     save: SaveConfig = SaveConfig()
     track: Literal["tensorboard"] | None = None
