@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 from subquad.config import override, parse, with_changes
+from subquad.console import StderrConsole, show_line
 from subquad.data.characters import reads_characters
 from subquad.data.config import DataConfig
 from subquad.data.corpus import read_records
@@ -22,6 +24,7 @@ from subquad.data.labelled import Example, LabelColumns, read_table
 from subquad.data.rows import Place, table_of
 from subquad.errors import RunError
 from subquad.evaluation.flops import count_flops
+from subquad.evaluation.memory import training_memory
 from subquad.evaluation.sizes import size_of
 from subquad.evaluation.throughput import matmul_rate
 from subquad.inference import (
@@ -145,7 +148,10 @@ def run_training(
         result = trainer.run(resume)
         del trainer  # and with it the optimizer's state: the report needs the memory of a model alone
         if result.reason != "interrupted" and report:
-            _report(model, objective, result.out)
+            page = _report(model, objective, result.out)
+            if not quiet and config.objective is not None:
+                command = config.objective.NEXT.format(run=shlex.quote(str(result.out)))
+                show_line(StderrConsole(), f"the report: {page}; next: {command}")
         return result
 
 
@@ -299,15 +305,16 @@ def _check_same_model(source: str | Path | Mapping[str, Any], config: TrainConfi
 
 def _hooks(config: TrainConfig, model: BaseModelConfig, quiet: bool) -> Hooks:
     assert config.objective is not None
-    flops, share = None, config.objective.logits_share
+    flops, share, base = None, config.objective.logits_share, model.base_model
+    length = min(config.data.window or base.max_len, base.max_len)
     if share is not None:
-        base, window = model.base_model, config.data.window
-        counted = count_flops(base, min(window or base.max_len, base.max_len), backward=True)
+        counted = count_flops(base, length, backward=True)
         flops = counted.logits + (counted.total - counted.logits) / share  # of a target: not every position is one
     return Hooks(
         sample=partial(_sample, config) if config.eval.sample_bytes else None,
         flops_per_target=flops,
         matmul_rate=_matmul_rate,
+        memory=None if quiet else training_memory(base, config.batch // config.accumulate, length),
         quiet=quiet,
     )
 
@@ -323,14 +330,15 @@ def _sample(config: TrainConfig, model: nn.Module, step: int) -> str:
     return config.eval.prompt + written.decode("utf-8", "replace")
 
 
-def _report(model: Model, objective: Objective[Any], out: Path) -> None:
+def _report(model: Model, objective: Objective[Any], out: Path) -> Path:
     """Writes the report with the run's best weights, which replace the last ones in the model."""
     load_weights(model, out)
     model.requires_grad_(False)
     with torch.inference_mode():
         sections = objective.sections(model.eval())
     try:
-        write_report(out, sections, objective.loss_metric.label)
+        page = write_report(out, sections, objective.loss_metric.label)
         seal(out)
     except OSError as error:
         raise RunError(f"the run in {out} is complete, but its report could not be written: {error.strerror or error}") from error
+    return page

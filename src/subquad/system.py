@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, TextIO
 
 if sys.platform != "win32":
     import fcntl
@@ -96,6 +96,14 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def silence(stream: TextIO) -> None:
+    """Sends what is still in the buffer of a stream, and all that follows, to nowhere: flushing it at the end cannot fail again."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 class NoLocks(ValueError):

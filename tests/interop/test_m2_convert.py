@@ -204,8 +204,8 @@ def test_what_cannot_be_embedded_is_refused(wordpiece: Path, tmp_path: Path) -> 
     torch.testing.assert_close(cut, subquad.embed(model, ["cat " * 22]))  # [SEP] still stands at the end
     with pytest.raises(ValueError, match="byte 1 is not UTF-8"):
         subquad.embed(model, [b"a\xff"])
-    with pytest.raises(ValueError, match="expected an encoder, got LanguageModel: train one, such as m2-bert-tiny, or convert"):
-        subquad.embed(subquad.build("transformer-tiny"), ["a"])
+    with pytest.raises(ValueError, match="an encoder pools as its config says, got pooling='last'"):
+        subquad.embed(model, ["a"], pooling="last")
     with pytest.raises(ValueError, match='padding is "masked", or "official" for an encoder'):
         subquad.convert(tmp_path / "checkpoint.pt", "m2-bert-embedding", tmp_path / "third", M2_BERT, padding="left")  # type: ignore[arg-type]
     (tmp_path / "other" / "tokenizer.json").write_text('{"model": {}}')

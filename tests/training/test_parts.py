@@ -185,7 +185,7 @@ def test_progress_shows_loss_rate_share_and_time_left(terminal: bool) -> None:
     display.update({"step": 40, "bits_per_byte": 2.5, "bytes_per_second": 41_000.0, "matmul_share": 0.25}, 2.0)
     display.say("a [line] \\")
     display.close()
-    for part in ("2.500 bits per byte", "41.0 kB/s", "25% of matmul rate", "2 min 0 s left", "40/100", "a [line] \\"):
+    for part in ("2.500 bits per byte", "41.0 kB/s", "25% of peak FLOP/s", "2 min 0 s left", "40/100", "a [line] \\"):
         assert part in text.getvalue()
 
 

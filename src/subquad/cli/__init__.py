@@ -7,10 +7,12 @@ training, 141 if the reader of stdout left.
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import TextIO
 
 from subquad.errors import RunError
 
@@ -35,6 +37,7 @@ FAILED, WRONG, INTERRUPTED, READER_LEFT = 1, 2, 130, 141
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status; never lets an exception out."""
+    _prepare_streams()
     try:
         status = _run_verb(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
@@ -43,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         status = INTERRUPTED
     except BrokenPipeError:
-        _silence_stdout()
+        _silence(sys.stdout)
         status = READER_LEFT
     except RunError as error:
         status = _complain(str(error), FAILED)
@@ -99,16 +102,31 @@ def _help() -> str:
 def _complain(message: str, status: int) -> int:
     if os.environ.get("SUBQUAD_DEBUG"):
         traceback.print_exc()
+    from subquad.format import visible
+
     # A write to a full disk fails a second time when the interpreter flushes on its way out, with another traceback.
     try:
         sys.stdout.flush()
     except OSError:
-        _silence_stdout()
-    print(f"subquad: {' '.join(message.split())}", file=sys.stderr)
+        _silence(sys.stdout)
+    try:
+        print(f"subquad: {visible(' '.join(message.split()))}", file=sys.stderr, flush=True)
+    except OSError:
+        _silence(sys.stderr)
     return status
 
 
-def _silence_stdout() -> None:
-    devnull = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(devnull, sys.stdout.fileno())
-    os.close(devnull)
+def _prepare_streams() -> None:
+    """Opens standard streams that are closed, so that no file takes their numbers, and lets the others write any character."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - as long as the process
+        elif mode == "w" and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _silence(stream: TextIO) -> None:
+    from subquad.system import silence
+
+    silence(stream)

@@ -15,7 +15,7 @@ Example:
   subquad embed runs/m2-bert reviews.jsonl -o reviews.npy
 
 An encoder pools as it was trained to; of a causal model a text's vector is the mean of its last hidden vectors, or the last:
-  subquad embed runs/books notes/ --pooling last -o notes.npy
+  subquad embed runs/books reviews.jsonl --pooling last -o reviews.npy
 
 A .tsv, .csv, .jsonl or .parquet file is a table with one text per line, in the column that --text names.
 Any other file, and stdin, is one text. Files, folders, globs and archives are read as training reads them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
 from argparse import Namespace
@@ -11,6 +12,7 @@ from typing import IO
 
 from subquad.cli.arguments import Parser, add_device, add_run, given, input_path, number, run_or_repository, whole_number
 from subquad.cli.output import replacing
+from subquad.format import visible
 
 ABOUT = """Continues a prompt. The continuation, without the prompt, goes to stdout as it is generated, or to a file.
 
@@ -55,9 +57,10 @@ def main(arguments: Sequence[str]) -> None:
     model = api.load(run, request.device)
     pieces = api.stream(model, prompt, stop=stop, utf8=request.utf8, **given(request, *SAMPLING))
     if request.out in (None, "-"):
-        _write(sys.stdout.buffer, pieces)
         if sys.stdout.isatty():
-            print()
+            _show(pieces)
+        else:
+            _write(sys.stdout.buffer, pieces)
     else:
         with replacing(Path(request.out)) as file:
             _write(file, pieces)
@@ -71,6 +74,14 @@ def _prompt(request: Namespace) -> bytes:
     if request.prompt_file is not None:
         return input_path(request.prompt_file).read_bytes()
     return os.fsencode(request.prompt or "")
+
+
+def _show(pieces: Iterable[bytes]) -> None:
+    """Writes text to a terminal, whole characters at a time; what could control it is written out."""
+    decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
+    for piece in pieces:
+        print(visible(decoder.decode(piece), "\n\t"), end="", flush=True)
+    print(visible(decoder.decode(b"", final=True)))
 
 
 def _write(file: IO[bytes], pieces: Iterable[bytes]) -> None:

@@ -15,8 +15,9 @@ from subquad.format import visible
 
 
 def print_json(value: Any) -> None:
-    """One JSON document; what JSON lacks, such as a path, becomes a text."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    """One JSON document; what JSON lacks, such as a path, becomes a text. What cannot be seen is escaped."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    print("".join(char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text))
 
 
 def print_left_out(left_out: Sequence[tuple[str, str]]) -> None:
@@ -33,10 +34,10 @@ def print_tree(values: Mapping[str, Any], indent: str = "") -> None:
         if isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value):
             value = {str(index): item for index, item in enumerate(value)}
         if isinstance(value, Mapping) and value:
-            print(f"{indent}{name}:")
+            print(f"{indent}{visible(str(name))}:")
             print_tree(value, indent + "  ")
         else:
-            print(f"{indent}{name}: {_plain(value)}")
+            print(f"{indent}{visible(str(name))}: {visible(_plain(value))}")
 
 
 def _plain(value: Any) -> str:

@@ -12,7 +12,7 @@ from subquad.cli.arguments import Parser, given, whole_number
 ABOUT = """Trains a model on any files: text, code, images, sound, binaries.
 
 Example:
-  subquad train megabyte-tiny --data books/ --out runs/books --steps 500 --set optim.lr=1e-3
+  subquad train hyena-small --data books/ --out runs/books --steps 1000
 
 On the texts of a table, one document a row, in its column "text" or another (data.column):
   subquad train megabyte-tiny --data pile.jsonl.zst --set data.format=text --out runs/pile
@@ -23,7 +23,11 @@ Pre-train an encoder with masked language modelling:
 Fine-tune it for retrieval, with contrastive learning on a table of queries and passages:
   subquad train m2-bert-tiny --init runs/encoder --data pairs.tsv --out runs/search --set model.head=none
 
-Fine-tune a classifier on a table of texts and labels (for regression: --set model.problem_type=regression):
+Train a classifier on a table of texts and labels (for regression: --set model.problem_type=regression):
+  subquad train classifier --data reviews.tsv --out runs/reviews --steps 500 --set batch=32 \
+    --set model.backbone=hyena-tiny --set data.tokenizer=4096 --set model.backbone.vocab=4096
+
+Or fine-tune one on a run that has read more text:
   subquad train classifier --init runs/encoder --data reviews.tsv --out runs/reviews
 
 Resume a run that was interrupted (Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 save it; the exit status is then 128 + the signal):

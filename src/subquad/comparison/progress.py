@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from subquad.comparison.results import Outcome
+from subquad.console import StderrConsole, show_line
 
 _LINE_SECONDS = 30.0  # between plain lines
 _TAIL_BYTES = 4096  # of a log: they hold its last line
@@ -21,7 +22,7 @@ class GridProgress:
 
     def __init__(self, quiet: bool = False, console: Console | None = None) -> None:
         self._quiet = quiet
-        self._console = console or Console(stderr=True, highlight=False)
+        self._console = console or StderrConsole()
         self._bar: Progress | None = None
         self._task = TaskID(0)
         self._shown = time.monotonic()
@@ -69,7 +70,7 @@ class GridProgress:
 
     def always_say(self, text: str) -> None:
         """One line, quiet or not."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        show_line(self._console, text)
 
 
 def _share_done(log: Path) -> float:

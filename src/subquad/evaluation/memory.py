@@ -16,6 +16,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from subquad.evaluation.flops import count_parameters, skeleton
+from subquad.models.base import ModelConfig
+
 
 class PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch leaves its modes untyped
     """``peak`` is the most bytes that tensors made inside held at once; what existed before, such as weights, is not in it.
@@ -63,3 +66,18 @@ def peak_memory(call: Callable[[], object], device: str | torch.device = "cpu") 
     with mode:
         call()
     return mode.peak
+
+
+def training_memory(config: ModelConfig, batch: int, length: int) -> int:
+    """About how many bytes training holds: weights and AdamW's two moments in float32, and the peak of a step with its gradients on
+    ``batch`` windows of ``length`` ids, counted on the meta device."""
+    model = skeleton(config)
+
+    def step() -> None:
+        with torch.device("meta"):
+            model(torch.empty(batch, length, dtype=torch.long)).float().logsumexp(-1).sum().backward()
+
+    try:
+        return 12 * count_parameters(model) + peak_memory(step, "meta")
+    finally:
+        model.zero_grad()

@@ -127,14 +127,15 @@ class ObjectiveConfig(Config, ABC):
     accuracy table of a comparison read it too.
 
     ``METRICS`` are all that it may report; ``READS`` names the fields of ``DataConfig`` that it reads, ``COMPLETES`` those of the model's
-    config that the data fill in; ``MODELS`` says in errors which models it trains. ``GENERATES`` says that its models write samples,
-    ``READS_TASKS`` that synthetic tasks are data for it.
+    config that the data fill in; ``MODELS`` says in errors which models it trains, ``NEXT`` at the end of a run which command uses it.
+    ``GENERATES`` says that its models write samples, ``READS_TASKS`` that synthetic tasks are data for it.
     """
 
     METRICS: ClassVar[tuple[Metric, ...]]
     READS: ClassVar[frozenset[str]]
     COMPLETES: ClassVar[frozenset[str]] = frozenset()
     GENERATES: ClassVar[bool] = False
+    NEXT: ClassVar[str] = "subquad embed {run} FILE... -o vectors.npy"
     READS_TASKS: ClassVar[bool] = False
 
     MODELS: ClassVar[str] = "another model"

@@ -55,6 +55,7 @@ class ClassificationConfig(ObjectiveConfig):
     METRICS: ClassVar[tuple[Metric, ...]] = (*CLASS_METRICS, *VALUE_METRICS)
     READS: ClassVar[frozenset[str]] = frozenset({"valid", "test"})
     MODELS: ClassVar[str] = "the model classifier"
+    NEXT: ClassVar[str] = "subquad classify {run} FILE..."
     COMPLETES: ClassVar[frozenset[str]] = frozenset({"classes", "target_mean", "target_std"})
 
     kind: Literal["classification"] = "classification"

@@ -56,6 +56,7 @@ class NextTokenConfig(ObjectiveConfig):
     READS: ClassVar[frozenset[str]] = frozenset({"format", "column", "split", "pack", "shift", "image"})
     MODELS: ClassVar[str] = "a causal model such as megabyte-tiny"
     GENERATES: ClassVar[bool] = True
+    NEXT: ClassVar[str] = "subquad generate {run} --max-bytes 400"
     READS_TASKS: ClassVar[bool] = True
 
     kind: Literal["next_token"] = "next_token"

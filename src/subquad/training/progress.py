@@ -11,12 +11,14 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
+from subquad.console import StderrConsole, show_line
 from subquad.format import count, duration
 
 Record = dict[str, Any]
 
 _EVERY = 5.0  # seconds between plain lines
 _SMOOTH = 0.9  # weight of the past in the loss and rate shown
+_WIDE = 120  # columns of a terminal that has room for a bar too
 
 
 class Log:
@@ -40,39 +42,37 @@ class Log:
 
 
 class Display:
-    """The loss, bytes per second, share of the matmul rate and time left, on stderr.
+    """The step, the time left, the running mean of the training loss, bytes per second and the share of the machine's peak, on stderr.
 
-    ``loss_name`` is what a record calls the loss, ``unit`` what is shown behind it.
+    ``loss_name`` is what a record calls the loss, ``unit`` what is shown behind it. The peak is that of large matrix products.
     """
 
     def __init__(
         self, steps: int, console: Console | None = None, quiet: bool = False, loss_name: str = "bits_per_byte", unit: str = "bits per byte"
     ) -> None:
         self._steps, self._loss_name, self._unit = steps, loss_name, unit
-        self._console = console or Console(stderr=True, highlight=False)
+        self._console = console or StderrConsole()
         self._quiet = quiet
         self._bar: Progress | None = None
         self._task = TaskID(0)
-        self._loss: float | None = None
-        self._step_seconds: float | None = None
+        self._loss, self._step_seconds = _Mean(), _Mean()
         self._shown = 0.0
 
     def start(self, step: int) -> None:
         """Begins to show steps after ``step``."""
         if self._console.is_terminal and not self._quiet:
-            columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(), TextColumn("{task.fields[text]}"))
+            bar = (BarColumn(),) if self._console.width >= _WIDE else ()
+            columns = (TextColumn("step"), MofNCompleteColumn(), *bar, TextColumn("{task.fields[text]}"))
             self._bar = Progress(*columns, console=self._console)
             self._task = self._bar.add_task("train", total=self._steps, completed=step, text="")
             self._bar.start()
 
     def update(self, record: Record, step_seconds: float) -> None:
         """Shows a "train" record."""
-        self._loss = _smoothed(self._loss, record[self._loss_name])
-        self._step_seconds = _smoothed(self._step_seconds, step_seconds)
-        step = record["step"]
-        remaining = (self._steps - step) * self._step_seconds
-        share = "" if record["matmul_share"] is None else f" · {record['matmul_share']:.0%} of matmul rate"
-        text = f"{self._loss:.3f} {self._unit} · {count(record['bytes_per_second'], 'B')}/s{share} · {duration(remaining)} left"
+        loss, seconds, step = self._loss.add(record[self._loss_name]), self._step_seconds.add(step_seconds), record["step"]
+        share = "" if record["matmul_share"] is None else f" · {record['matmul_share']:.0%} of peak FLOP/s"
+        left = duration((self._steps - step) * seconds)
+        text = f"{left} left · training {loss:.3f} {self._unit} (running mean) · {count(record['bytes_per_second'], 'B')}/s{share}"
         if self._bar is not None:
             self._bar.update(self._task, completed=step, text=text)
         elif time.monotonic() - self._shown >= _EVERY or step == self._steps:
@@ -86,7 +86,7 @@ class Display:
 
     def tell(self, text: str) -> None:
         """One line of text, quiet or not."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        show_line(self._console, text)
 
     def close(self) -> None:
         """Removes the bar."""
@@ -134,5 +134,13 @@ def _cut_partial_line(path: Path) -> None:
         file.truncate(content.rfind(b"\n") + 1)
 
 
-def _smoothed(past: float | None, value: float) -> float:
-    return value if past is None else _SMOOTH * past + (1 - _SMOOTH) * value
+class _Mean:
+    """A running mean in which the past fades; the first values count as much as they should."""
+
+    def __init__(self) -> None:
+        self._sum = self._weight = 0.0
+
+    def add(self, value: float) -> float:
+        """The mean with one more value."""
+        self._sum, self._weight = _SMOOTH * self._sum + value, _SMOOTH * self._weight + 1
+        return self._sum / self._weight

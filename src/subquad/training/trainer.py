@@ -22,13 +22,13 @@ from subquad import manifest, run_folder
 from subquad.config import differences, with_changes
 from subquad.data.summary import data_summary
 from subquad.errors import RunError
-from subquad.format import visible
 from subquad.models.base import Model
 from subquad.objectives.base import Batch, ModelRunner, Objective
 from subquad.system import Content, as_json
 from subquad.training.checkpoints import Counters, last_good, newest_state, restore_state, resume_command, save_state
 from subquad.training.config import TrainConfig, as_yaml, read
 from subquad.training.optim import build_optimizer, resolve_lr, set_lr
+from subquad.training.plan import plan
 from subquad.training.progress import Display, Log, Record, Tracker, summary_writer
 from subquad.training.runtime import Interrupts, checkpointed, evaluation_mode, resolve_dtype, threads
 from subquad.training.schedule import learning_rate, resolve_warmup
@@ -49,12 +49,13 @@ class Hooks:
     """What the loop gets from its caller.
 
     ``sample(model, step)`` writes text; ``flops_per_target`` are those of a training step per byte or token; ``matmul_rate(dtype, device)``
-    the machine's FLOP per second.
+    the machine's FLOP per second; ``memory`` is about how many bytes a step takes.
     """
 
     sample: Callable[[nn.Module, int], str] | None = None
     flops_per_target: float | None = None
     matmul_rate: Callable[[str, torch.device], float] | None = None
+    memory: int | None = None
     console: Console | None = None
     quiet: bool = False
 
@@ -120,8 +121,9 @@ class Trainer:
         self._set_up_model()
         self._decide(self.config)
         record = {"order": ORDER, **self.objective.record()}
-        for line in data_summary(record):
-            self.display.say(visible(line))
+        tokens = self.objective.tokenizer is not None
+        for line in (*data_summary(record), *plan(self.config, self.model, tokens, self.hooks.memory, self.out)):
+            self.display.say(line)
         contents: dict[str, Content] = {
             run_folder.CONFIG: as_json(self.model.config.model_dump(mode="json")),
             run_folder.TRAIN: as_yaml(self.config),
@@ -190,7 +192,9 @@ class Trainer:
             "schedule.warmup": warmup if warmup is not None else resolve_warmup(config.schedule, config.steps),
             "data.window": config.data.window or earlier.data.window or self.objective.window,
             "data.split": next((way for way in (config.data.split, earlier.data.split) if way != "auto"), self.objective.split_by),
+            "device": str(self.device),
             "dtype": resolve_dtype(dtype, self.device),
+            "threads": config.threads or torch.get_num_threads(),
         }
         self.config = with_changes(config, decided)
 
@@ -332,6 +336,11 @@ class Trainer:
         with self._writing():
             self._close()
             run_folder.seal(self.out)
+        if reason != "interrupted" and counters.best is not None:
+            accuracy = "" if counters.best_accuracy is None else f", accuracy {counters.best_accuracy:.3f}"
+            self.display.say(
+                f"best validation: {counters.best:.3f} {self.unit}{accuracy} at step {counters.best_step}, whose weights are kept"
+            )
         if reason == "interrupted":
             self.display.tell(f"stopped after step {counters.step}; resume with: {resume_command(self.out)}")
         return self._result(counters, reason, signal if reason == "interrupted" else None)
