@@ -82,6 +82,21 @@ def test_cells_that_fail_or_diverge_leave_the_others_alone(values: dict[str, Any
     assert resumed["text/megabyte-seed0"] == outcomes["text/megabyte-seed0"]
 
 
+@pytest.mark.slow
+def test_a_plain_script_compares_and_is_not_started_again(values: dict[str, Any], tmp_path: Path) -> None:
+    values |= {"seeds": [0], "rates": None, "score": ["basic"]}
+    (tmp_path / "experiment.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    script = """
+import subquad
+print("started")
+results = subquad.compare("experiment.yaml", "out", jobs=2, quiet=True)
+print({outcome.status for outcome in results.outcomes})
+"""
+    (tmp_path / "script.py").write_text(script, encoding="utf-8")
+    ended = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert ended.stdout.split("\n") == ["started", "{'done'}", ""], ended.stderr
+
+
 def test_rates_that_all_fail_leave_the_default(values: dict[str, Any], tmp_path: Path) -> None:
     values |= {"seeds": [0], "score": ["basic"], "rates": {"among": [1e30], "data": "text"}}
     values["models"] = {"transformer": values["models"]["transformer"] | {"train": {"optim.clip": None}}}

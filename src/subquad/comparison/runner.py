@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import multiprocessing
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,6 +16,7 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -194,7 +196,8 @@ class _Runner:
         threads = int(cell.options.get("threads") or self.threads)
         arguments = (cell, self.folder(cell), self.experiment.score, self.experiment.probes, threads)
         process = multiprocessing.get_context("spawn").Process(target=run_in_process, args=arguments, name=cell.name)
-        process.start()
+        with _without_main_module():
+            process.start()
         return _RunningCell(cell, process)
 
     def _finish(self, cell: Cell, outcome: Outcome | None, status: int | None) -> None:
@@ -232,6 +235,18 @@ def run_in_process(cell: Cell, folder: Path, windowings: Sequence[Windowing], pr
     end_with_parent()
     torch.set_num_threads(threads)
     run_cell(cell, folder, windowings, probes)
+
+
+@contextmanager
+def _without_main_module() -> Iterator[None]:
+    """A process that is spawned imports the caller's main module first; a script without ``if __name__ == "__main__"`` would start again.
+    Cells need nothing of it."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 @contextmanager
