@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from subquad.cli.arguments import Parser, add_device, add_run, add_texts, given, run_or_repository
-from subquad.cli.output import print_json, replacing
+from subquad.cli.output import check_output, npy, print_json, replacing
 from subquad.cli.texts import readable
 
 ABOUT = """Writes one vector for each text: the rows of a NumPy array in float32.
@@ -24,7 +23,7 @@ Any other file, and stdin, is one text. Files, folders, globs and archives are r
 def add_arguments(parser: Parser) -> None:
     """The arguments of ``subquad embed``."""
     add_run(parser)
-    parser.add_argument("-o", "--out", metavar="OUT.npy", help="the array to write")
+    parser.add_argument("-o", "--out", metavar="OUT.npy", help="the array to write; - is stdout")
     parser.add_argument("--json", action="store_true", help="print the names of the texts, in the order of the rows, as JSON")
     parser.add_argument("--pooling", choices=["mean", "last"], help="of a causal model: the mean of its vectors (the default), or the last")
     add_device(parser)
@@ -42,7 +41,9 @@ def main(arguments: Sequence[str]) -> None:
     if request.out is None:
         raise ValueError("--out is missing: name the array to write, such as -o texts.npy")
 
-    import numpy as np
+    check_output(request.out)
+    if request.json and request.out == "-":
+        raise ValueError("--json and --out - would both write to stdout: name a file for one of them")
 
     from subquad import api
 
@@ -51,10 +52,10 @@ def main(arguments: Sequence[str]) -> None:
     examples, left_out = readable(model, examples, request.truncate, request.skip_bad)
     texts = [example.text for _, example in examples]
     vectors = api.embed(model, texts, truncate=request.truncate, pooling=request.pooling).float().numpy()
-    with replacing(Path(request.out)) as file:
-        np.save(file, vectors)
+    with replacing(request.out) as file:
+        file.write(npy(vectors))
     if request.json:
         names = [name for name, _ in examples]
         print_json({"run": request.run, "out": request.out, "shape": list(vectors.shape), "texts": names, "left_out": left_out})
-    else:
+    elif request.out != "-":
         print(request.out)

@@ -7,11 +7,10 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import IO
 
 from subquad.cli.arguments import Parser, add_device, add_run, given, input_path, number, run_or_repository, whole_number
-from subquad.cli.output import replacing
+from subquad.cli.output import check_output, replacing
 from subquad.format import visible
 
 ABOUT = """Continues a prompt. The continuation, without the prompt, goes to stdout as it is generated, or to a file.
@@ -51,6 +50,9 @@ def main(arguments: Sequence[str]) -> None:
     request = parser.read(arguments)
     run, prompt = run_or_repository(request.run), _prompt(request)
 
+    if request.out is not None:
+        check_output(request.out)
+
     from subquad import api
 
     stop = [os.fsencode(text) for text in request.stop] or None
@@ -62,7 +64,7 @@ def main(arguments: Sequence[str]) -> None:
         else:
             _write(sys.stdout.buffer, pieces)
     else:
-        with replacing(Path(request.out)) as file:
+        with replacing(request.out) as file:
             _write(file, pieces)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -52,23 +54,62 @@ def _plain(value: Any) -> str:
     return str(value)
 
 
+def npy(array: Any) -> bytes:
+    """A NumPy array as the bytes of a .npy file: ``np.save`` itself asks a file for its position, which a pipe has not."""
+    import numpy as np
+
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def check_output(name: str) -> None:
+    """Raises ``ValueError`` for a path that no file can be written to, before anything slow has begun; ``-`` is stdout."""
+    path = Path(name)
+    if name == "-":
+        return
+    if path.is_dir():
+        raise ValueError(f"expected a file to write, got the folder {name!r}: name a file in it")
+    folder = path.resolve().parent if path.is_symlink() else path.parent
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {str(folder)!r} to write {path.name!r} in: make it, or name another file")
+
+
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write under a temporary name beside ``path``, renamed to it at the end and removed if the writing fails."""
-    if not path.parent.is_dir():
-        raise ValueError(f"there is no folder {str(path.parent)!r} to write {path.name!r} in: make it, or name another file")
+def replacing(name: str) -> Iterator[IO[bytes]]:
+    """A file to write: stdout for ``-``, else what a path leads to.
+
+    A regular file is written under a temporary name beside it, renamed to it at the end and removed if the writing fails; it keeps its
+    mode. Links are followed. A pipe or a device is written into.
+    """
+    check_output(name)
+    if name == "-":
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    path = Path(name).resolve()
+    if path.exists() and not path.is_file():
+        with path.open("wb") as file:
+            yield file
+        return
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from None
+        raise OSError(error.errno, error.strerror, name) from None
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
-        # mkstemp makes files that only their owner may read.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
+        os.chmod(temporary, _mode(path))
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def _mode(path: Path) -> int:
+    """The mode of a file that is there, or what the umask gives a new one, where mkstemp's are for their owner alone."""
+    if path.exists():
+        return stat.S_IMODE(path.stat().st_mode)
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask

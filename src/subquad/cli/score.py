@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from subquad.cli.arguments import Parser, add_device, add_run, add_skip_bad, column, given, run_or_repository, whole_number
-from subquad.cli.output import print_json, print_left_out, replacing
+from subquad.cli.output import check_output, npy, print_json, print_left_out, replacing
 from subquad.report.tables import print_table
 
 if TYPE_CHECKING:
@@ -68,6 +68,11 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _score_files(request: Namespace, run: str | Path) -> None:
+    if request.bits_out is not None:
+        check_output(request.bits_out)
+        if request.bits_out == "-":
+            raise ValueError("--bits-out - would write to stdout, where the table goes: name a file")
+
     from subquad import api
 
     form = request.format or ("text" if request.text is not None else None)
@@ -88,7 +93,7 @@ def _score_files(request: Namespace, run: str | Path) -> None:
     print_left_out(left_out)
     scores = [score for _, score in scored]
     if request.bits_out is not None:
-        _write_bits(Path(request.bits_out), scores)
+        _write_bits(request.bits_out, scores)
     files = [_row(name, score) for name, score in scored]
     total = _row("all", api.total(scores))
     if request.json:
@@ -142,8 +147,8 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _write_bits(path: Path, scores: Sequence[Score]) -> None:
+def _write_bits(path: str, scores: Sequence[Score]) -> None:
     import numpy as np
 
     with replacing(path) as file:
-        np.save(file, np.concatenate([score.bits for score in scores]))
+        file.write(npy(np.concatenate([score.bits for score in scores])))
