@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import SupportsFloat, SupportsIndex
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +43,23 @@ def text_model(model: nn.Module) -> tuple[CausalModel, TextTokenizer | None]:
             "(tokenizer.json in the run folder)"
         )
     return causal, tokenizer
+
+
+def whole(value: SupportsIndex | float, name: str) -> int:
+    """An option that counts: an ``int``, or a number of NumPy or a ``float`` that is one. Raises ``ValueError`` with its name."""
+    try:
+        return operator.index(value)  # type: ignore[arg-type]  # a float has none
+    except TypeError:
+        if isinstance(value, float) and value.is_integer():
+            return int(value)
+        raise ValueError(f"{name} must be a whole number, got {value!r}") from None
+
+
+def real(value: float, name: str) -> float:
+    """An option that is a number. Raises ``ValueError`` with its name for anything else."""
+    if isinstance(value, str | bytes) or not isinstance(value, SupportsFloat):
+        raise ValueError(f"{name} must be a number, got {value!r}")
+    return float(value)
 
 
 def expect_finite(values: Tensor, what: str) -> None:

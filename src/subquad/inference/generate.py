@@ -7,7 +7,7 @@ longer than the context is cut by the same rule, as if it had been fed byte by b
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, overload
 
@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from subquad.inference.checks import evaluating, text_model
+from subquad.inference.checks import evaluating, text_model, whole
 from subquad.inference.sampling import Sampling, draw
 from subquad.inference.utf8 import BETWEEN, LONGEST, advance, state_after, unfinished
 from subquad.inference.vocab import Vocab
 
 Text = bytes | str
-Prompts = list[bytes] | list[str] | list[Text]
+Prompts = list[bytes] | list[str] | list[Text] | tuple[Text, ...]
 Stop = Text | Prompts | None
 OnFull = Literal["slide", "error"]
 
@@ -31,11 +31,11 @@ OnFull = Literal["slide", "error"]
 @overload
 def generate(model: nn.Module, prompt: Text, *, max_bytes: int = ..., temperature: float = ..., top_k: int | None = ...,
              top_p: float | None = ..., min_p: float | None = ..., repetition_penalty: float | None = ..., stop: Stop = ...,
-             utf8: bool = ..., seed: int | list[int] = ..., on_full: OnFull = ...) -> bytes: ...
+             utf8: bool = ..., seed: int | Sequence[int] = ..., on_full: OnFull = ...) -> bytes: ...
 @overload
 def generate(model: nn.Module, prompt: Prompts, *, max_bytes: int = ..., temperature: float = ..., top_k: int | None = ...,
              top_p: float | None = ..., min_p: float | None = ..., repetition_penalty: float | None = ..., stop: Stop = ...,
-             utf8: bool = ..., seed: int | list[int] = ..., on_full: OnFull = ...) -> list[bytes]: ...
+             utf8: bool = ..., seed: int | Sequence[int] = ..., on_full: OnFull = ...) -> list[bytes]: ...
 # fmt: on
 def generate(
     model: nn.Module,
@@ -49,7 +49,7 @@ def generate(
     repetition_penalty: float | None = None,
     stop: Stop = None,
     utf8: bool = False,
-    seed: int | list[int] = 0,
+    seed: int | Sequence[int] = 0,
     on_full: OnFull = "slide",
 ) -> bytes | list[bytes]:
     """The continuation of a prompt, without the prompt; a list of prompts gives a list, each as if it were alone.
@@ -61,13 +61,14 @@ def generate(
     ``ValueError`` for wrong options, a token model without its tokenizer, and a prompt for one that is not UTF-8.
     """
     sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
-    options = _Options(sampling, max_bytes, _stops(stop), utf8, on_full)
-    decoder = _Decoder(model, prompt if isinstance(prompt, list) else [prompt], seed, options)
+    options = _Options(sampling, whole(max_bytes, "max_bytes"), _stops(stop), utf8, on_full)
+    prompts = prompt if isinstance(prompt, list | tuple) else [prompt]
+    decoder = _Decoder(model, prompts, seed, options)
     with evaluating(decoder.modules):  # once for all bytes: changing modes costs as much as a small model's step
         for _ in decoder.steps():
             pass
     continuations = [bytes(row.written) for row in decoder.rows]
-    return continuations if isinstance(prompt, list) else continuations[0]
+    return continuations if prompts is prompt else continuations[0]
 
 
 def stream(
@@ -91,8 +92,8 @@ def stream(
     the rest of one that the prompt has begun. Wrong options raise at the call.
     """
     sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
-    options = _Options(sampling, max_bytes, _stops(stop), utf8, on_full)
-    if isinstance(prompt, list):
+    options = _Options(sampling, whole(max_bytes, "max_bytes"), _stops(stop), utf8, on_full)
+    if isinstance(prompt, list | tuple):
         raise ValueError("stream takes one prompt, got a list: use generate for several")
     return _pieces(_Decoder(model, [prompt], seed, options))
 
@@ -152,7 +153,7 @@ class _Row:
 class _Decoder:
     """Rows, and the model's state of those that are active; one id per row at a time."""
 
-    def __init__(self, model: nn.Module, prompts: Prompts, seed: int | list[int], options: _Options) -> None:
+    def __init__(self, model: nn.Module, prompts: Prompts, seed: int | Sequence[int], options: _Options) -> None:
         self.model, tokenizer = text_model(model)
         self.vocab = Vocab(self.model.config.vocab, tokenizer)
         self.modules = list(model.modules())
@@ -241,18 +242,18 @@ def _stop_prefix(text: bytearray, stops: tuple[bytes, ...]) -> int:
     return 0
 
 
-def _rows(prompts: Prompts, seed: int | list[int], vocab: Vocab) -> list[_Row]:
-    seeds = seed if isinstance(seed, list) else [seed] * len(prompts)
+def _rows(prompts: Prompts, seed: int | Sequence[int], vocab: Vocab) -> list[_Row]:
+    seeds = [whole(number, "seed") for number in (seed if isinstance(seed, Iterable) else [seed] * len(prompts))]
     if len(seeds) != len(prompts):
         raise ValueError(f"seed must be one number or one per prompt, got {len(seeds)} for {len(prompts)} prompts")
     for number in seeds:
-        if not isinstance(number, int) or not 0 <= number < 2**64:
+        if not 0 <= number < 2**64:
             raise ValueError(f"seed must be a whole number from 0 to 2**64 - 1, got {number!r}")
     return [_Row(_bytes(prompt, "prompt"), number, vocab) for prompt, number in zip(prompts, seeds, strict=True)]
 
 
 def _stops(stop: Stop) -> tuple[bytes, ...]:
-    strings = stop if isinstance(stop, list) else [] if stop is None else [stop]
+    strings = stop if isinstance(stop, list | tuple) else [] if stop is None else [stop]
     stops = tuple(_bytes(string, "stop") for string in strings)
     if b"" in stops:
         raise ValueError("a stop string must hold at least one byte, got an empty one")

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from subquad.errors import RunError
-from subquad.inference.checks import not_finite
+from subquad.inference.checks import not_finite, real, whole
 
 Mask = npt.NDArray[np.bool_]
 
@@ -39,7 +39,13 @@ class Sampling:
     repetition_penalty: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuses values out of range."""
+        """Refuses values out of range; numbers of NumPy become Python's."""
+        object.__setattr__(self, "temperature", real(self.temperature, "temperature"))
+        if self.top_k is not None:
+            object.__setattr__(self, "top_k", whole(self.top_k, "top_k"))
+        for name in ("top_p", "min_p", "repetition_penalty"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, real(getattr(self, name), name))
         if not 0 <= self.temperature < math.inf:
             raise ValueError(f"temperature must be 0 (the most likely byte) or a positive number, got {self.temperature}")
         if self.top_k is not None and self.top_k < 1:

@@ -16,7 +16,7 @@ import codecs
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from subquad.data.documents import Document
 from subquad.data.files import open_documents
 from subquad.data.windows import Stretch, whole_span
-from subquad.inference.checks import device_of, evaluating, expect_finite, text_model
+from subquad.inference.checks import device_of, evaluating, expect_finite, text_model, whole
 from subquad.inference.vocab import Vocab
 
 Progress = Callable[[int, int], None]
@@ -39,7 +39,7 @@ _BATCH_LOGITS = 1 << 23
 _CHUNK = 1 << 20
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Score:
     """What it cost to predict some data.
 
@@ -47,9 +47,13 @@ class Score:
     ``seconds``: time spent. ``words``: words of the text between white space, None where the data is not UTF-8.
     """
 
-    bits: npt.NDArray[np.float32] = field(repr=False)
+    bits: npt.NDArray[np.float32]
     seconds: float
     words: int | None
+
+    def __repr__(self) -> str:
+        each = "None" if self.bits_per_byte is None else f"{self.bits_per_byte:.4f}"
+        return f"Score(bits_per_byte={each}, bytes={self.bytes}, words={self.words}, seconds={self.seconds:.3g})"
 
     @property
     def bytes(self) -> int:
@@ -152,6 +156,7 @@ class _Windows:
             raise ValueError(
                 f"sliding is an overlap of half a window ({self.length // 2} {unit}), got overlap={overlap} too: give one of them"
             )
+        overlap, batch = whole(overlap, "overlap"), None if batch is None else whole(batch, "batch")
         if not 0 <= overlap < self.length:
             raise ValueError(f"overlap must be from 0 to {self.length - 1}, less than the context of {self.length} {unit}, got {overlap}")
         if batch is not None and batch < 1:
@@ -227,6 +232,8 @@ class _Ids:
 def _documents(data: bytes | str | Path | Document) -> list[Document]:
     if isinstance(data, Document):
         return [data]
+    if isinstance(data, np.ndarray) and data.dtype == np.uint8:
+        data = data.tobytes()
     if isinstance(data, bytes | bytearray | memoryview):
         return [whole_span(bytes(data), "the data").document]
     if not isinstance(data, str | Path):

@@ -246,6 +246,7 @@ class CausalModel(Model, ABC, Generic[S]):
 
         Logits past a row's length are meaningless. Raises ``ValueError`` when a row's ids do not fit the state.
         """
+        _check_shape(ids)
         batch, n = ids.shape
         counts = [n] * batch if lengths is None else list(lengths)
         if len(counts) != batch or not all(0 <= count <= n for count in counts):
@@ -264,6 +265,8 @@ class CausalModel(Model, ABC, Generic[S]):
 
     def step(self, ids: Tensor, state: S) -> Tensor:
         """Takes one id a row, (B,), and returns the logits of the next, (B, V)."""
+        if ids.ndim != 1:
+            raise ValueError(f"a step takes one id a row, (batch,), got the shape {tuple(ids.shape)}: use prefill for more")
         return self.prefill(ids.unsqueeze(1), state).squeeze(1)
 
     @abstractmethod
@@ -272,8 +275,7 @@ class CausalModel(Model, ABC, Generic[S]):
 
     def _check_ids(self, ids: Tensor) -> tuple[int, int]:
         """The shape of ids. Raises ``ValueError`` for one that is not (B, T), and for more than the context."""
-        if ids.ndim != 2:
-            raise ValueError(f"ids must be (batch, length), got the shape {tuple(ids.shape)}: one text is ids[None]")
+        _check_shape(ids)
         self._check_length(ids.shape[1])
         return ids.shape[0], ids.shape[1]
 
@@ -285,6 +287,14 @@ class CausalModel(Model, ABC, Generic[S]):
         room = self.config.max_len if max_len is None else max_len
         self._check_length(room)
         return room
+
+
+def _check_shape(ids: Tensor) -> None:
+    """Raises ``ValueError`` for ids that are not (B, T) whole numbers."""
+    if ids.ndim != 2:
+        raise ValueError(f"ids must be (batch, length), got the shape {tuple(ids.shape)}: one text is ids[None]")
+    if ids.is_floating_point():
+        raise ValueError(f"ids must be whole numbers, got {ids.dtype}: convert them with ids.long()")
 
 
 def cut_to_span(logits: Tensor, span: tuple[int, int] | None) -> Tensor:
