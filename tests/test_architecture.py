@@ -17,7 +17,7 @@ PACKAGE = ROOT / "src" / "subquad"
 # Each row may import the rows above it; the members of a row never import each other.
 ROWS = [
     ("errors", "format", "parsing", "sections", "system", "text_tokenizer"),
-    ("config", "console", "manifest"),
+    ("config", "console", "hub", "manifest"),
     ("state",),
     ("ops",),
     ("layers",),

@@ -46,13 +46,14 @@ from subquad.inference import (
     unreadable,
 )
 from subquad.interop.convert import convert
+from subquad.interop.load import load
 from subquad.interop.official import from_official
 from subquad.models import MODELS, parse_model, presets
 from subquad.models.base import BaseModelConfig, Model
 from subquad.models.extend_context import extend_context
 from subquad.objectives.base import Objective
 from subquad.report.run import write_report
-from subquad.run_folder import TOKENIZER, TRAIN, load, load_config, load_weights, locked, save, seal
+from subquad.run_folder import TOKENIZER, TRAIN, load_config, load_weights, locked, save, seal
 from subquad.run_log import read_run_log
 from subquad.training.config import TrainConfig, build_config, read
 from subquad.training.trainer import Hooks, Result, Trainer, build_run

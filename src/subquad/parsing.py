@@ -75,14 +75,14 @@ def shortened(text: str, limit: int = LARGEST) -> str:
     return line if len(line) <= limit and len(text) <= 2 * limit else f"{line[: limit - 4]} ..."
 
 
-def check_sizes(values: Any, tensors: int, layers: Iterable[str], where: str = "") -> None:
+def check_sizes(values: Any, tensors: int, layers: Iterable[str], largest: int = MAX_SIZE) -> None:
     """Checks the numbers of a config before anything is built by them.
 
     ``layers`` are the keys that count layers: one cannot be more than the ``tensors`` of the weights, as each layer has at least one.
-    Raises ``ValueError`` for such a number, for one above ``MAX_SIZE``, and for one that is not finite.
+    Raises ``ValueError`` for such a number, for one above ``largest``, and for one that is not finite.
     """
     counts = frozenset(layers)
-    stack: list[tuple[str, Any]] = [(where, values)]
+    stack: list[tuple[str, Any]] = [("", values)]
     while stack:
         name, value = stack.pop()
         if isinstance(value, Mapping):
@@ -93,8 +93,8 @@ def check_sizes(values: Any, tensors: int, layers: Iterable[str], where: str = "
             raise ValueError(f"{name} is {value}, expected a finite number")
         elif isinstance(value, int | float) and name.rpartition(".")[2] in counts and value > tensors:
             raise ValueError(f"{name} is {value}, but the weights have only {tensors} tensors")
-        elif isinstance(value, int | float) and abs(value) > MAX_SIZE:
-            raise ValueError(f"{name} is {shortened(str(value), 40)}, expected a number up to {MAX_SIZE}")
+        elif isinstance(value, int | float) and abs(value) > largest:
+            raise ValueError(f"{name} is {shortened(str(value), 40)}, expected a number up to {largest}")
 
 
 def _check_bytes(count: int, limit: int) -> None:

@@ -7,7 +7,6 @@ Nothing is ever unpickled.
 from __future__ import annotations
 
 import hashlib
-import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -23,6 +22,7 @@ from subquad import models
 from subquad.config import Config
 from subquad.data.tokenizer import AnyTokenizer, open_tokenizer
 from subquad.errors import RunError
+from subquad.hub import fetched, repository
 from subquad.manifest import (
     MANIFEST,
     check,
@@ -46,6 +46,7 @@ CONFIG, WEIGHTS, TOKENIZER, TRAIN = "config.json", "model.safetensors", "tokeniz
 WRAPPERS = {"_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 
 FLOATS = ("F32", "F64", "BF16", "F16")  # types of weights, as safetensors calls them
+SAVED = (torch.float32, torch.float64, torch.bfloat16, torch.float16)  # the same in PyTorch
 
 Shape = tuple[int, ...]
 
@@ -56,7 +57,8 @@ def save(model: nn.Module, path: str | Path) -> None:
     A model that has a ``tokenizer`` writes its tokenizer.json; one without removes that of a model that was there. Of a model that is
     wrapped (``torch.compile``, DDP, FSDP), whole or in parts, the model itself is saved. Every rank of a sharded model calls this, and rank
     0 writes.
-    Raises ``ValueError`` for a module that has no ``config``, or not the tensors of the model that its config describes, for a folder
+    Raises ``ValueError`` for a module that has no ``config``, or not the tensors of the model that its config describes, for weights that
+    are not all of one floating-point type, for a folder
     that another process is writing, and for one that holds the training run of another model; ``OSError`` when writing fails.
     """
     folder, inner = Path(path), unwrap(model)
@@ -70,6 +72,7 @@ def save(model: nn.Module, path: str | Path) -> None:
             "added, removed or replaced (as by quantisation)"
         )
     tensors = {name: tensor.detach().contiguous() for name, tensor in values.items()}
+    _check_one_type(tensors)
     tokenizer = getattr(inner, "tokenizer", None)
     vocabulary = None if tokenizer is None else tokenizer.to_bytes()
     metadata = {"format": "pt"} if vocabulary is None else {"format": "pt", TOKENIZER: hashlib.sha256(vocabulary).hexdigest()}
@@ -300,9 +303,8 @@ def _config_of(model: nn.Module) -> dict[str, Any]:
 
 def _folder(path: str | Path) -> Path:
     """That folder, or the local copy of a repository of the Hugging Face hub."""
-    folder = Path(path)
-    repo = re.fullmatch(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", str(path))
-    return _fetched(repo[1], repo[2]) if repo and isinstance(path, str) and not folder.exists() and not folder.parent.exists() else folder
+    repo = repository(path)
+    return Path(path) if repo is None else fetched(*repo, [CONFIG, WEIGHTS, TOKENIZER, TRAIN, MANIFEST])
 
 
 def _described(folder: Path, weights: Path) -> Model:
@@ -332,6 +334,16 @@ def _check_types(path: Path, types: Mapping[str, str]) -> None:
         raise RunError(f"{path} holds {name} in {types[name]}{mixed}: expected all weights in one of {', '.join(FLOATS)}, convert them")
 
 
+def _check_one_type(tensors: Mapping[str, Tensor]) -> None:
+    """Raises ``ValueError`` for tensors that ``load`` would refuse for their types."""
+    kinds = {name: tensor.dtype for name, tensor in tensors.items()}
+    first = next(iter(kinds), "")
+    for name, kind in kinds.items():
+        if kind not in SAVED or kind != kinds[first]:
+            mixed = f" and {first} is {kinds[first]}" if kind in SAVED else ""
+            raise ValueError(f"{name} is {kind}{mixed}: expected all weights of one floating-point type, as after model.float()")
+
+
 def _check_run(folder: Path) -> None:
     missing = [name for name in (CONFIG, WEIGHTS) if not newest(folder, name).is_file()]
     if missing:
@@ -352,18 +364,6 @@ def _tokenizer(folder: Path, model: Model) -> AnyTokenizer | None:
     if tokenizer.vocab > model.vocab or saved_with not in (None, digest_of(path)):
         raise RunError(f"{path} belongs to another model than {WEIGHTS}: restore the one that was saved with it")
     return tokenizer
-
-
-def _fetched(repo: str, revision: str | None) -> Path:
-    try:
-        from huggingface_hub import snapshot_download
-    except ImportError as error:
-        raise RunError(f"there is no folder {repo}; to load it from the Hugging Face hub: pip install 'subquad[hf]'") from error
-    try:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=[CONFIG, WEIGHTS, TOKENIZER, TRAIN, MANIFEST]))
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise RunError(f"{repo} is not a local folder and could not be loaded from the Hugging Face hub: {reason}") from error
 
 
 def _opened(path: Path) -> Any:

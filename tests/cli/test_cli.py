@@ -258,7 +258,6 @@ def test_a_failed_generation_leaves_the_old_file(stub: Stub, run: Path, tmp_path
         (["info", "nowhere"], 2, "there is no folder 'nowhere'"),
         (["models", "--jsn"], 2, "unknown option --jsn: did you mean '--json'? (see subquad models --help)"),
         (["convert", "a", "--padding", "x"], 2, "argument --padding: invalid choice: 'x'"),
-        (["convert", "a", "--out", "b"], 2, "--from is missing"),
         (["embed", "RUN", "a"], 2, "--out is missing"),
         (["trian"], 2, "unknown verb 'trian': did you mean 'train'?"),
     ],

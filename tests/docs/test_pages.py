@@ -32,6 +32,7 @@ NOT_RUN = {
     ".ci/run": "calls the tests",
     "pip install ": "changes the environment that the tests run in",
     "subquad train PRESET|CONFIG.yaml": "a synopsis",
+    "subquad convert LongSafari/": "reads the Hugging Face hub; tests/interop/test_elsewhere.py has a stand-in",
 }
 SMALL = {
     "m2-bert-80m": {"stack.depth": 1, "stack.dim": 48, "stack.mixer.filter.width": 8, "stack.feedforward.blocks": 4},

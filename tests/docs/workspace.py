@@ -18,7 +18,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
 from subquad.cli import main
 from tests.docs.pages import ROOT
-from tests.interop.test_convert import M2_BERT, MODEL, lightning
+from tests.interop.test_convert import LAYER, M2_BERT, MODEL, lightning
 from tests.interop.test_convert import official_state as hyena_state
 from tests.interop.test_m2_convert import official_state as m2_state
 
@@ -29,6 +29,7 @@ RUNS = {
     "runs/books": "train megabyte-tiny --data books/ --out runs/books",
     "runs/m2": "train m2-bert-tiny --data books/ --out runs/m2",
     "runs/m2-bert": "train m2-bert-tiny --data books/ --out runs/m2-bert",
+    "runs/dna": "convert hyenadna/ --from hyena-dna --out runs/dna",
     "runs/short": "train hyena-small --data books/ --out runs/short --set model.stack.mixer.filter.filter_len=1024",
     "runs/search": "train m2-bert-tiny --data pairs.tsv --out runs/search --set model.head=none",
     "runs/reviews": "train classifier --set model.backbone=transformer-tiny --data reviews.tsv --out runs/reviews",
@@ -60,7 +61,8 @@ def make_workspace(folder: Path) -> None:
 def make_run(name: str) -> None:
     """Trains the run that a page takes for granted, in the current folder, where it is not there yet."""
     if not Path(name).exists():
-        assert main([*RUNS[name].split(), "--quiet"]) == 0
+        command = RUNS[name].split()
+        assert main([*command, *(["--quiet"] if command[0] == "train" else [])]) == 0
 
 
 def _write_tables(folder: Path) -> None:
@@ -102,7 +104,7 @@ def _write_official(folder: Path) -> None:
     byte_level.save(str(folder / "tokenizer.json"))
 
     (folder / "hyenadna").mkdir()
-    dna = MODEL | {"vocab_size": 12}
+    dna = MODEL | {"vocab_size": 12, "layer": LAYER | {"l_max": 64}}
     torch.save(hyena_state("hyena-dna", dna), folder / "hyenadna/weights.ckpt")
     _write_json(folder / "hyenadna/config.json", dna)
 

@@ -62,7 +62,7 @@ def official_state(kind: str, config: dict[str, Any]) -> State:
         torch.nn.init.normal_(parameter, std=0.5)
     state = keys.write(module.state_dict())
     state |= {copy: state[key.official].clone() for key in keys.keys for copy in key.copies}
-    return {name: tensor.contiguous() for name, tensor in state.items()} | {one.official: one.value for one in keys.constants}
+    return {name: tensor.contiguous() for name, tensor in state.items()} | {one.official: one.value.clone() for one in keys.constants}
 
 
 def lightning(state: State) -> dict[str, Any]:
@@ -222,7 +222,7 @@ def test_the_command_says_what_is_wrong_in_one_sentence(tmp_path: Path, capsys: 
     (tmp_path / "list.json").write_text("[1]", encoding="utf-8")
     whole, lm, given = tmp_path / "whole.safetensors", ["--from", "hyena-lm"], ["--config", str(config)]
     for arguments, status, expected in [
-        ([whole, *given], 2, "--from is missing"),
+        ([whole, *given], 2, "the config does not say what kind of checkpoint it is of: name it with --from (hyena-lm"),
         ([whole, "--from", "hyena", *given], 2, "unknown kind of official checkpoint 'hyena'"),
         ([whole, "--from", "hyena-operator", *given], 2, "hyena-operator is a layer, not a whole model"),
         ([whole, *lm], 2, "there is no config.json beside the weights"),

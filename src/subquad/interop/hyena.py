@@ -26,9 +26,7 @@ from subquad.interop.keys import SAME, Constant, Key, Keys, Layout, StateDict, w
 from subquad.interop.options import read_options
 from subquad.layers.hyena import HyenaConfig
 from subquad.layers.stack import Stack
-from subquad.models.base import Model
-from subquad.models.classifier import Classifier, ClassifierConfig
-from subquad.models.language_model import LanguageModel, LanguageModelConfig
+from subquad.models.language_model import LanguageModelConfig
 
 FilterLayout = Literal["order first", "dim first"]
 Plan = tuple[Callable[[], nn.Module], Keys]
@@ -48,14 +46,14 @@ _HYENA_FIXED = {
     "use_bias": True,
 }
 # Learning rates and dropout are for training; the decay is read from deltas; fused kernels compute the same; nobody reads the last three.
-_HYENA_IGNORED = (
+HYENA_IGNORED = (
     *("lr", "wd", "modulation_lr", "dropout", "filter_dropout", "fast_decay_pct", "slow_decay_pct", "target"),
     *("fused_fft_conv", "fused_bias_fc", "use_flashfftconv", "linear_mixer", "local_order", "channels"),
 )
 _STANDALONE_IGNORED = ("short_filter_order", "normalized")  # the standalone files always take 3 taps and never normalize
 
 _MODEL_FIXED = {"layer_norm_epsilon": 1e-5, "process_group": None}
-_MODEL_IGNORED = (
+MODEL_IGNORED = (
     *("embed_dropout", "initializer_cfg", "checkpoint_mixer", "checkpoint_mlp", "device", "dtype"),
     *("residual_in_fp32", "fused_mlp", "fused_dropout_add_ln", "sequence_parallel"),
 )
@@ -185,38 +183,19 @@ def standalone_operator(config: Mapping[str, Any], state: StateDict) -> Plan:
 
 def language_model(config: Mapping[str, Any], state: StateDict) -> Plan:
     """Safari's language models, ``simple_lm`` and ``long_conv_lm``."""
-    options = read_options(ModelOptions, config, _MODEL_FIXED, _MODEL_IGNORED)
-    ours, keys = _backbone(options, state, "dim first", {}, ("lm_head.weight",))
+    options = read_options(ModelOptions, config, _MODEL_FIXED, MODEL_IGNORED)
+    ours, keys = backbone(options, state, "dim first", {}, ("lm_head.weight",))
     return partial(OfficialLM, ours), keys
 
 
 def hyena_dna(config: Mapping[str, Any], state: StateDict) -> Plan:
     """HyenaDNA as in ``standalone_hyenadna.py``; a pretraining checkpoint's ``lm_head``, a copy of the embedding, may be there."""
-    options = read_options(DNAOptions, config, _MODEL_FIXED, _MODEL_IGNORED)
-    ours, keys = _backbone(options, state, "order first", {"shift": 0.05}, ("lm_head.weight",))
+    options = read_options(DNAOptions, config, _MODEL_FIXED, MODEL_IGNORED)
+    ours, keys = backbone(options, state, "order first", {"shift": 0.05}, ("lm_head.weight",))
     keys += Keys([], optional=["lm_head.weight"])
     if options.use_head:
         keys += Keys([Key(f"head.output_transform.{part}", f"head.{part}") for part in ("weight", "bias")])
     return partial(OfficialDNA, ours, options.n_classes if options.use_head else None), keys
-
-
-def as_model(module: nn.Module) -> Model:
-    """A model of ours with the same weights: a language model, or of a HyenaDNA with a head a classifier, whose classes are numbered.
-
-    A language model's logits at position t are the official ones at t - 1; position 0 is uniform. HyenaDNA's standalone file has no output
-    layer: its logits are read from the embedding, as in its pretraining.
-    """
-    assert isinstance(module, Backbone)
-    head = module.head if isinstance(module, OfficialDNA) else None
-    state = module.state_dict()
-    with torch.device("meta"):
-        model: Model = LanguageModel(module.config)
-        if head is not None:
-            classes = tuple(str(index) for index in range(head.out_features))
-            model = Classifier(ClassifierConfig(backbone=module.config, classes=classes))
-            state = {name if name.startswith("head.") else f"backbone.{name}": value for name, value in state.items()}
-    model.load_state_dict(state, assign=True)
-    return model.eval()
 
 
 def _operator(config: Mapping[str, Any], state: StateDict, layout: FilterLayout) -> Plan:
@@ -228,15 +207,15 @@ def _operator(config: Mapping[str, Any], state: StateDict, layout: FilterLayout)
 
 def _operator_options(config: Mapping[str, Any], layout: FilterLayout, where: str = "") -> OperatorOptions:
     standalone = layout == "order first"
-    ignored = (*_HYENA_IGNORED, *(_STANDALONE_IGNORED if standalone else ()))
+    ignored = (*HYENA_IGNORED, *(_STANDALONE_IGNORED if standalone else ()))
     options = read_options(OperatorOptions, config, _HYENA_FIXED, ignored, where)
     return with_changes(options, {"short_filter_order": 3, "normalized": False}) if standalone else options
 
 
-def _backbone(
+def backbone(
     options: ModelOptions, state: StateDict, layout: FilterLayout, defaults: Mapping[str, Any], tied: tuple[str, ...]
 ) -> tuple[LanguageModelConfig, Keys]:
-    """Our config, and where its weights are; ``tied`` are official names of copies of the embedding."""
+    """Our config of an official language model, and where its weights are; ``tied`` are official names of copies of the embedding."""
     layer = _operator_options({"d_model": options.d_model, **defaults, **options.layer}, layout, "layer.")
     if layer.d_model != options.d_model:
         raise ValueError(f"layer.d_model is {layer.d_model}, but the model's d_model {options.d_model}: they are one width")
@@ -278,8 +257,9 @@ def _backbone(
     )
     if positions:
         keys += Keys([Key("backbone.embeddings.position_embeddings.weight", "positions.weight")])
+    hyena = _hyena_keys(layer, layout, table)  # once: its constants are as long as the context
     for index in range(options.n_layer):
-        keys += _block_keys(index, _hyena_keys(layer, layout, table) if index in names else _attention_keys())
+        keys += _block_keys(index, hyena if index in names else _attention_keys())
     return parse(LanguageModelConfig, values), keys
 
 

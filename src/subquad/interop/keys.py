@@ -6,10 +6,8 @@ not fit is an error that lists missing, unexpected and reshaped tensors, and ten
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -133,27 +131,6 @@ def equals(tensor: Tensor, constant: Tensor, tolerance: float) -> bool:
     if tensor.is_meta or constant.is_meta:
         return True
     return bool((tensor.double() - constant.to(tensor.device).double()).abs().max() <= tolerance)
-
-
-def tensors_of(state: Mapping[str, Any]) -> StateDict:
-    """The tensors of an official checkpoint by the names they have in the bare model.
-
-    Taken off are the "state_dict" of a training checkpoint, Composer's "state" and "model", the prefix "model." of either, and what a
-    wrapper for activation checkpointing puts between a sublayer and its weights (".mixer.layer."). Raises ``ValueError`` for what is no
-    tensor in float32 or float64, the numbers of positions apart.
-    """
-    for inner in (state.get("state_dict"), state.get("state"), state.get("model")):
-        if isinstance(inner, Mapping):
-            return tensors_of(inner)
-    whole = bool(state) and all(str(name).startswith("model.") for name in state)
-    tensors = {}
-    for name, tensor in state.items():
-        counts = str(name).endswith("position_ids")
-        if not isinstance(tensor, Tensor) or not (counts or tensor.dtype in (torch.float32, torch.float64)):
-            got = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
-            raise ValueError(f"the state holds {got} at {name!r}: expected tensors in float32 (convert others with tensor.float())")
-        tensors[re.sub(r"\.(mixer|mlp)\.layer\.", r".\1.", str(name).removeprefix("model." if whole else ""))] = tensor
-    return tensors
 
 
 def _listed(sort: str, names: list[str]) -> str:

@@ -15,13 +15,13 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from subquad.config import Config, parse, with_changes
 from subquad.interop.filters import FIRST, RATES, ROW, SHORT, has_table
 from subquad.interop.keys import Constant, Key, Keys, StateDict, weight_and_bias
-from subquad.interop.options import read_options
+from subquad.interop.options import TRANSFORMERS, LabelOptions, read_options
 from subquad.layers.m2_bert_mixer import M2BertMixer, M2BertMixerConfig
 from subquad.layers.monarch_linear import MonarchLinear
 from subquad.models.classifier import Classifier, ClassifierConfig
@@ -40,14 +40,15 @@ _FIXED = {
     "pad_token_id": 0,
     "use_learnable_monarch": False,
     "sequence_token_planting": False,
+    "attention_pooling": False,
 }
 # For training, for fused kernels that compute the same, for attention that is not there, for loading, notes of transformers, or read by
 # nobody.
-_IGNORED = (
-    *("long_conv_kernel_learning_rate", "hyena_wd", "hyena_filter_dropout", "attention_probs_dropout_prob", "initializer_range"),
-    *("use_flash_fft", "num_attention_heads", "alibi_starting_size", "pretrained_checkpoint", "precision", "label2id"),
-    *("expand_positional_embeddings", "position_embedding_type", "use_cache", "model_type"),
-    *("architectures", "auto_map", "torch_dtype", "dtype", "transformers_version", "_name_or_path"),
+IGNORED = (
+    *("long_conv_kernel_learning_rate", "hyena_wd", "hyena_filter_dropout", "attention_probs_dropout_prob"),
+    *("use_flash_fft", "use_flash_mm", "num_attention_heads", "alibi_starting_size", "pretrained_checkpoint", "precision"),
+    *("expand_positional_embeddings", "position_embedding_type", "performing_BEIR_evaluation"),
+    *(name for name in TRANSFORMERS if name != "pad_token_id"),
 )
 _MIXER_IGNORED = ("hyena_kernel_lr", "hyena_wd", "hyena_filter_dropout", "use_flash_fft", "use_flashfftconv", "dropout")
 
@@ -82,7 +83,7 @@ class MixerOptions(FilterOptions):
     l_max: int = Field(128, gt=0)
 
 
-class BertOptions(FilterOptions):
+class BertOptions(FilterOptions, LabelOptions):
     """Options of M2-BERT's config."""
 
     vocab_size: int = Field(30_522, gt=0)
@@ -97,8 +98,6 @@ class BertOptions(FilterOptions):
     use_glu_mlp: bool = True
     use_monarch_mlp: bool = False
     monarch_mlp_nblocks: int = Field(4, gt=0)
-    num_labels: int | None = Field(None, gt=0)
-    id2label: dict[int, str] | None = None
     problem_type: Literal["regression", "single_label_classification", "multi_label_classification"] | None = None
     classifier_dropout: float | None = Field(None, ge=0, lt=1)
     pool_all: bool = False
@@ -112,22 +111,10 @@ class BertOptions(FilterOptions):
         return self.effective_vocab_size or self.vocab_size + -self.vocab_size % 8
 
     @property
-    def labels(self) -> tuple[str, ...]:
-        """The names of the classes, their numbers where there are none."""
-        names = self.id2label or {}
-        return tuple(names.get(label, str(label)) for label in range(self.num_labels or len(names) or 2))
-
-    @property
     def one_answer(self) -> bool:
         """Whether a text has one class or one number, not several."""
         several = {"multi_label_classification": True, "regression": len(self.labels) > 1}
         return not several.get(str(self.problem_type), False)
-
-    @model_validator(mode="after")
-    def _agree(self) -> BertOptions:
-        if self.id2label is not None and sorted(self.id2label) != list(range(len(self.labels))):
-            raise ValueError(f"id2label must name the labels 0 to {len(self.labels) - 1}, got {sorted(self.id2label)}")
-        return self
 
 
 class OfficialBert(nn.Module):
@@ -171,13 +158,13 @@ def mixer(config: Mapping[str, Any], state: StateDict) -> Plan:
 
 def bert(config: Mapping[str, Any], state: StateDict) -> Plan:
     """``BertForMaskedLM`` and ``BertForSequenceClassification``, whichever the weights are of."""
-    options = read_options(BertOptions, config, _FIXED, _IGNORED)
+    options = read_options(BertOptions, config, _FIXED, IGNORED)
     return _masked_lm(options, state) if any(name.startswith("cls.") for name in state) else _classifier(options, state)
 
 
 def bert_embedding(config: Mapping[str, Any], state: StateDict) -> Plan:
     """The retrieval models: ``BertForSequenceClassification``, of which the vector before the classifier is the embedding."""
-    options = read_options(BertOptions, config, _FIXED, _IGNORED)
+    options = read_options(BertOptions, config, _FIXED, IGNORED)
     dim, labels = options.hidden_size, len(options.labels)
     unused = {"classifier.weight": (labels, dim), "classifier.bias": (labels,)}
     values, keys = _encoder(options, state)
@@ -303,8 +290,9 @@ def _encoder(options: BertOptions, state: StateDict, copies: tuple[str, ...] = (
             optional=["position_ids"],
         )
     keys = Keys([Key("bert.embeddings.word_embeddings.weight", "embedding.weight", copies=copies)]) + keys.under("bert.embeddings.", "")
+    mixer_keys = _mixer_keys(options, length, table)  # once: its constants are as long as the context
     for index, name in enumerate(names):
-        layer = _mixer_keys(options, length, table).under("attention.", "mixer.") + Keys(
+        layer = mixer_keys.under("attention.", "mixer.") + Keys(
             [
                 Key("mlp.gated_layers.weight", "feedforward.up.weight"),
                 *weight_and_bias("mlp.wo", "feedforward.down"),
