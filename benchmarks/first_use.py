@@ -2,7 +2,7 @@
 
     make bench BENCHMARKS=first_use
 
-About a quarter of an hour on one core. The questions and sentences are those of SUBQUAD_DATA (classify/trec_qc, classify/sst2); the Python
+About a quarter of an hour on one core. The questions and sentences are the data sets classify/trec_qc and classify/sst2; the Python
 is the standard library's, of which files are held out by the hash of their paths.
 """
 
@@ -20,7 +20,7 @@ from contextlib import chdir, redirect_stdout
 from io import StringIO
 from pathlib import Path
 
-from benchmarks.recording import data_folder, record, table
+from benchmarks.recording import data_set, record, table
 from subquad.cli import main as subquad
 from subquad.system import remove
 
@@ -107,14 +107,14 @@ def sst2() -> tuple[Rows, Rows]:
     """Sentences and labels of both parts."""
     parts = []
     for name in ("train", "dev"):
-        lines = (data_folder() / "classify" / "sst2" / f"{name}.tsv").read_text(encoding="utf-8").splitlines()
+        lines = (data_set("classify/sst2") / f"{name}.tsv").read_text(encoding="utf-8").splitlines()
         parts.append([(text, label) for text, label in (line.split("\t") for line in lines)])
     return parts[0], parts[1]
 
 
 def trec() -> tuple[Rows, Rows]:
     """Questions with the first part of their labels; every tenth is asked."""
-    lines = (data_folder() / "classify" / "trec_qc" / "train.txt").read_text(encoding="latin-1").splitlines()
+    lines = (data_set("classify/trec_qc") / "train.txt").read_text(encoding="latin-1").splitlines()
     rows = [(text, label.split(":")[0]) for label, text in (line.split(" ", 1) for line in lines)]
     return [row for number, row in enumerate(rows) if number % 10 != 9], rows[9::10]
 

@@ -2,7 +2,7 @@
 
     make bench BENCHMARKS=promoters
 
-About a quarter of an hour on two cores. The 106 sequences and the genome are those of SUBQUAD_DATA (bio/promoters, bio/genomes).
+About a quarter of an hour on two cores. The 106 sequences and the genome are the data sets bio/promoters and bio/genomes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.recording import data_folder, record, table
+from benchmarks.recording import data_set, record, table
 from subquad import api
 from subquad.inference.classify import Classified
 
@@ -51,7 +51,7 @@ FOLDS = 10
 def promoters() -> list[tuple[str, str]]:
     """Sequences of 57 bases and their labels, shuffled."""
     rows = []
-    for line in (data_folder() / "bio" / "promoters" / "promoters.data").read_text().splitlines():
+    for line in (data_set("bio/promoters") / "promoters.data").read_text().splitlines():
         sign, _, sequence = line.split(",")
         rows.append((sequence.strip(), "promoter" if sign == "+" else "other"))
     random.Random(0).shuffle(rows)
@@ -88,7 +88,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         for title, values in BACKBONES.items():
             model = {"kind": "language_model", "vocab": 16, "max_len": CONTEXT, **values}
-            genome = str(data_folder() / "bio" / "genomes" / "ecoli_k12_mg1655.fa.gz")
+            genome = str(data_set("bio/genomes") / "ecoli_k12_mg1655.fa.gz")
             start = api.train(model, genome, Path(name, title), PRETRAINING, report=False)
             bits = api.info(start)["best_validation"]["bits_per_byte"]
             for words, init in (("from scratch", None), ("pre-trained", start)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from subquad.data.sets import set_folder
 from subquad.evaluation.throughput import machine
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results.md"
@@ -41,12 +41,11 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)
 
 
-def data_folder() -> Path:
-    """The folder of the data that benchmarks share."""
-    folder = os.environ.get("SUBQUAD_DATA", "")
-    if not folder or not Path(folder).is_dir():
-        raise SystemExit("this benchmark needs the folder of the data: name it in the environment variable SUBQUAD_DATA")
-    return Path(folder)
+def data_set(name: str) -> Path:
+    """The folder of a data set that benchmarks share, such as ``text/pg_books``."""
+    if not (folder := set_folder(name)).is_dir():
+        raise SystemExit(f"this benchmark needs the data set {name}, which is not in {folder}: subquad data fetch {name}")
+    return folder
 
 
 def record(name: str, title: str, command: str, body: str) -> None:

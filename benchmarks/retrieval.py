@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.recording import data_folder, record, table
+from benchmarks.recording import data_set, record, table
 from subquad import api
 from subquad.evaluation.flops import count_parameters
 from subquad.evaluation.ranking import by_embedding, by_score, evaluate, fused
@@ -71,7 +71,7 @@ class Search:
 
 def cranfield() -> Search:
     """Queries 1 to 120 train, 121 to 150 validate, and 151 to 180 test."""
-    folder, chance = data_folder() / "retrieval" / "cranfield", random.Random(0)
+    folder, chance = data_set("retrieval/cranfield"), random.Random(0)
     fields = {name: one for name, one in _records(lzma.decompress((folder / "cran.all.1400.xz").read_bytes()).decode())}
     documents = {name: one["W"] or one["T"] or "nothing" for name, one in fields.items()}
     asked = {str(number): one["W"] for number, (_, one) in enumerate(_records((folder / "cran.qry").read_text()), 1)}
@@ -114,9 +114,7 @@ def qmsum() -> Search:
     judgements: dict[str, dict[str, int]] = {}
     asked: dict[str, dict[str, str]] = {"valid": {}, "test": {}}
     for file in ("Committee_train", "Product_val", "Academic_val"):
-        for number, line in enumerate(
-            lzma.decompress((data_folder() / "retrieval" / "qmsum" / f"{file}.jsonl.xz").read_bytes()).splitlines()
-        ):
+        for number, line in enumerate(lzma.decompress((data_set("retrieval/qmsum") / f"{file}.jsonl.xz").read_bytes()).splitlines()):
             meeting, name = json.loads(line), f"{file}-{number}"
             turns = [f"{turn['speaker']}: {turn['content']}" for turn in meeting["meeting_transcripts"]]
             documents[name] = "\n".join(turns)

@@ -2,7 +2,7 @@
 
     make bench BENCHMARKS=strong_global
 
-About half an hour on one thread. The books are those of SUBQUAD_DATA (text/pg_books); --run takes a run of this model that is there.
+About half an hour on one thread. The books are those of the data set text/pg_books; --run takes a run of this model that is there.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from benchmarks.recording import data_folder, record, table
+from benchmarks.recording import data_set, record, table
 from benchmarks.trends import PASSES
 from subquad import api
 from subquad.data.corpus import Corpus
@@ -54,7 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--run", type=Path)
     given = parser.parse_args().run
-    books = str(data_folder() / "text" / "pg_books" / "*.xz")
+    books = str(data_set("text/pg_books") / "*.xz")
     with tempfile.TemporaryDirectory() as folder:
         run = given or api.train("megabyte-small", books, Path(folder, "run"), OPTIONS | MODEL, report=False)
         model, info = api.load(run), api.info(run)

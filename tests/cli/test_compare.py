@@ -17,7 +17,7 @@ EXPERIMENT = {
         "small": {"preset": "transformer-tiny", "set": {"stack.dim": 8, "max_len": 32}, "lr": 0.01},
         "large": {"preset": "transformer-tiny", "set": {"stack.dim": 16, "max_len": 32}, "lr": 0.01},
     },
-    "data": {"text": {"paths": "{data}/text.txt", "score_bytes": 200}},
+    "data": {"text": {"paths": "text.txt", "score_bytes": 200}},
     "budget": {"bytes": 640},
     "train": {"batch": 2, "threads": 1, "dtype": "float32", "device": "cpu"},
 }
@@ -26,7 +26,7 @@ EXPERIMENT = {
 @pytest.fixture
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "text.txt").write_bytes(b"".join(b"line %d of a text\n" % number for number in range(300)))
-    monkeypatch.setenv("SUBQUAD_DATA", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
     path = tmp_path / "two.yaml"
     path.write_text(yaml.safe_dump(EXPERIMENT), encoding="utf-8")
     return path

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from subquad.comparison.experiment import DataSpec, Experiment, expand_paths, quick_version, read_experiment, with_data
+from subquad.comparison.experiment import Experiment, expand_paths, quick_version, read_experiment, with_data
 from subquad.config import parse
-from subquad.errors import RunError
+from subquad.data.sets import data_sets
 
 
 @pytest.mark.parametrize(
@@ -44,18 +44,16 @@ def test_a_file_that_is_not_an_experiment_is_an_error(tmp_path: Path, content: s
         read_experiment(tmp_path / "none.yaml")
 
 
-def test_variables_in_paths_are_filled_in_and_a_missing_folder_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = DataSpec(paths=("{data}/a/*.txt", "{stdlib}/ast.py"))
+def test_the_standard_library_and_data_sets_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SUBQUAD_DATA", str(tmp_path))
-    first, second = expand_paths(spec.paths)
-    assert first == f"{tmp_path}/a/*.txt"
-    assert Path(second).is_file()
-    monkeypatch.setenv("SUBQUAD_DATA", str(tmp_path / "none"))
-    with pytest.raises(RunError, match="none, which is missing: set SUBQUAD_DATA, or give files with --data"):
-        expand_paths(spec.paths)
-    monkeypatch.delenv("SUBQUAD_DATA")
-    with pytest.raises(RunError, match="which is not named: set SUBQUAD_DATA, or give files with --data"):
-        expand_paths(spec.paths)
+    assert Path(expand_paths(["{stdlib}/ast.py"])[0]).is_file()
+    with pytest.raises(ValueError, match=r"the data set 'text/pg_books' is not in .*: fetch it with subquad data fetch text/pg_books"):
+        expand_paths(["text/pg_books:*.xz"])
+    (tmp_path / "text/pg_books").mkdir(parents=True)
+    name = data_sets()["text/pg_books"]["files"][0]["name"]
+    (tmp_path / "text/pg_books" / name).write_bytes(b"x")
+    assert expand_paths(["text/pg_books:"]) == [str(tmp_path / "text/pg_books" / name)]
+    assert expand_paths(["text/pg_books:*.xz"]) == [f"{tmp_path}/text/pg_books/*.xz"]
 
 
 def test_other_data_and_the_quick_version_keep_the_rest(experiment: Experiment) -> None:

@@ -32,6 +32,8 @@ NOT_RUN = {
     ".ci/run": "calls the tests",
     "pip install ": "changes the environment that the tests run in",
     "subquad train PRESET|CONFIG.yaml": "a synopsis",
+    "subquad data fetch ": "reads the network; tests/data/test_sets.py has a server on loopback",
+    "subquad train hyena-small --data tinyshakespeare:": "needs the set that is fetched before",
     "subquad convert LongSafari/": "reads the Hugging Face hub; tests/interop/test_elsewhere.py has a stand-in",
 }
 SMALL = {

@@ -25,6 +25,7 @@ VERBS = {
     "info": "what a run is, how it was trained, its scores",
     "models": "presets, with parameters, FLOPs per byte and context length",
     "embed": "vectors of texts",
+    "data": "public data sets by name: list, fetch, path",
     "convert": "convert an official checkpoint to a run folder",
 }
 

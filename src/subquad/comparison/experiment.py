@@ -1,12 +1,10 @@
 """An experiment file: which models are trained on which data, at which budget.
 
-Paths of data may begin with ``{data}``, the folder in the environment variable SUBQUAD_DATA, or with ``{stdlib}``, Python's standard
-library.
+Paths of data may name data sets (``text/pg_books:*.xz``, see ``data/sets.py``), or begin with ``{stdlib}``, Python's standard library.
 """
 
 from __future__ import annotations
 
-import os
 import sysconfig
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,9 +15,9 @@ from pydantic import Field, model_validator
 from subquad.config import Config, Paths, parse, read_yaml, suggest, with_changes
 from subquad.data.held_out import Way
 from subquad.data.labelled import LabelColumns
+from subquad.data.sets import located
 from subquad.data.split import check_fractions
 from subquad.data.synthetic import Task, is_task, parse_task, task_path
-from subquad.errors import RunError
 from subquad.objectives.base import Windowing
 
 QUICK_WINDOW = 64
@@ -338,14 +336,6 @@ def with_data(experiment: Experiment, paths: Mapping[str, Sequence[str]]) -> Exp
 
 
 def expand_paths(paths: Sequence[str]) -> list[str]:
-    """Paths with ``{data}`` and ``{stdlib}`` filled in. Raises ``RunError`` where that folder is missing."""
-    folders = {"{data}": os.environ.get("SUBQUAD_DATA", ""), "{stdlib}": sysconfig.get_paths()["stdlib"]}
-    expanded = []
-    for path in paths:
-        for variable, folder in folders.items():
-            if path.startswith(variable) and not Path(folder or "missing").is_dir():
-                what = f"the folder {folder}, which is missing" if folder else "the folder of the data, which is not named"
-                raise RunError(f"{path} needs {what}: set SUBQUAD_DATA, or give files with --data NAME=PATH")
-            path = path.replace(variable, folder)
-        expanded.append(path)
-    return expanded
+    """Paths with ``{stdlib}`` filled in, and the files of data sets. Raises ``ValueError`` for a set that is not there."""
+    stdlib = sysconfig.get_paths()["stdlib"]
+    return [file for path in paths for file in located(path.replace("{stdlib}", stdlib))]

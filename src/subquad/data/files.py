@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from subquad.data.documents import Document, File, Spool
+from subquad.data.sets import located
 from subquad.data.unpack import is_refused, unpacked, unpacking
 from subquad.format import visible
 
-ACCEPTED = "a file, a folder, a glob such as 'books/*.txt', or - for stdin"
+ACCEPTED = "a file, a folder, a glob such as 'books/*.txt', a data set such as tinyshakespeare:, or - for stdin"
 
 # The files that make a folder one that training, saving or comparing has written.
 _WRITTEN = (
@@ -57,7 +58,8 @@ def open_documents(paths: Sequence[str | Path], as_given: bool = False) -> Found
     """
     search = _Search()
     for path in paths:
-        search.add(os.path.expanduser(path))
+        for one in located(os.path.expanduser(path)):
+            search.add(one)
     spool = Spool()
     found: list[tuple[int, str, Document]] = []
     empty = 0
@@ -91,8 +93,9 @@ def summary_of_skipped(skipped: Sequence[Skipped], most: int = 3) -> str:
 def check_paths(paths: Sequence[str]) -> None:
     """Raises ``ValueError`` for a path that does not exist, or matches nothing; nothing is read."""
     for path in paths:
-        if path != "-":
-            _matches(path)
+        for one in located(path):
+            if one != "-":
+                _matches(one)
 
 
 class _Search:

@@ -1,0 +1,105 @@
+"""Data sets by name: fetched, checked, found, listed; and what cannot be fetched is said."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import lzma
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from subquad.cli import main
+from subquad.data import sets
+from subquad.data.files import open_documents
+
+TEXT = b"It was the best of times.\n" * 40
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[str]:
+    """A server on loopback, of the folder ``served``."""
+    (tmp_path / "served").mkdir()
+    (tmp_path / "served" / "a.txt").write_bytes(TEXT)
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path / "served"))) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The files of a set named text/toy; the root is empty."""
+    toy: list[dict[str, Any]] = []
+    table = {"text/toy": {"about": "a toy", "source": "https://example.org/toy", "licence": "CC0", "files": toy}}
+    monkeypatch.setattr(sets, "data_sets", lambda: table)
+    monkeypatch.setattr(sets, "RETRIES", 0)
+    monkeypatch.setenv("SUBQUAD_DATA", str(tmp_path / "root"))
+    return toy
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def test_fetches_checks_and_packs(address: str, files: list[dict[str, Any]], tmp_path: Path) -> None:
+    original = {"size": len(TEXT), "sha256": sha256(TEXT)}
+    files += [
+        {"name": "a.txt", "size": len(TEXT), "sha256": sha256(TEXT), "url": f"{address}/a.txt"},
+        {"name": "b.txt.xz", "sha256": "0" * 64, "url": f"{address}/a.txt", "original": original},
+        {"name": "c.txt", "url": f"{address}/a.txt"},
+    ]
+    folder = sets.fetch("toy")
+    assert folder == tmp_path / "root" / "text" / "toy"
+    assert lzma.decompress((folder / "b.txt.xz").read_bytes()) == (folder / "c.txt").read_bytes() == TEXT
+    assert sorted(path.name for path in folder.iterdir()) == ["a.txt", "b.txt.xz", "c.txt"]
+    (folder / "a.txt").write_bytes(b"damaged")
+    (tmp_path / "served" / "a.txt").write_bytes(TEXT)
+    sets.fetch("text/toy")
+    assert (folder / "a.txt").read_bytes() == TEXT
+    (folder / "SOURCE.txt").write_text("not data")
+    assert [document.name for document in open_documents(["toy:"]).documents] == ["a.txt", "b.txt.xz", "c.txt"]
+    assert [document.size for document in open_documents(["text/toy:a.*"]).documents] == [len(TEXT)]
+
+
+def test_what_cannot_be_fetched_is_said(
+    address: str, files: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "megabyte-tiny", "--data", "toy:", "--out", str(tmp_path / "run")]) == 2
+    assert "subquad data fetch toy" in capsys.readouterr().err
+    files[:] = [{"name": "a.txt", "sha256": "0" * 64, "url": f"{address}/a.txt"}]
+    assert main(["data", "fetch", "toy"]) == 1
+    assert "another file" in capsys.readouterr().err
+    files[:] = [{"name": "a.txt", "sha256": "0" * 64, "url": f"{address}/none.txt"}]
+    assert main(["data", "fetch", "toy"]) == 1
+    assert f"could not reach {address}/none.txt (status 404)" in capsys.readouterr().err
+    files[:] = [{"name": "a.txt", "sha256": "0" * 64}]
+    assert main(["data", "fetch", "toy"]) == 1
+    assert "make them from https://example.org/toy" in capsys.readouterr().err
+    assert not [path for path in (tmp_path / "root").rglob("*") if path.is_file()]
+    assert main(["data", "fetch", "toys"]) == 2
+    assert "there is no data set 'toys'" in capsys.readouterr().err
+
+
+def test_the_list(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "list", "--json"]) == 0
+    table = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert {"enwik8", "text8", "pg19", "silesia", "bytes/canterbury", "cifar10", "mnist", "ljspeech", "text/pg_books"} <= set(table)
+    for row in table.values():
+        assert row["source"] and row["licence"] and row["files"]
+        for file in row["files"]:
+            assert len(file.get("sha256", "0" * 64)) == 64
+    assert main(["data", "list", "enwik8"]) == 0
+    assert "not pinned" in capsys.readouterr().out
