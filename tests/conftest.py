@@ -5,9 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tests.interop import golden
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--device", default="cpu", help="where the tests of the models' contract run (default: cpu)")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    terminalreporter.write_line(golden.summary())
 
 
 @pytest.fixture(scope="session")

@@ -14,9 +14,7 @@ from subquad.interop.official import official_module
 from subquad.layers.hyena import Hyena
 from subquad.ops.long_conv import long_conv
 from subquad.ops.short_conv import short_conv
-from tests.interop.golden import ABSENT, FOLDER, Golden, cases, check_equal, full_size, gradients, watched
-
-pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason=ABSENT)
+from tests.interop.golden import Golden, cases, check_equal, full_size, gradients, watched
 
 KIND_OF = {
     "standalone_hyena.HyenaOperator": "hyena-operator-standalone",

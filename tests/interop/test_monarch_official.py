@@ -20,9 +20,7 @@ from subquad.ops.monarch import (
     monarch_product,
     project_to_monarch,
 )
-from tests.interop.golden import ABSENT, FOLDER, Golden, cases
-
-pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason=ABSENT)
+from tests.interop.golden import Golden, cases
 
 PAIRS = "view_as_real"
 
