@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import glob
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from functools import cache, partial
@@ -48,6 +50,7 @@ from subquad.inference import (
 from subquad.interop.convert import convert
 from subquad.interop.load import load
 from subquad.interop.official import from_official
+from subquad.manifest import read_mapping
 from subquad.models import MODELS, parse_model, presets
 from subquad.models.base import BaseModelConfig, Model
 from subquad.models.extend_context import extend_context
@@ -140,6 +143,8 @@ def run_training(
         if source is None:
             raise ValueError("there is no model to train: name a preset, such as 'megabyte-tiny', or a config")
         config = _train_config(source, data, options or {}, init)
+        if resume:
+            config = _found_again(config, Path(out))
         if resume and preset_or_config is not None:
             _check_same_model(preset_or_config, config, options or {}, out)
         if not config.data.paths:
@@ -252,6 +257,22 @@ def _train_config(
     if init is not None and config.data.tokenizer is None and Path(init, TOKENIZER).is_file():
         config = with_changes(config, {"data.tokenizer": str(Path(init, TOKENIZER))})
     return config
+
+
+def _found_again(config: TrainConfig, run: Path) -> TrainConfig:
+    """The config of a resumed run, with its relative paths below the folder that it was started in, where they are not in this one."""
+    started_in = read_mapping(run / "data.json").get("folder") if (run / "data.json").is_file() else None
+    if not isinstance(started_in, str) or started_in == os.getcwd():
+        return config
+
+    def found(path: str) -> str:
+        there = os.path.join(started_in, os.path.expanduser(path))
+        return there if not glob.glob(os.path.expanduser(path)) and glob.glob(there) else path
+
+    changes: dict[str, Any] = {f"data.{name}": [found(path) for path in getattr(config.data, name)] for name in ("paths", "valid", "test")}
+    if isinstance(config.data.tokenizer, str):
+        changes["data.tokenizer"] = found(config.data.tokenizer)
+    return with_changes(config, changes)
 
 
 def _source(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:

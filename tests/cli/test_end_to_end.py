@@ -97,6 +97,14 @@ def test_resuming_extends_a_run(run: Path, capsys: pytest.CaptureFixture[str]) -
     assert json.loads(capsys.readouterr().out)["steps"] == 5
 
 
+def test_a_run_is_resumed_from_another_folder(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    assert main(["train", "config.yaml", "--data", "text.txt", "--out", str(tmp_path / "run"), "--quiet"]) == 0
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--resume", "--out", "run", "--steps", "4", "--quiet"]) == 0
+    assert json.loads((tmp_path / "run/log.jsonl").read_text().splitlines()[-1])["step"] == 4
+
+
 def test_training_goes_on_from_another_run(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "tuned"
     arguments = [str(folder / "config.yaml"), "--data", str(folder / "text.txt"), "--init", str(folder / "run"), "--out", str(out)]

@@ -6,6 +6,7 @@ What is learned is a value, an ``Objective``: the loop asks it for batches, a su
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -120,7 +121,7 @@ class Trainer:
         self._set_up_data()
         self._set_up_model()
         self._decide(self.config)
-        record = {"order": ORDER, **self.objective.record()}
+        record = {"order": ORDER, "folder": os.getcwd(), **self.objective.record()}  # relative paths begin there
         tokens = self.objective.tokenizer is not None
         for line in (*data_summary(record), *plan(self.config, self.model, tokens, self.hooks.memory, self.out)):
             self.display.say(line)
