@@ -50,7 +50,7 @@ from subquad.inference import (
 from subquad.interop.convert import convert
 from subquad.interop.load import load
 from subquad.interop.official import from_official
-from subquad.manifest import read_mapping
+from subquad.manifest import MANIFEST, damaged_files, read_mapping
 from subquad.models import MODELS, parse_model, presets
 from subquad.models.base import BaseModelConfig, Model
 from subquad.models.extend_context import extend_context
@@ -218,7 +218,7 @@ def _records(documents: Sequence[Document], data: DataConfig, run: str | Path | 
 
 
 def info(run: str | Path) -> dict[str, Any]:
-    """A summary of a run folder: model, parameters, data, progress, best validation, files."""
+    """A summary of a run folder: model, parameters, data, progress, best validation, and files that differ from the manifest."""
     record = read_run_log(Path(run))
     last, best = record.last, record.best
     return {
@@ -232,6 +232,7 @@ def info(run: str | Path) -> dict[str, Any]:
         "best_validation": {"step": best.step, str(record.loss_name): best.loss, **best.metrics} if best else None,
         "data": record.data,
         "repeat": record.command,
+        "damaged": damaged_files(record.path) if (record.path / MANIFEST).exists() else [],
     }
 
 

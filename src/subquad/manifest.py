@@ -82,12 +82,7 @@ def check(folder: Path, names: Iterable[str] | None = None) -> None:
     wanted = None if names is None else list(names)
 
     def compare() -> None:
-        files, replacing = read_manifest(folder)
-        damaged = [
-            name
-            for name in wanted or files
-            if digest_of(newest(folder, name)) not in (files.get(name), replacing.get(name))  # the old file counts until it is renamed
-        ]
+        damaged = damaged_files(folder, wanted)
         if gone := [name for name in damaged if not newest(folder, name).exists()]:
             raise RunError(f"{', '.join(str(folder / name) for name in gone)} is missing, but {MANIFEST} lists it: restore it from a copy")
         if damaged:
@@ -97,6 +92,16 @@ def check(folder: Path, names: Iterable[str] | None = None) -> None:
             )
 
     read_while_written(folder, compare)
+
+
+def damaged_files(folder: Path, names: Iterable[str] | None = None) -> list[str]:
+    """The files, of these or of all in the manifest, that are not what it says; raises ``RunError`` without a manifest."""
+    files, replacing = read_manifest(folder)
+    return [
+        name
+        for name in (files if names is None else names)
+        if digest_of(newest(folder, name)) not in (files.get(name), replacing.get(name))  # the old file counts until it is renamed
+    ]
 
 
 def read_manifest(folder: Path) -> Manifest:

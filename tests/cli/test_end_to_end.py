@@ -97,6 +97,15 @@ def test_resuming_extends_a_run(run: Path, capsys: pytest.CaptureFixture[str]) -
     assert json.loads(capsys.readouterr().out)["steps"] == 5
 
 
+def test_info_tells_of_damage(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", str(run), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["damaged"] == []
+    (run / "log.jsonl").write_bytes((run / "log.jsonl").read_bytes().replace(b'"step": 1', b'"step": 2'))
+    assert main(["info", str(run), "--json"]) == 1
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["damaged"] == ["log.jsonl"] and "log.jsonl in" in printed.err
+
+
 def test_a_run_is_resumed_from_another_folder(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     assert main(["train", "config.yaml", "--data", "text.txt", "--out", str(tmp_path / "run"), "--quiet"]) == 0

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from subquad.cli.arguments import Parser, run_folder
 from subquad.cli.output import print_json, print_tree
+from subquad.errors import RunError
 
 ABOUT = """Shows what a run is, how it was trained and how well it does.
 
@@ -28,3 +29,5 @@ def main(arguments: Sequence[str]) -> None:
         print_json(facts)
     else:
         print_tree(facts)
+    if facts.get("damaged"):
+        raise RunError(f"{', '.join(facts['damaged'])} in {run} differ from its manifest: restore them from a copy")
