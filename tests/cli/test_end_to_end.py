@@ -190,7 +190,8 @@ def test_info_in_words(folder: Path, capsys: pytest.CaptureFixture[str]) -> None
         ("train megabyte-tiny --data text.txt --out new --device abacus", 2, "abacus"),
         ("train config.yaml --data text.txt --out run", 2, "not empty"),
         ("train config.yaml --data text.txt --out text.txt", 2, "text.txt"),
-        ("train --resume --out .", 2, "no run to resume"),
+        ("train --resume --out .", 2, "not a run to resume"),
+        ("train --resume --out nowhere", 2, "nowhere"),
         ("train --resume --out run --set batch=4", 2, "batch"),
         ("train config.yaml --data text.txt --out new --init .", 1, "not a run folder"),
         ("generate run --max-bytes -1", 2, "max_bytes"),
@@ -239,3 +240,35 @@ def test_the_table_of_presets(capsys: pytest.CaptureFixture[str]) -> None:
     table = json.loads(capsys.readouterr().out)
     assert [row["name"] for row in table] == list(subquad.presets())
     assert all(row["parameters"] > 0 and row["flops_per_byte"] > 0 and row["max_len"] > 0 for row in table)
+
+
+def test_several_prompts_and_samples_are_one_batch(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["generate", str(run), "--prompt", "line", "--prompt", "fox", "--samples", "2", "--max-bytes", "5", "--seed", "7", "--utf8"]
+    assert main([*words, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [(row["prompt"], row["seed"]) for row in rows] == [("line", 7), ("line", 8), ("fox", 7), ("fox", 8)]
+    model = subquad.load(run)
+    for row in rows:
+        assert row["text"] == subquad.generate(model, row["prompt"], max_bytes=5, seed=row["seed"], utf8=True).decode()
+    assert main(words) == 0
+    assert capsys.readouterr().out.count("=== 'line', seed ") == 2
+
+
+def test_an_answer_is_scored_after_its_prompt(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "answer.txt").write_bytes(b" fox")
+    assert main(["score", str(run), str(tmp_path / "answer.txt"), "--prompt", "the brown", "--json"]) == 0
+    bits = json.loads(capsys.readouterr().out)["total"]["bits_per_byte"]
+    model = subquad.load(run)
+    whole = subquad.score(model, b"the brown fox").bits
+    assert bits == pytest.approx(float(whole[9:].mean())) == pytest.approx(subquad.score(model, b" fox", prompt="the brown").bits_per_byte)
+    assert subquad.score(model, b" fox").bits_per_byte != pytest.approx(bits)
+
+
+def test_a_run_killed_in_its_first_writes_is_resumed(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["train", str(folder / "config.yaml"), "--data", str(folder / "text.txt"), "--out", str(tmp_path / "run"), "--quiet"]
+    with monkeypatch.context() as patch:
+        patch.setattr("subquad.manifest._move", lambda source, target: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert main(arguments) == 130
+    assert not (tmp_path / "run/train.yaml").exists() and (tmp_path / "run/manifest.json").exists()
+    assert main(["train", "--resume", "--out", str(tmp_path / "run"), "--quiet"]) == 0
+    assert main(["info", str(tmp_path / "run"), "--json"]) == 0

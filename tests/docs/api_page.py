@@ -56,7 +56,7 @@ def signature(value: Any) -> str:
     """As it is written in the source, one parameter a line where it is long."""
     found = inspect.signature(value)
     parameters = [parameter for parameter in found.parameters.values() if parameter.name != "self"]
-    plain = str(found.replace(parameters=parameters)).replace("'", "")
+    plain = str(found.replace(parameters=parameters)).replace("b''", '""').replace("'", "")
     plain = re.sub(r"ForwardRef\((.*?)\)", r"\1", re.sub(r"<function .*?>(?: at 0x\w+>)?", "...", plain))
     if len(plain) < 100:
         return plain

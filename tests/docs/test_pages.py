@@ -58,7 +58,9 @@ def workspace(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     monkeypatch.setenv("HOME", str(folder))
     monkeypatch.setattr(api, "build_config", toy_config)
     monkeypatch.setattr(api, "run_training", overwriting(api.run_training, 2))
-    monkeypatch.setattr(runner, "compare", overwriting(toy_compare(runner.compare), 1))
+    small = overwriting(toy_compare(runner.compare), 1)
+    monkeypatch.setattr(subquad, "compare", small)  # first: it keeps what it has fetched
+    monkeypatch.setattr(runner, "compare", small)
     for name, changes in SMALL.items():
         monkeypatch.setitem(PRESETS, name, with_changes(PRESETS[name], changes))
     return folder

@@ -7,16 +7,23 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
-from typing import IO
+from types import ModuleType
+from typing import IO, TYPE_CHECKING, Any
 
 from subquad.cli.arguments import Parser, add_device, add_run, given, input_path, number, run_or_repository, whole_number
-from subquad.cli.output import check_output, replacing
+from subquad.cli.output import check_output, print_json, replacing
 from subquad.format import visible
+
+if TYPE_CHECKING:
+    from torch import nn
 
 ABOUT = """Continues a prompt. The continuation, without the prompt, goes to stdout as it is generated, or to a file.
 
 Example:
-  subquad generate runs/books --prompt "It was" --max-bytes 400 --temperature 0.8 --top-p 0.95 --seed 1"""
+  subquad generate runs/books --prompt "It was" --max-bytes 400 --temperature 0.8 --top-p 0.95 --seed 1
+
+Several prompts, and several samples of each, in one batch:
+  subquad generate runs/books --prompt "It was" --prompt "Once" --samples 3 --json"""
 
 SAMPLING = ("max_bytes", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed")
 
@@ -24,9 +31,11 @@ SAMPLING = ("max_bytes", "temperature", "top_k", "top_p", "min_p", "repetition_p
 def add_arguments(parser: Parser) -> None:
     """The arguments of ``subquad generate``."""
     add_run(parser)
-    parser.add_argument("--prompt", metavar="TEXT", help="the text to continue (default: empty)")
+    parser.add_argument("--prompt", action="append", metavar="TEXT", help="the text to continue (default: empty); repeatable")
     parser.add_argument("--prompt-file", metavar="FILE", help="a file to continue; - is stdin")
     parser.add_argument("--out", metavar="FILE", help="write to this file; - is stdout, the default")
+    parser.add_argument("--samples", type=whole_number, default=1, metavar="N", help="continuations of each prompt, seeds from --seed on")
+    parser.add_argument("--json", action="store_true", help="print prompts and continuations as JSON")
     add_device(parser)
     length = parser.add_argument_group("length")
     length.add_argument("--max-bytes", type=whole_number, metavar="N", help="bytes to generate at most (default: 256)")
@@ -48,7 +57,9 @@ def main(arguments: Sequence[str]) -> None:
     parser = Parser("generate", "RUN [--prompt TEXT | --prompt-file FILE] [options]", ABOUT)
     add_arguments(parser)
     request = parser.read(arguments)
-    run, prompt = run_or_repository(request.run), _prompt(request)
+    run, prompts = run_or_repository(request.run), _prompts(request)
+    if request.samples < 1:
+        raise ValueError(f"--samples must be at least 1, got {request.samples}")
 
     if request.out is not None:
         check_output(request.out)
@@ -57,7 +68,11 @@ def main(arguments: Sequence[str]) -> None:
 
     stop = [os.fsencode(text) for text in request.stop] or None
     model = api.load(run, request.device)
-    pieces = api.stream(model, prompt, stop=stop, utf8=request.utf8, **given(request, *SAMPLING))
+    options: dict[str, Any] = {"stop": stop, "utf8": request.utf8, **given(request, *SAMPLING)}
+    if request.json or len(prompts) * request.samples > 1:
+        _write_several(request, api, model, prompts, options)
+        return
+    pieces = api.stream(model, prompts[0], **options)
     if request.out in (None, "-"):
         if sys.stdout.isatty():
             _show(pieces)
@@ -68,14 +83,32 @@ def main(arguments: Sequence[str]) -> None:
             _write(file, pieces)
 
 
-def _prompt(request: Namespace) -> bytes:
+def _write_several(request: Namespace, api: ModuleType, model: nn.Module, prompts: list[bytes], options: dict[str, Any]) -> None:
+    """All continuations at once, as one batch: each below a line that names its prompt and seed, or as JSON."""
+    first = options.pop("seed", 0)
+    rows = [(prompt, first + sample) for prompt in prompts for sample in range(request.samples)]
+    texts = api.generate(model, [prompt for prompt, _ in rows], seed=[seed for _, seed in rows], **options)
+    if request.json:
+        print_json([{"prompt": _text(prompt), "seed": seed, "text": _text(text)} for (prompt, seed), text in zip(rows, texts, strict=True)])
+        return
+    with replacing(request.out or "-") as file:
+        for (prompt, seed), text in zip(rows, texts, strict=True):
+            shown = visible(_text(text), "\n\t").encode() if file is sys.stdout.buffer and sys.stdout.isatty() else text
+            file.write(f"=== {visible(_text(prompt), '')!r}, seed {seed}\n".encode() + shown + b"\n")
+
+
+def _text(content: bytes) -> str:
+    return content.decode("utf-8", "backslashreplace")
+
+
+def _prompts(request: Namespace) -> list[bytes]:
     if request.prompt is not None and request.prompt_file is not None:
         raise ValueError("--prompt and --prompt-file are both given: keep one")
     if request.prompt_file == "-":
-        return sys.stdin.buffer.read()
+        return [sys.stdin.buffer.read()]
     if request.prompt_file is not None:
-        return input_path(request.prompt_file).read_bytes()
-    return os.fsencode(request.prompt or "")
+        return [input_path(request.prompt_file).read_bytes()]
+    return [os.fsencode(prompt) for prompt in request.prompt or [""]]
 
 
 def _show(pieces: Iterable[bytes]) -> None:

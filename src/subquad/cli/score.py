@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,9 @@ Files, folders, globs and archives are read as training read them: each file, me
 a run with data.format=fasta) or row of a table is scored. Each row of a table, its text in the column body:
   subquad score runs/books reviews.jsonl --text body
 
+Each answer of a table after a question:
+  subquad score runs/books answers.jsonl --text answer --prompt "Who wrote it? "
+
 Accuracy on the answers of a synthetic task:
   subquad score runs/recall synthetic:recall,length=256,examples=500,seed=1"""
 
@@ -45,6 +49,7 @@ def add_arguments(parser: Parser) -> None:
     )
     reading.add_argument("--text", type=column, metavar="COLUMN", help="column of the texts of tables; sets --format text")
     add_skip_bad(reading, "files that the model cannot read (not UTF-8, for a model with a tokenizer)")
+    reading.add_argument("--prompt", metavar="TEXT", help="read this text before each file, and do not count it: bits of an answer")
     windows = parser.add_argument_group("how files are cut into windows")
     windows.add_argument("--overlap", type=whole_number, metavar="N", help="read the last N bytes of a window again as context of the next")
     windows.add_argument("--sliding", action="store_true", help="overlap half a window (twice the time)")
@@ -80,6 +85,8 @@ def _score_files(request: Namespace, run: str | Path) -> None:
     documents = api.read_documents(request.files, run, options)
     model = api.load(run, request.device)
     passes = {"strided": request.strided, "sliding": request.sliding, **given(request, "overlap")}
+    if request.prompt is not None:
+        passes["prompt"] = os.fsencode(request.prompt)
     api.score(model, b"", **passes)  # wrong options are no fault of a file
     scored: list[tuple[str, Score]] = []
     left_out: list[tuple[str, str]] = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from subquad.cli.arguments import Parser, given, whole_number
@@ -89,24 +88,18 @@ def main(arguments: Sequence[str]) -> None:
     if not request.out:
         raise ValueError("--out is missing: name the run folder to write, such as --out runs/first")
     options = _options(request)
-    model = request.model or _config_of_run(request)
+    if request.model is None and not request.resume:
+        raise ValueError("name what to train: a preset (subquad models lists them) or a train.yaml")
 
     from subquad import api
 
-    result = api.run_training(model, request.data, request.out, options, init=request.init, resume=request.resume, quiet=request.quiet)
+    result = api.run_training(
+        request.model, request.data, request.out, options, init=request.init, resume=request.resume, quiet=request.quiet
+    )
     if result.signal is not None:
         raise SystemExit(128 + result.signal)  # so that ``train && next`` does not go on
     if not request.quiet:
         print(result.out)
-
-
-def _config_of_run(request: Namespace) -> Path:
-    config = Path(request.out, "train.yaml")
-    if not request.resume:
-        raise ValueError("name what to train: a preset (subquad models lists them) or a train.yaml")
-    if not config.is_file():
-        raise ValueError(f"there is no run to resume in {request.out!r}: expected a train.yaml there; leave --resume out to start one")
-    return config
 
 
 def _options(request: Namespace) -> dict[str, Any]:

@@ -91,6 +91,7 @@ def score(
     model: nn.Module,
     data: bytes | str | Path | Document,
     *,
+    prompt: bytes | str = b"",
     overlap: int = 0,
     sliding: bool = False,
     strided: bool = False,
@@ -100,12 +101,14 @@ def score(
     """Bits of every byte of ``data``: bytes, a document, or a path, which is read window by window.
 
     What a path names is found and unpacked as training does: of a folder or an archive, the bits are those of its files, in their order.
+    ``prompt`` is read before the data and not counted: bits are those of an answer to it (a token model tokenizes the two separately).
     ``overlap`` in bytes (of a token model: in tokens), ``batch`` in windows at a time (chosen when None; it does not change the result).
     ``progress(done, all)`` is called after each batch, with bytes or tokens. Raises ``ValueError`` for wrong options, an unreadable file, a
     token model without its tokenizer, and one whose file is not UTF-8.
     """
     windows = _Windows(model, overlap, sliding, strided, batch)
-    scores = [windows.score(document, progress) for document in _documents(data)]
+    before = prompt.encode("utf-8", "surrogateescape") if isinstance(prompt, str) else bytes(prompt)
+    scores = [windows.score(document, progress, before) for document in _documents(data)]
     return scores[0] if len(scores) == 1 else total(scores)
 
 
@@ -167,14 +170,18 @@ class _Windows:
         self.half = self.patch_size // 2 if strided else 0
         self.batch = batch or max(1, _BATCH_LOGITS // (self.length * causal.config.vocab))
 
-    def score(self, document: Document, progress: Progress | None) -> Score:
+    def score(self, document: Document, progress: Progress | None, prompt: bytes = b"") -> Score:
         start = time.perf_counter()
-        if self.tokenizer is None:
+        if self.tokenizer is None and not prompt:
             bits = self._score_ids(document, progress)
+        elif self.tokenizer is None:
+            both = np.frombuffer(prompt + document.read().tobytes(), np.uint8)
+            bits = self._score_ids(_Ids(both), progress)[len(prompt) :]
         else:
-            ids = self.tokenizer.encode(document.read().tobytes())
+            before, ids = self.tokenizer.encode(prompt), self.tokenizer.encode(document.read().tobytes())
             bits = np.zeros(document.size, dtype=np.float32)
-            bits[self.tokenizer.byte_lengths[ids].cumsum() - 1] = self._score_ids(_Ids(ids), progress)
+            of_ids = self._score_ids(_Ids(np.concatenate([before, ids])), progress)[len(before) :]
+            bits[self.tokenizer.byte_lengths[ids].cumsum() - 1] = of_ids
         return Score(bits, time.perf_counter() - start, _count_words(document))
 
     def _score_ids(self, data: Stretch, progress: Progress | None) -> npt.NDArray[np.float32]:

@@ -119,11 +119,15 @@ def _prune(out: Path, newest: Path, keep: int) -> None:
     """Removes old checkpoints, later ones that are damaged, and incomplete ones of a killed process."""
     states = _states(out)
     sound = [path for path in states if path.name <= newest.name]
-    for path in (out / "state").glob(".step-*"):
-        shutil.rmtree(path, ignore_errors=True)
+    remove_unfinished(out)
     for path in (*sound[:-keep], *(path for path in states if path not in sound)):
         # A half-removed folder must not pass for a checkpoint.
         path.replace(path.with_name(f".{path.name}.old"))
+    remove_unfinished(out)
+
+
+def remove_unfinished(out: Path) -> None:
+    """Removes what a killed process left of checkpoints that it was writing or removing."""
     for path in (out / "state").glob(".step-*"):
         shutil.rmtree(path, ignore_errors=True)
 

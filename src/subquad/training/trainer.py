@@ -25,8 +25,9 @@ from subquad.data.summary import data_summary
 from subquad.errors import RunError
 from subquad.models.base import Model
 from subquad.objectives.base import Batch, ModelRunner, Objective
+from subquad.run_log import read_run_log
 from subquad.system import Content, as_json
-from subquad.training.checkpoints import Counters, last_good, newest_state, restore_state, resume_command, save_state
+from subquad.training.checkpoints import Counters, last_good, newest_state, remove_unfinished, restore_state, resume_command, save_state
 from subquad.training.config import TrainConfig, as_yaml, read
 from subquad.training.optim import build_optimizer, resolve_lr, set_lr
 from subquad.training.plan import plan
@@ -107,7 +108,10 @@ class Trainer:
                     ("finished its", "give more --steps") if reason == "finished" else ("stopped early, after", "change eval.stop")
                 )
                 self.display.say(f"{self.out} has {words} {counters.step} steps already: {remedy} to continue")
-                return self._result(counters, reason)
+                if read_run_log(self.out).ended == reason:
+                    return self._result(counters, reason)
+                with self._following(counters):  # it was killed between its last checkpoint and its end
+                    return self._end(counters, None)
             # Before the first step an interrupt has nothing to save and ends the program at once.
             with Interrupts() as interrupts, self._following(counters):
                 if resume:
@@ -160,6 +164,7 @@ class Trainer:
         folder = newest_state(self.out, self.display.tell)
         if folder is None and self.config.init:
             self.model.copy_weights(run_folder.load(self.config.init), self.config.init)
+        remove_unfinished(self.out)
         self._set_up_data(self.out / run_folder.TOKENIZER)
         self._set_up_model()
         counters = self._restore(folder)
