@@ -5,7 +5,8 @@ from __future__ import annotations
 import glob
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from subquad.errors import RunError
 from subquad.evaluation.flops import count_flops
 from subquad.evaluation.memory import training_memory
 from subquad.evaluation.sizes import size_of
-from subquad.evaluation.throughput import matmul_rate
+from subquad.evaluation.throughput import hardware, matmul_rate
 from subquad.inference import (
     Answers,
     Classified,
@@ -54,12 +55,13 @@ from subquad.manifest import MANIFEST, damaged_files, read_mapping
 from subquad.models import MODELS, parse_model, presets
 from subquad.models.base import BaseModelConfig, Model
 from subquad.models.extend_context import extend_context
-from subquad.objectives.base import Objective
+from subquad.objectives.base import Objective, ObjectiveConfig, TestOptions
 from subquad.report.run import write_report
-from subquad.run_folder import TOKENIZER, TRAIN, load_config, load_weights, locked, save, seal
+from subquad.run_folder import TOKENIZER, TRAIN, load_config, load_weights, locked, resolve_device, save, seal
 from subquad.run_log import read_run_log
 from subquad.training.config import TrainConfig, build_config, read
-from subquad.training.trainer import Hooks, Result, Trainer, build_run
+from subquad.training.progress import Log
+from subquad.training.trainer import LOG, Hooks, Result, Trainer, build_run
 
 __all__ = [
     "Answers",
@@ -92,6 +94,8 @@ __all__ = [
     "train",
     "run_training",
 ]
+
+_TEST_BYTES = 1 << 16  # of the test part, scored at the end of a run: seconds on a CPU
 
 
 def build(model: str | Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> nn.Module:
@@ -154,10 +158,13 @@ def run_training(
         result = trainer.run(resume)
         del trainer  # and with it the optimizer's state: the report needs the memory of a model alone
         if result.reason != "interrupted" and report:
-            page = _report(model, objective, result.out)
-            if not quiet and config.objective is not None:
+            assert config.objective is not None
+            load_weights(model, result.out)  # the best, which the model has lost
+            test = _test(model, objective, config.batch // config.accumulate, result.out) if objective.has_test else ""
+            page = _report(model, objective, config.objective, result.out)
+            if not quiet:
                 command = config.objective.NEXT.format(run=shlex.quote(str(result.out)))
-                show_line(StderrConsole(), f"the report: {page}; next: {command}")
+                show_line(StderrConsole(), f"{test}the report: {page}; next: {command}")
         return result
 
 
@@ -230,6 +237,7 @@ def info(run: str | Path) -> dict[str, Any]:
         "training_bytes": last.bytes if last else None,
         "training_seconds": last.seconds if last else None,
         "best_validation": {"step": best.step, str(record.loss_name): best.loss, **best.metrics} if best else None,
+        "test": {str(record.loss_name): record.test.loss, **record.test.metrics} if record.test else None,
         "data": record.data,
         "repeat": record.command,
         "damaged": damaged_files(record.path) if (record.path / MANIFEST).exists() else [],
@@ -337,6 +345,7 @@ def _hooks(config: TrainConfig, model: BaseModelConfig, quiet: bool) -> Hooks:
         sample=partial(_sample, config) if config.eval.sample_bytes else None,
         flops_per_target=flops,
         matmul_rate=_matmul_rate,
+        machine=hardware(resolve_device(config.device)),
         memory=None if quiet else training_memory(base, config.batch // config.accumulate, length),
         quiet=quiet,
     )
@@ -353,15 +362,36 @@ def _sample(config: TrainConfig, model: nn.Module, step: int) -> str:
     return config.eval.prompt + written.decode("utf-8", "replace")
 
 
-def _report(model: Model, objective: Objective[Any], out: Path) -> Path:
-    """Writes the report with the run's best weights, which replace the last ones in the model."""
-    load_weights(model, out)
+def _test(model: Model, objective: Objective[Any], batch_size: int, out: Path) -> str:
+    """Evaluates the best weights on the test part, once; the result goes into the log, and is returned in words."""
+    options = TestOptions(_TEST_BYTES, ("basic",), batch_size)
+    with torch.inference_mode():
+        result = objective.test(model.eval(), options)
+    loss, step = objective.loss_metric, read_run_log(out).best
+    record = {loss.name: result.loss["basic"], **result.metrics, "bytes": result.scored_bytes, "seconds": 0.0}
+    with _keeping(out):
+        log = Log(out / LOG)
+        log.write({"kind": "test", "step": step.step if step else 0, **record})
+        log.close()
+    accuracy = f", accuracy {result.metrics['accuracy']:.3f}" if "accuracy" in result.metrics else ""
+    return f"test: {result.loss['basic']:.3f} {loss.label}{accuracy}; "
+
+
+def _report(model: Model, objective: Objective[Any], config: ObjectiveConfig, out: Path) -> Path:
+    """Writes the report of a trained model."""
     model.requires_grad_(False)
     with torch.inference_mode():
         sections = objective.sections(model.eval())
-    try:
-        page = write_report(out, sections, objective.loss_metric.label)
+    metrics = (*config.METRICS, objective.loss_metric)  # of two of one name, the one that is meant
+    with _keeping(out):
+        page = write_report(out, sections, {metric.name: metric.label for metric in metrics})
         seal(out)
+    return page
+
+
+@contextmanager
+def _keeping(out: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise RunError(f"the run in {out} is complete, but its report could not be written: {error.strerror or error}") from error
-    return page

@@ -37,7 +37,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class RunLog:
-    """A run folder as read. What the folder does not hold is empty or None; ``loss_name`` is what its log calls the loss."""
+    """A run folder as read. What the folder does not hold is empty or None; ``loss_name`` is what its log calls the loss.
+
+    ``started`` and ``machine`` are of the first start and the last resumption; ``test`` is the result of the best weights on the test part.
+    """
 
     path: Path
     config: dict[str, Any]
@@ -50,6 +53,9 @@ class RunLog:
     ended_at: int | None
     parameters: int | None
     loss_name: str | None = None
+    started: str | None = None
+    machine: str | None = None
+    test: Point | None = None
 
     @property
     def last(self) -> Point | None:
@@ -83,17 +89,24 @@ def read_run_log(run: Path) -> RunLog:
         raise RunError(f"{str(run / 'config.json')!r} is damaged: expected a JSON object; restore the file or train again")
     settings = run / "train.yaml"
     points: dict[str, dict[int, Point]] = {"train": {}, "valid": {}}
+    test: Point | None = None
     samples: dict[int, Sample] = {}
     ended: tuple[str, int] | None = None
     loss_name: str | None = None
+    started: str | None = None
+    machine: str | None = None
     for line in _log(run / "log.jsonl"):
         kind, step = line["kind"], line["step"]
         if kind in ("train", "resume"):
-            ended = None
+            ended = test = None
+        if kind in ("start", "resume"):
+            started, machine = started or _text(line, "time"), _text(line, "machine") or machine
         if kind in points:
             loss_name = loss_name or _loss_name(line)
             if point := _point(line, loss_name):
                 points[kind][step] = point
+        elif kind == "test":
+            test = _point(line, loss_name)
         elif kind == "sample" and isinstance(line.get("text"), str):
             samples[step] = Sample(step, line["text"])
         elif kind == "resume":
@@ -114,6 +127,9 @@ def read_run_log(run: Path) -> RunLog:
         ended_at=ended[1] if ended else None,
         parameters=stored_parameters(run / "model.safetensors"),
         loss_name=loss_name,
+        started=started,
+        machine=machine,
+        test=test,
     )
 
 
@@ -155,7 +171,12 @@ def _point(line: Mapping[str, Any], loss_name: str | None) -> Point | None:
     if not (_finite(trained) and _finite(seconds) and _finite(loss)):
         return None
     metrics = {key: value for key, value in line.items() if key not in _COUNTERS and key != loss_name and _finite(value)}
-    return Point(line["step"], int(trained), seconds, loss, metrics if line["kind"] == "valid" else {})
+    return Point(line["step"], int(trained), seconds, loss, {} if line["kind"] == "train" else metrics)
+
+
+def _text(line: Mapping[str, Any], name: str) -> str | None:
+    value = line.get(name)
+    return value if isinstance(value, str) and value else None
 
 
 def _finite(value: object) -> TypeGuard[float]:

@@ -10,7 +10,7 @@ Place = tuple[int, int]  # row and column, the header not counted
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of texts, of as many cells as ``header`` has; the first cell of a row is its name.
+    """Rows of texts, of as many cells as ``header`` has; the first cell of a row is its name. ``wrap`` is for cells of many words.
 
     ``note`` says how to read it, ``best`` are the places of the best cells, and ``hints`` says more of some, such as an error.
     """
@@ -21,6 +21,7 @@ class Table:
     note: str = ""
     best: frozenset[Place] = frozenset()
     hints: Mapping[Place, str] = field(default_factory=dict)
+    wrap: bool = False
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from subquad import api, manifest, run_folder
 from subquad.data.characters import Characters
 from subquad.models.classifier import Classifier
 from subquad.models.language_model import LanguageModel
-from subquad.objectives.classification import Classification, Texts
+from subquad.objectives.classification import MOST_CLASSES, Classification, Texts, confusion_table
+from subquad.sections import Table
 from subquad.training.config import read
 from subquad.training.trainer import Trainer, build_run
 from tests.training.logs import read_log
@@ -57,15 +58,29 @@ def test_it_learns(table: str, tmp_path: Path) -> None:
     model = api.load(run)
     assert isinstance(model, Classifier) and model.config.classes == ("with", "without")
     assert [found.label for found in api.classify(model, ["abcxabxx", b"abcdabdd"])] == ["with", "without"]
-    assert "<h2>Held-out texts</h2>" in (run / "report.html").read_text() and "Matthews" in (run / "report.html").read_text()
+    page = (run / "report.html").read_text()
+    assert (
+        all(f"<h2>{title}</h2>" in page for title in ("Held-out parts", "Accuracy", "Confusion matrix", "Examples")) and "Matthews" in page
+    )
+    test = read_log(run)[-1]
+    assert test["kind"] == "test" and api.info(run)["test"] == {
+        name: test[name] for name in ("cross_entropy", "accuracy", "f1", "matthews")
+    }
+    objective = build_run(read(run))[1]
+    assert isinstance(objective, Classification)
+    texts = [str(example.text, "ascii") for example in objective.data.test]
+    labels = [example.label for example in objective.data.test]
+    found = [one.label for one in api.classify(model, texts)]
+    assert test["accuracy"] == pytest.approx(np.mean([one == label for one, label in zip(found, labels, strict=True)]))
+    assert f"Test accuracy</dt><dd>{test['accuracy']:.1%}" in page and sum(text in page for text in texts) == min(len(texts), 12)
 
 
 def test_the_log_has_its_figures(table: str, tmp_path: Path) -> None:
     run = trained(table, tmp_path / "run", {"steps": 4})
     records = read_log(run)
-    assert [record["kind"] for record in records] == [*["train"] * 4, "valid", "save", "end"]
-    assert records[0]["cross_entropy"] == pytest.approx(math.log(2), abs=0.2) and "bits_per_byte" not in records[0]
-    valid = records[4]
+    assert [record["kind"] for record in records] == ["start", *["train"] * 4, "valid", "save", "end", "test"]
+    assert records[1]["cross_entropy"] == pytest.approx(math.log(2), abs=0.2) and "bits_per_byte" not in records[1]
+    valid = records[5]
     assert {"cross_entropy", "accuracy", "f1", "matthews"} <= valid.keys()
     parts = json.loads((run / "data.json").read_text())["parts"]
     assert {name: part["texts"] for name, part in parts.items()} == {"train": 72, "valid": 24, "test": 24}
@@ -187,3 +202,40 @@ def test_an_empty_text_needs_a_model_that_reads_it(table: str, tmp_path: Path) -
     ):
         trained(str(tmp_path / "empty.tsv"), tmp_path / "run", options | {"model.backbone.start": "none"})
     assert not (tmp_path / "run").exists()
+
+
+def test_many_classes_show_their_most_frequent_mistakes() -> None:
+    few = confusion_table(["a", "b"], [0, 0, 1], [0, 1, 1], "test")
+    assert (few.title, few.header, few.rows) == ("Confusion matrix", ["label", "a", "b"], [["a", "1", "1"], ["b", "0", "1"]])
+    classes = [f"c{number}" for number in range(MOST_CLASSES + 1)]
+    many = confusion_table(classes, [0, 0, 1, 1, 1], [0, 2, 2, 2, 1], "validation")
+    assert many.title == "Most frequent mistakes" and many.rows == [["c1", "c2", "2"], ["c0", "c2", "1"]]
+
+
+def test_the_report_shows_the_worst_mistakes_first(table: str, tmp_path: Path) -> None:
+    run = trained(table, tmp_path / "run", {"steps": 2})
+    objective = build_run(read(run))[1]
+    model = api.load(run)
+    objective.prepare(model)
+    assert isinstance(objective, Classification)
+    shown = objective.sections(model.eval())[1]
+    assert isinstance(shown, Table) and shown.wrap and len(shown.rows) == 12
+    found = {example.text.decode(): api.classify(model, [example.text])[0] for example in objective.data.test}
+    wrong = [text for text, label, _ in shown.rows if found[text].label != label]
+    chances = [found[text].probabilities[label] for text, label, _ in shown.rows]
+    assert [text for text, _, _ in shown.rows][: len(wrong)] == wrong and chances[: len(wrong)] == sorted(chances[: len(wrong)])
+
+
+def test_a_text_of_the_test_part_that_is_too_long_is_found_before_training(table: str, tmp_path: Path) -> None:
+    (tmp_path / "test.tsv").write_text(f"text\tlabel\n{'a' * 25}\twith\n")
+    with pytest.raises(ValueError, match=r"test\.tsv, line 2: a text has 25 ids"):
+        trained(table, tmp_path / "run", {"data.test": [str(tmp_path / "test.tsv")]})
+    assert not (tmp_path / "run").exists()
+
+
+def test_values_show_their_largest_errors(table: str, tmp_path: Path) -> None:
+    lines = [line.split("\t")[0] for line in Path(table).read_text().splitlines()[1:]]
+    values = tmp_path / "values.tsv"
+    values.write_text("text\tlabel\n" + "".join(f"{text}\t{text.count('a')}\n" for text in lines))
+    page = (trained(str(values), tmp_path / "run", {"model.problem_type": "regression"}) / "report.html").read_text()
+    assert "<h2>Examples</h2>" in page and "the largest errors first" in page and "Confusion" not in page

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from subquad.data.tokenizer import Tokenizer
 from subquad.models.encoder import Encoder
 from subquad.objectives.base import ModelRunner
 from subquad.objectives.masked_lm import MaskedLM
+from subquad.sections import Table
 from subquad.training.config import build_config, read
 from subquad.training.trainer import Trainer, build_run
 from tests.training.logs import read_log
@@ -75,7 +77,7 @@ def test_what_is_asked_for_is_not_seen(corpus: Corpus) -> None:
 def test_an_extended_run_goes_on_bit_for_bit(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = trained(corpus, tmp_path / "whole")
     records = read_log(whole)
-    assert records[0]["cross_entropy"] == pytest.approx(math.log(256), rel=0.3) and "masked_accuracy" in records[4]
+    assert records[1]["cross_entropy"] == pytest.approx(math.log(256), rel=0.3) and "masked_accuracy" in records[5]
     save = Trainer._save
 
     def stopping(self: Any, counters: Any) -> None:
@@ -139,3 +141,18 @@ def test_what_cannot_be_is_refused(corpus: Corpus, tmp_path: Path, options: dict
     assert not (tmp_path / "run").exists()
     with pytest.raises(ValueError, match="tasks are for causal models"):
         api.train(MODEL, "synthetic:recall", tmp_path / "run", {"steps": 1}, quiet=True)
+
+
+@pytest.mark.parametrize("tokens", [False, True])
+def test_the_report_shows_filled_blanks(corpus: Corpus, tmp_path: Path, tokens: bool) -> None:
+    if tokens:
+        pytest.importorskip("tokenizers")
+    changes = {"data.tokenizer": 120, "model.vocab": 120, "model.mask_token": 4, "data.window": 24} if tokens else {}
+    run = trained(corpus, tmp_path / "run", {**changes, "steps": 4})
+    model, objective = build_run(read(run))
+    objective.prepare(model, run / "tokenizer.json" if tokens else None)
+    (shown,) = objective.sections(api.load(run).eval())
+    assert isinstance(shown, Table) and shown.title == "Filled blanks" and shown.wrap and 1 <= len(shown.rows) <= 12
+    for context, right, predictions in shown.rows:
+        assert context.count("[▁]") == 1 and right and len(re.findall(r" \d+%", predictions)) == 3
+    assert "<h2>Filled blanks</h2>" in (run / "report.html").read_text()

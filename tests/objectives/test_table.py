@@ -110,6 +110,10 @@ class Copy(Objective[CopyBatch]):
     def evaluate(self, model: ModelRunner, batch_size: int) -> dict[str, float]:
         return self._measure(model, self.split.valid)
 
+    @property
+    def has_test(self) -> bool:
+        return bool(self.split.test)
+
     def test(self, model: Model, options: TestOptions) -> TestResult:
         metrics = self._measure(ModelRunner(model, torch.device("cpu")), self.split.test)
         return TestResult({"basic": metrics["copy_loss"]}, options.max_bytes, {"copied": metrics["copied"]})
@@ -159,7 +163,7 @@ def test_a_new_objective_trains_resumes_and_is_shown(
     config = read(run)
     assert isinstance(config.objective, CopyConfig) and config.objective.distance == 2 and config.data.window == 16
     records = read_log(run)
-    assert "copy_loss" in records[0] and {"copy_loss", "copied"} <= records[4].keys()
+    assert "copy_loss" in records[1] and {"copy_loss", "copied"} <= records[5].keys()
     assert read_run_log(run).loss_name == "copy_loss" and find_metric("copy_loss").label == "nats per copy"
 
     capsys.readouterr()
@@ -167,6 +171,7 @@ def test_a_new_objective_trains_resumes_and_is_shown(
     best = json.loads(capsys.readouterr().out)["best_validation"]
     valid = min((record for record in records if record["kind"] == "valid"), key=lambda record: record["copy_loss"])
     assert best == {name: valid[name] for name in ("step", "copy_loss", "copied")}
+    assert records[-1]["kind"] == "test" and records[-1].keys() >= {"copy_loss", "copied"}
     page = (run / "report.html").read_text()
     assert "How much is copied" in page and "nats per copy" in page
 

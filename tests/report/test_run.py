@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from subquad.errors import RunError
 from subquad.report.figures import draw
-from subquad.report.passages import LONGEST, characters, coloured
+from subquad.report.passages import LONGEST, characters, coloured, is_binary
 from subquad.report.run import learning_curve, write_report
 from subquad.run_log import read_run_log
 from subquad.sections import Bars, Passage, Table
@@ -70,6 +70,7 @@ def test_a_report_holds_figures_curve_sections_samples_and_command(run: Path) ->
     assert page.headings == [
         "At a glance",
         "Learning curve",
+        "Held-out parts",
         "Surprise",
         "Bits inside",
         "Labels",
@@ -89,9 +90,10 @@ def test_a_report_holds_figures_curve_sections_samples_and_command(run: Path) ->
 @pytest.mark.parametrize(
     ("losses", "expected"),
     [
-        ([8.0, 4.0, 3.0, 2.5, 2.25, 2.0], 3.2),  # the first steps are cut off
-        ([8.0, 2.0, 0.5, 0.25, 0.0], 1.0),  # a loss of 0 does not cut off all others
-        ([0.5, 0.25, 0.0], 0.525),
+        ([8.0, 4.0, 3.0, 2.5, 2.25, 2.0], 4.2),  # the first steps are cut off
+        ([8.0, 2.0, 0.5, 0.25, 0.0], 2.1),  # a loss of 0 does not cut off all others
+        ([0.5, 0.25, 0.0], 0.2625),
+        ([0.5], 0.5275),
         ([0.0, 0.0], 0.055),
     ],
 )
@@ -103,10 +105,60 @@ def test_the_learning_curve_cuts_off_the_first_steps_alone(run: Path, losses: li
     assert axes.get_ylim()[1] == pytest.approx(expected, rel=1e-3)
 
 
-def test_the_best_validation_cuts_the_learning_curve_not_a_lucky_batch(run: Path) -> None:
-    log = [measured("train", 1, 8.0), measured("train", 2, 1.5), measured("valid", 2, 2.0), measured("valid", 3, 2.5)]
+def test_the_axes_of_the_learning_curve_fit_both_curves(run: Path) -> None:
+    """A task is learned at a loss far from that of its answers: both curves are in sight, but for the first steps and rare peaks."""
+    train = [8.0, 7.0, *[3.0] * 97, 20.0]
+    log = [measured("train", step, loss) for step, loss in enumerate(train, 1)]
+    log += [measured("valid", step, loss) for step, loss in ((25, 1.0), (50, 0.5), (75, 0.01), (100, 0.0))]
     (run / "log.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in log))
-    assert learning_curve(read_run_log(run), "bits per byte").y_top == 3.2
+    bottom, top = draw(learning_curve(read_run_log(run), "bits per answer")).axes[0].get_ylim()
+    assert top == pytest.approx(3.15) and bottom < 0.0
+
+
+def test_a_run_is_told_at_a_glance(run: Path) -> None:
+    """When, where and on what it was trained, accuracy as such, and the test part beside the validation part."""
+    log = [line("start", 0, steps=30, time="2026-01-02 03:04:05+00:00", machine="a <laptop>, torch 2")]
+    log += [measured("train", step, 3.0) for step in (10, 20)]
+    log += [measured("valid", step, 2.0) | {"accuracy": share} for step, share in ((10, 0.25), (20, 0.5))]
+    log += [line("end", 20, reason="finished"), measured("test", 20, 2.25) | {"accuracy": 0.375}]
+    (run / "log.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in log))
+    (run / "train.yaml").write_text("optim: {lr: 0.003}\nsteps: 30\nbatch: 8\nseed: 5\ndtype: bfloat16\ndevice: cuda\n")
+    (run / "data.json").write_text(json.dumps({"parts": {"train": {"bytes": 9000, "texts": 90}, "valid": {"bytes": 500, "texts": 5}}}))
+    page = read(write_report(run, labels={"bits_per_byte": "bits per answer", "accuracy": "accuracy"}))
+    assert page.headings == ["At a glance", "Learning curve", "Accuracy", "Held-out parts", "Configuration"]
+    for expected in (
+        "Validation accuracy50.0%",
+        "Validation loss2.000 bits per answer",
+        "Test accuracy37.5%",
+        "Test loss2.250 bits per answer",
+    ):
+        assert expected in " ".join(page.text.split()).replace("% ", "%"), expected
+    for expected in (
+        "2026-01-02 03:04:05+00:00",
+        "a <laptop>, torch 2",
+        "9.00 kB in 90 texts",
+        "learning rate 0.003, steps 30, batch 8, seed 5",
+    ):
+        assert expected in page.text
+    assert "bfloat16, cuda" in page.text and "2.2500" in page.text and (run / "accuracy.svg").is_file()
+    assert read_run_log(run).test is not None
+    with (run / "log.jsonl").open("a") as file:  # a run that goes on has to be tested anew
+        file.write(json.dumps(line("resume", 20, machine="a server", time="2027")) + "\n")
+    again = read_run_log(run)
+    assert again.test is None and (again.started, again.machine) == ("2026-01-02 03:04:05+00:00", "a server")
+
+
+def test_binary_data_is_shown_in_hexadecimal() -> None:
+    shown = coloured(Passage("", b"MThd\x00\x00\x00\x06\x00\xff", [1.0] * 10, 4))
+    assert [part.face for part in shown] == ["4d", "54", "68", "64", "00", "00", "00", "06", "00", "ff"]
+    assert shown[0].hint == "0x4d M: 1.00 bits, byte 1 of 4" and shown[9].hint == "0xff: 1.00 bits, byte 2 of 4"
+    assert [part.after for part in shown] == [" "] * 10 and "edge" in shown[4].classes
+
+
+def test_cr_lf_is_one_line_break() -> None:
+    shown = coloured(Passage("", b"a\r\nb\r", [1.0, 2.0, 3.0, 4.0, 5.0]))
+    assert [(part.face, part.after) for part in shown] == [("a", ""), ("↵", "\n"), ("b", ""), ("\\x0d", "")]
+    assert shown[1].hint == "line break, CR LF: 2.00 + 3.00 = 5.00 bits"
 
 
 def test_without_matplotlib_the_page_says_how_to_get_figures(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,11 +198,11 @@ def test_any_bytes_make_a_passage_that_loses_none(data: bytes, patch_size: int, 
     pieces = list(characters(data))
     assert b"".join(data[start:stop] for start, stop in pieces) == data
     shown = coloured(passage(data, patch_size, first))
-    assert len(shown) == len(pieces)
+    assert len(shown) == (len(data) if is_binary(data) else len(pieces))
     assert all(char.isprintable() or char in "\n\t" for part in shown for char in part.face + part.after + part.hint)
     starts = sum((first + index) % patch_size == 0 for index in range(len(data))) if patch_size > 1 else 0
     marks = sum(bool({"edge", "within"} & set(part.classes.split())) for part in shown)
-    assert marks <= starts and (marks == starts or len(pieces) < len(data))
+    assert marks <= starts and (marks == starts or len(shown) < len(data))
 
 
 def test_a_passage_shows_bits_and_what_cannot_be_seen() -> None:

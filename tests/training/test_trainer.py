@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -72,15 +73,17 @@ def test_a_run_folder_is_whole(tmp_path: Path, make_trainer: MakeTrainer) -> Non
 
 
 def test_the_log_says_what_happened(tmp_path: Path, make_trainer: MakeTrainer) -> None:
-    hooks = Hooks(sample=lambda model, step: "text", flops_per_target=1e6, matmul_rate=lambda dtype, device: 1e12, quiet=True)
+    hooks = Hooks(lambda model, step: "text", flops_per_target=1e6, matmul_rate=lambda dtype, device: 1e12, machine="a laptop", quiet=True)
     make_trainer(tmp_path / "run", {"steps": 5}, hooks).run()
     records = read_log(tmp_path / "run")
     kinds = [record["kind"] for record in records]
-    assert kinds == [*["train"] * 4, "valid", "sample", "save", "train", "valid", "sample", "save", "end"]
-    last = records[7]
+    assert kinds == ["start", *["train"] * 4, "valid", "sample", "save", "train", "valid", "sample", "save", "end"]
+    assert (records[0]["steps"], records[0]["machine"]) == (5, "a laptop")
+    assert abs(datetime.fromisoformat(records[0]["time"]) - datetime.now().astimezone()) < timedelta(minutes=10)
+    last = records[8]
     assert last.keys() == {*("kind", "step", "bits_per_byte", "lr", "grad_norm", "bytes", "seconds", "bytes_per_second", "matmul_share")}
     assert last["bytes"] == 5 * 4 * 32 and last["matmul_share"] == pytest.approx(last["bytes_per_second"] / 1e6)
-    assert records[0]["bits_per_byte"] == pytest.approx(8, abs=0.1)
+    assert records[1]["bits_per_byte"] == pytest.approx(8, abs=0.1)
     assert records[-1] == {"kind": "end", "step": 5, "reason": "finished"}
 
 
@@ -163,7 +166,7 @@ def test_a_finished_run_says_so_and_can_be_extended(
     result = make_trainer(out, {"steps": 16}, Hooks()).run(resume=True)
     assert result.step == 16 and read(out).steps == 16
     assert "the schedule is now for 16 steps" in capsys.readouterr().err
-    assert {"kind": "resume", "step": 12, "steps": 16} in read_log(out)
+    assert [(record["step"], record["steps"]) for record in read_log(out) if record["kind"] == "resume"] == [(12, 16)]
     manifest.check(out)
     with pytest.raises(ValueError, match="has done 16 steps, more than steps=5"):
         make_trainer(out, {"steps": 5}).run(resume=True)

@@ -19,8 +19,8 @@ _AXES = {"flops": (0, "training FLOPs"), "time": (1, "training time"), "bytes": 
 def learning_curves(results: Results) -> dict[str, Chart]:
     """Two charts for each text that has validation curves, by training FLOPs (by bytes where nobody counts FLOPs) and by time.
 
-    The keys are names of files. A curve is that of the model's first seed, of the accuracy where there is one. Points far above the
-    lowest one are cut off. Baselines are dashed levels.
+    The keys are names of files. A curve is that of the model's first seed, of the accuracy where there is one. The first
+    points, far above the rest, are cut off. Baselines are dashed levels.
     """
     charts: dict[str, Chart] = {}
     names = file_names(results.data)
@@ -97,8 +97,8 @@ def _curves(results: Results, data: str, curves: Sequence[Curve], axis: str) -> 
     accurate = any(outcome.accuracies for _, _, outcome in curves)
     baselines = [] if accurate else [baseline for baseline in results.baselines if baseline.data == data]
     levels = tuple(Level(baseline.name, baseline.bits_per_byte) for baseline in baselines)
-    losses = [point[3] for _, _, outcome in curves for point in outcome.curve]
-    top = max([loss_limit(losses), *(1.05 * level.y for level in levels)])
+    limit = loss_limit([point[3] for point in outcome.curve] for _, _, outcome in curves)
+    top = max([limit, *(1.05 * level.y for level in levels)])
     series = []
     for hue, model, outcome in curves:
         points = outcome.curve if accurate else _from_below(outcome.curve, top)

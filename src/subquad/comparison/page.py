@@ -117,7 +117,7 @@ def _answers(title: str, answers: Any) -> Table:
     listed = answers if isinstance(answers, list) else [] if answers is None else [answers]
     rows = [row if isinstance(row, Mapping) else {"answer": row} for row in listed]
     columns = list(dict.fromkeys(str(key) for row in rows for key in row))
-    return Table(title, columns, [[_answer(row.get(column)) for column in columns] for row in rows])
+    return Table(title, columns, [[_answer(row.get(column)) for column in columns] for row in rows], wrap=True)
 
 
 def _answer(value: Any) -> str:

@@ -48,9 +48,13 @@ def machine(device: Device = "cpu") -> str:
     """The class of machine: what a reader needs to judge a figure by."""
     rates = {name: matmul_rate(dtype, device) / 1e9 for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16))}
     return (
-        f"{_processor(torch.device(device))}, torch {torch.__version__}; its matrix products reach {rates['float32']:.0f} GFLOP/s in "
-        f"float32 and {rates['bfloat16']:.0f} in bfloat16"
+        f"{hardware(device)}; its matrix products reach {rates['float32']:.0f} GFLOP/s in float32 and {rates['bfloat16']:.0f} in bfloat16"
     )
+
+
+def hardware(device: Device = "cpu") -> str:
+    """The processor or GPU and the version of torch."""
+    return f"{_processor(torch.device(device))}, torch {torch.__version__}"
 
 
 def _processor(device: torch.device) -> str:

@@ -54,7 +54,7 @@ class Setup:
 
 @dataclass(frozen=True)
 class TestOptions:
-    """How a comparison evaluates the test part: about ``max_bytes`` of text, scored by each of ``windowings``, ``batch_size`` samples at
+    """How the test part is evaluated: about ``max_bytes`` of text, scored by each of ``windowings``, ``batch_size`` samples at
     once."""
 
     __test__ = False  # not a test case, whatever pytest takes its name for
@@ -236,9 +236,14 @@ class Objective(ABC, Generic[B]):
     def evaluate(self, model: ModelRunner, batch_size: int) -> dict[str, float]:
         """The metrics ``metric_names`` of the validation part, read ``batch_size`` samples at a time."""
 
+    @property
+    @abstractmethod
+    def has_test(self) -> bool:
+        """Whether the data have a test part."""
+
     @abstractmethod
     def test(self, model: Model, options: TestOptions) -> TestResult:
-        """The results on the test part, for a comparison. Raises ``RunError`` if there is none."""
+        """The results on the test part, for a report or a comparison. Raises ``RunError`` if there is none."""
 
     def sections(self, model: Model) -> list[Section]:
         """What a report shows of a trained model beside its curves."""

@@ -7,6 +7,7 @@ is accumulated in are of nearly one length, and short where that is. B batch, T 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -46,7 +47,8 @@ VALUE_METRICS = (
     Metric("pearson", "Pearson correlation", higher_is_better=True),
     Metric("spearman", "Spearman correlation", higher_is_better=True),
 )
-_NOTE = "With the best weights by validation. F1 is that of the second class, or the mean over more than two."
+MOST_CLASSES = 20  # of a confusion matrix
+_WRONG, _RIGHT, _EXCERPT = 8, 4, 240  # examples that a report shows, and characters of each
 
 
 class ClassificationConfig(ObjectiveConfig):
@@ -147,6 +149,7 @@ class LabelObjective(TextObjective[TextBatch]):
         self._max_len = max_len
         self._train = self._encoded(self.data.train, "training")
         self._valid = self._encoded(self.data.valid if self.setup.eval_samples else [], "validation")
+        self._test = self._encoded(self.data.test, "test")
         self._bytes_per_id = sum(map(len, self.training_texts())) / max(int(self._train.lengths.sum()), 1)
 
     def _encoded(self, examples: Sequence[Example], part: str) -> Texts:
@@ -182,25 +185,31 @@ class LabelObjective(TextObjective[TextBatch]):
         examples = self.data.test
         if not examples:
             raise RunError("the test part has no texts: name tables for it in data.test, or raise its fraction")
-        metrics = self._evaluate(_runner(model), self._encoded(examples, "test"), options.batch_size)
+        metrics = self._evaluate(_runner(model), self._test, options.batch_size)
         return TestResult({"basic": metrics.pop(self.loss_metric.name)}, sum(len(example.text) for example in examples), metrics)
 
     def sections(self, model: Model) -> list[Section]:
-        """A table of the metrics on the held-out parts."""
-        parts = {"validation": self.data.valid, "test": self.data.test}
-        rows = []
-        for name, examples in parts.items():
-            if examples:
-                metrics = self._evaluate(_runner(model), self._encoded(examples, name), self.setup.batch_size)
-                rows.append([name, f"{len(examples):,}", *(f"{metrics[metric.name]:.3f}" for metric in self.METRICS)])
-        header = ["part", "texts", *(metric.label for metric in self.METRICS)]
-        return [Table("Held-out texts", header, rows, _NOTE)] if rows else []
+        """What the model makes of the texts of the test part, or of the validation part where there is no test part."""
+        part, texts = ("test", self.data.test) if self.data.test else ("validation", self.data.valid)
+        if not texts:
+            return []
+        encoded = self._test if part == "test" else self._encoded(texts, part)
+        outputs, lines = self._outputs(_runner(model), encoded, self.setup.batch_size)
+        return self.shown(part, [texts[line] for line in lines.tolist()], outputs, torch.from_numpy(encoded.labels[lines]))
+
+    @abstractmethod
+    def shown(self, part: str, examples: Sequence[Example], outputs: Tensor, labels: Tensor) -> list[Section]:
+        """The sections on the ``examples`` (N) of a part, of which the model gave ``outputs``, (N, C) or (N,), for ``labels`` (N,)."""
 
     def _evaluate(self, model: ModelRunner, texts: Texts, batch_size: int) -> dict[str, float]:
+        outputs, lines = self._outputs(model, texts, batch_size)
+        return self.metrics(outputs, torch.from_numpy(texts.labels[lines]))
+
+    def _outputs(self, model: ModelRunner, texts: Texts, batch_size: int) -> tuple[Tensor, Integers]:
+        """What the model gives for all texts, (N, C) or (N,), and the line (N,) of each."""
         lines = texts.by_length(np.arange(len(texts.ids)))
         batches = [texts.batch(lines[first : first + batch_size]) for first in range(0, len(lines), batch_size)]
-        outputs = torch.cat([_outputs(model, batch) for batch in batches]).cpu()
-        return self.metrics(outputs, torch.from_numpy(texts.labels[lines]))
+        return torch.cat([_outputs(model, batch) for batch in batches]).cpu(), lines
 
 
 class Classification(LabelObjective):
@@ -219,6 +228,21 @@ class Classification(LabelObjective):
         others = classification_metrics(labels, outputs.argmax(1), outputs.shape[1])
         return {CROSS_ENTROPY.name: F.cross_entropy(outputs, labels).item(), **others}
 
+    def shown(self, part: str, examples: Sequence[Example], outputs: Tensor, labels: Tensor) -> list[Section]:
+        """Which classes are taken for which, and texts with the model's answers: the worst mistakes, then some that are right."""
+        classes, predicted = self.model_config.classes, outputs.argmax(1)
+        confusion = confusion_table(classes, labels.tolist(), predicted.tolist(), part)
+        probabilities = outputs.softmax(1)
+        wrong = (predicted != labels).nonzero().flatten()
+        wrong = wrong[probabilities[wrong, labels[wrong]].argsort(stable=True)][:_WRONG]
+        right = (predicted == labels).nonzero().flatten()[: _RIGHT + _WRONG - len(wrong)]
+        rows = [
+            [_excerpt(examples[row]), classes[labels[row]], f"{classes[predicted[row]]} {probabilities[row, predicted[row]]:.0%}"]
+            for row in [*wrong.tolist(), *right.tolist()]
+        ]
+        note = f"Of the {part} part: the mistakes with the lowest probability of the label first, then texts that are right."
+        return [confusion, Table("Examples", ["text", "label", "prediction"], rows, note, wrap=True)]
+
 
 class Regression(LabelObjective):
     """Values, measured by the mean squared error in units of their variance in training, Pearson's and Spearman's correlation."""
@@ -233,6 +257,32 @@ class Regression(LabelObjective):
 
     def metrics(self, outputs: Tensor, labels: Tensor) -> dict[str, float]:
         return {SQUARED_ERROR.name: self.summed_loss(outputs, labels).item() / len(labels), **regression_metrics(labels, outputs)}
+
+    def shown(self, part: str, examples: Sequence[Example], outputs: Tensor, labels: Tensor) -> list[Section]:
+        """The texts with the largest errors, and with the smallest."""
+        order = (outputs - labels).abs().argsort(descending=True, stable=True).tolist()
+        chosen = order[: _WRONG + _RIGHT] if len(order) <= _WRONG + _RIGHT else order[:_WRONG] + order[-_RIGHT:]
+        rows = [[_excerpt(examples[row]), f"{labels[row]:.3g}", f"{outputs[row]:.3g}"] for row in chosen]
+        note = f"Of the {part} part: the largest errors first, then the smallest."
+        return [Table("Examples", ["text", "label", "prediction"], rows, note, wrap=True)]
+
+
+def confusion_table(classes: Sequence[str], labels: Sequence[int], predicted: Sequence[int], part: str) -> Table:
+    """How often texts of a class, one a row, get each prediction, one a column; of many classes, the most frequent mistakes."""
+    counts = Counter(zip(labels, predicted, strict=True))
+    note = f"The {len(labels):,} texts of the {part} part."
+    if len(classes) <= MOST_CLASSES:
+        numbers = range(len(classes))
+        rows = [[classes[label], *(f"{counts[label, other]:,}" for other in numbers)] for label in numbers]
+        return Table("Confusion matrix", ["label", *classes], rows, f"{note} A row is a label, a column a prediction.")
+    mistakes = [(pair, number) for pair, number in counts.most_common() if pair[0] != pair[1]][:MOST_CLASSES]
+    rows = [[classes[label], classes[other], f"{number:,}"] for (label, other), number in mistakes]
+    return Table("Most frequent mistakes", ["label", "prediction", "texts"], rows, note)
+
+
+def _excerpt(example: Example) -> str:
+    text = " ".join(example.text[: 4 * _EXCERPT].decode("utf-8", "replace").split())
+    return text if len(text) <= _EXCERPT else f"{text[: _EXCERPT - 1]}…"
 
 
 def _is_regression(model: BaseModelConfig) -> bool:

@@ -122,7 +122,7 @@ class Contrastive(TextObjective[PairBatch]):
         train, valid = self.data.train, self.data.valid if self.setup.eval_samples else []
         self._max_len = max_len
         self._relevant = {(pair.query, pair.passage) for part in (train, self.data.valid, self.data.test) for pair in part}
-        self._train, self._valid = self._encoded(train), self._encoded(valid)
+        self._train, self._valid, self._test = self._encoded(train), self._encoded(valid), self._encoded(self.data.test)
         ids = self._train.ids
         self._bytes_per_id = sum(map(len, ids)) / max(sum(map(len, ids.values())), 1)
 
@@ -161,7 +161,7 @@ class Contrastive(TextObjective[PairBatch]):
         pairs = self.data.test
         if not pairs:
             raise RunError("the test part has no pairs: name tables for it in data.test, or raise its fraction")
-        metrics = self._evaluate(ModelRunner.of(model), self._encoded(pairs))
+        metrics = self._evaluate(ModelRunner.of(model), self._test)
         size = sum(len(text) for pair in pairs for text in pair.texts)
         return TestResult({"basic": metrics.pop(LOSS.name)}, size, metrics)
 

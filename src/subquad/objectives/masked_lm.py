@@ -7,6 +7,8 @@ positions, V vocabulary.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -31,11 +33,14 @@ from subquad.objectives.base import (
     TestResult,
 )
 from subquad.objectives.windows import WindowObjective
+from subquad.sections import Section, Table
 
 LOSS = Metric("cross_entropy", "nats per masked position")
 ACCURACY = Metric("masked_accuracy", "accuracy at masked positions", higher_is_better=True)
 
 _VALID_SEED = 0
+_FILLED, _AROUND = 12, 40  # masked positions that a report shows, and ids on each side of them
+_BLANK = "▁"
 
 
 class MaskedLMConfig(ObjectiveConfig, MaskConfig):
@@ -162,6 +167,41 @@ class MaskedLM(WindowObjective[MaskedBatch]):
         batch = self._held_out(self.split.test, windows, pack=False)
         metrics = self._evaluate(ModelRunner.of(model), batch, options.batch_size)
         return TestResult({"basic": metrics.pop(LOSS.name)}, self.num_bytes(batch), metrics)
+
+    def sections(self, model: Model) -> list[Section]:
+        """Masked positions of the test part, or else of the validation part, with the ids that the model holds most likely there."""
+        part, spans = ("test", self.split.test) if self.has_test else ("validation", self.split.valid)
+        if not any(span.size for span in spans):
+            return []
+        batch = self._held_out(spans, _FILLED, pack=False)
+        logits, targets = self._logits(ModelRunner.of(model), batch)
+        values, best = logits.softmax(1).topk(min(3, logits.shape[1]))  # (N, 3)
+        blanks = [(row, column) for row, column in np.argwhere(batch.masked.targets).tolist()]
+        shown = [number for number, place in enumerate(blanks) if batch.masked.masked[place]]  # not those that were left or replaced
+        shown = shown[:: max(1, len(shown) // _FILLED)][:_FILLED]
+        rows = []
+        for number in shown:
+            guesses = zip(best[number].tolist(), values[number].tolist(), strict=True)
+            words = ", ".join(f"{self._text([guess])} {probability:.0%}" for guess, probability in guesses)
+            rows.append([self._context(batch, *blanks[number]), self._text([int(targets[number])]), words])
+        note = f"Of the {part} part: {_BLANK} is a masked position, and [{_BLANK}] the one that is predicted."
+        return [Table("Filled blanks", ["text", "right", "prediction"], rows, note, wrap=True)] if rows else []
+
+    def _context(self, batch: MaskedBatch, row: int, column: int) -> str:
+        """The ids around a masked position as text."""
+        first, stop = max(column - _AROUND, 0), min(column + _AROUND + 1, int(batch.lengths[row]))
+        parts = []
+        for masked, group in itertools.groupby(range(first, stop), lambda place: place if batch.masked.masked[row, place] else -1):
+            places = list(group)
+            blank = f"[{_BLANK}]" if masked == column else _BLANK
+            parts.append(self._text(batch.masked.input_ids[row, places].tolist(), "") if masked < 0 else blank)
+        return (" " if self.tokenizer is not None and not self.tokenizer.reversible else "").join(parts)
+
+    def _text(self, ids: Sequence[int], space: str = "␣") -> str:
+        """Ids as text; a space by itself is shown as ``space``."""
+        data = bytes(ids) if self.tokenizer is None else self.tokenizer.decode(ids)
+        text = " ".join(data.decode("utf-8", "backslashreplace").splitlines()) if len(ids) > 1 else data.decode("utf-8", "backslashreplace")
+        return text if text.strip() or not space else text.replace(" ", space).replace("\n", "↵")
 
     def _evaluate(self, model: ModelRunner, batch: MaskedBatch, batch_size: int) -> dict[str, float]:
         nats, correct = 0.0, 0

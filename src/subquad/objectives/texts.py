@@ -39,6 +39,10 @@ class TextObjective(Objective[B]):
     def window(self) -> int | None:
         return self.setup.data.window
 
+    @property
+    def has_test(self) -> bool:
+        return bool(self.data.test)
+
     def prepare(self, model: Model, tokenizer: Path | None = None) -> None:
         window, vocab = self.window, self.setup.data.tokenizer
         if window is not None and window > model.max_len:
@@ -58,7 +62,7 @@ class TextObjective(Objective[B]):
 
     @abstractmethod
     def read_texts(self, max_len: int) -> None:
-        """Turns the texts of the training and the validation part into ids, with ``tokenizer``."""
+        """Turns the texts of all parts into ids, with ``tokenizer``, so that one that is too long is found before training."""
 
     @abstractmethod
     def rows(self, lines: Integers) -> B:

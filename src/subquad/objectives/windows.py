@@ -37,6 +37,10 @@ class WindowObjective(Objective[B]):
             raise ValueError(f"a window of {window} ids exceeds the model's context of {self.max_len}: lower data.window or raise max_len")
         return window
 
+    @property
+    def has_test(self) -> bool:
+        return any(span.size for span in self.split.test)
+
     def prepare(self, model: Model, tokenizer: Path | None = None) -> None:
         data, seed = self.setup.data, self.setup.seed
         window = self.window

@@ -12,7 +12,7 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -34,7 +34,7 @@ NEEDS = "The figures need matplotlib: pip install 'subquad[report]'"
 Style = Literal["line", "marked", "marks", "faint", "bars"]
 Points = tuple[list[float], list[float]]
 
-WIDTH, HEIGHT, HEADING = 420, 280, 24  # points, few enough for text to be read on a phone; the heading holds the title
+WIDTH, HEIGHT, HEADING = 360, 250, 24  # points, few enough for text to be read on a phone; the heading holds the title
 LABEL_GAP = 0.055  # of the height, between the labels of levels
 _LONGEST = 32  # characters of a name in a legend
 _LEGEND_ROWS, _ROW = 4, 16  # rows of a legend that HEIGHT has room for, and the points that one takes
@@ -110,9 +110,13 @@ def bars(part: Bars) -> Chart:
     return Chart(part.title, part.x_label, part.y_label, (series,), note=part.note)
 
 
-def loss_limit(losses: Sequence[float]) -> float:
-    """Where to cut the y axis of losses: above the lowest, since the first steps would flatten all that follows, but not below 1."""
-    return max(1.6 * min(losses), 1.0)
+def loss_limit(curves: Iterable[Sequence[float]]) -> float:
+    """Where to cut the y axis of loss curves: above what follows the first tenth of each, which would flatten the rest.
+
+    Of a long curve the highest twentieth may lie above too: a loss of one batch is noisy.
+    """
+    later = [sorted(curve[math.ceil(len(curve) / 10) :] or curve) for curve in curves if curve]
+    return 1.05 * max(curve[len(curve) - 1 - len(curve) // 20] for curve in later)
 
 
 def write_figures(charts: Mapping[str, Chart], folder: Path) -> dict[str, str]:
@@ -187,7 +191,7 @@ def draw(chart: Chart) -> Figure:
 
 
 def _legend_columns(chart: Chart) -> int:
-    return max(1, 60 // (max(len(_name(series.name)) for series in chart.series) + 7))
+    return max(1, 51 // (max(len(_name(series.name)) for series in chart.series) + 7))
 
 
 def _height(chart: Chart) -> int:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from signal import Signals
 from typing import Any, Literal
@@ -51,13 +52,14 @@ class Hooks:
     """What the loop gets from its caller.
 
     ``sample(model, step)`` writes text; ``flops_per_target`` are those of a training step per byte or token; ``matmul_rate(dtype, device)``
-    the machine's FLOP per second; ``memory`` is about how many bytes a step takes.
+    the machine's FLOP per second; ``memory`` is about how many bytes a step takes, ``machine`` what the log calls the machine.
     """
 
     sample: Callable[[nn.Module, int], str] | None = None
     flops_per_target: float | None = None
     matmul_rate: Callable[[str, torch.device], float] | None = None
     memory: int | None = None
+    machine: str = ""
     console: Console | None = None
     quiet: bool = False
 
@@ -114,8 +116,8 @@ class Trainer:
                     return self._end(counters, None)
             # Before the first step an interrupt has nothing to save and ends the program at once.
             with Interrupts() as interrupts, self._following(counters):
-                if resume:
-                    self._log({"kind": "resume", "step": counters.step, "steps": self.config.steps})
+                where: Record = {"time": datetime.now().astimezone().isoformat(" ", "seconds"), "machine": self.hooks.machine}
+                self._log({"kind": "resume" if resume else "start", "step": counters.step, "steps": self.config.steps, **where})
                 counters = self._train(counters, interrupts)
                 return self._end(counters, interrupts.received)
 
