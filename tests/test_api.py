@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -68,6 +72,25 @@ def test_a_run_is_trained_by_one_process_at_a_time(data: str, tmp_path: Path, mo
     run = api.train(MODEL, data, tmp_path / "run", OPTIONS, quiet=True)
     assert refused == [False, True] * 2
     assert not list(run.rglob(".*"))
+
+
+def test_of_two_processes_on_one_folder_the_second_is_refused(data: str, tmp_path: Path) -> None:
+    """The first goes on undisturbed, and ends with the weights of a run that had the folder to itself."""
+    program = "import json, sys; from subquad import api; api.train(*json.loads(sys.argv[1]), quiet=True)"
+    options = OPTIONS | {"steps": 100, "save.every": 10}
+
+    first = subprocess.Popen([sys.executable, "-c", program, json.dumps([MODEL, data, str(tmp_path / "run"), options])])
+    while not (tmp_path / "run" / "log.jsonl").exists():
+        assert first.poll() is None
+        time.sleep(0.01)
+    first.send_signal(signal.SIGSTOP)  # so that it does not end before the second has looked
+    words = ["train", "--resume", "--out", str(tmp_path / "run"), "--quiet"]
+    second = subprocess.run([sys.executable, "-m", "subquad", *words], stderr=subprocess.PIPE, text=True, check=False)
+    first.send_signal(signal.SIGCONT)
+    assert second.returncode == 2 and second.stderr.count("\n") == 1 and f"is being written by process {first.pid}" in second.stderr
+    assert first.wait() == 0
+    alone = api.train(MODEL, data, tmp_path / "alone", options, quiet=True)
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == (alone / "model.safetensors").read_bytes()
 
 
 def test_starting_from_another_run(data: str, tmp_path: Path) -> None:

@@ -46,6 +46,11 @@ def test_aliases_within_the_limit_are_read() -> None:
     assert MAX_VALUES >= 100_000
 
 
+def test_yaml_with_control_characters_is_one_sentence() -> None:
+    with pytest.raises(ValueError, match="special characters are not allowed"):
+        parse_yaml("a: b\x00c\n")
+
+
 @pytest.mark.parametrize(
     "text", ["[" * 1_000, "[" * 1000 + "]" * 1000, "[" * 200_000 + "]" * 200_000, '{"a":' * 5000 + "1" + "}" * 5000, "9" * 5000]
 )

@@ -402,3 +402,22 @@ def test_a_run_that_comes_to_nothing_leaves_no_folder(tmp_path: Path) -> None:
 
 def test_a_failed_run_is_not_a_wrong_input() -> None:
     assert not issubclass(RunError, ValueError)
+
+
+def test_a_folder_whose_name_is_not_utf8_is_refused_before_training(model: nn.Module, tmp_path: Path) -> None:
+    """safetensors cannot open a file there."""
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/r\xff"))
+    with pytest.raises(ValueError, match="is not UTF-8, which safetensors needs: rename it, or give another"):
+        run_folder.check_out(folder)
+    assert not folder.exists()
+    run_folder.save(model, tmp_path / "run")
+    (tmp_path / "run").rename(folder)
+    with pytest.raises(ValueError, match="is not UTF-8"):
+        run_folder.load(folder)
+
+
+def test_two_saves_of_a_model_are_the_same_bytes(model: nn.Module, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        run_folder.save(model, tmp_path / name)
+    files = [{path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("one", "two")]
+    assert files[0] == files[1] and len(files[0]) == 3

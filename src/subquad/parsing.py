@@ -46,19 +46,20 @@ def parse_yaml(text: str, loader: type[yaml.SafeLoader] = YamlLoader) -> Any:
     """The value of a YAML text. Raises ``ValueError`` in words for one that is not YAML, too large with its aliases written out, or nested
     too deep, as one that holds itself is."""
     _check_bytes(len(text), MAX_YAML_BYTES)
-    reader = loader(text)
     try:
-        node = reader.get_single_node()
-        if node is None:
-            return None
-        _check_nodes(node)
-        return reader.construct_document(node)
+        reader = loader(text)  # which looks for control characters already
+        try:
+            node = reader.get_single_node()
+            if node is None:
+                return None
+            _check_nodes(node)
+            return reader.construct_document(node)
+        finally:
+            reader.dispose()
     except RecursionError:
         raise ValueError(_too_deep()) from None
     except yaml.YAMLError as error:
         raise ValueError(shortened(str(error))) from None
-    finally:
-        reader.dispose()
 
 
 def read_text(path: Path, limit: int = MAX_JSON_BYTES) -> str:

@@ -149,12 +149,13 @@ def lock_unless_held(folder: str | Path) -> Iterator[bool]:
         yield held
 
 
-def _open_lock(path: Path) -> IO[str]:
-    def open_it(name: str, flags: int) -> int:
-        # Neither emptied, as another process may have its id in it, nor through a link.
-        return os.open(name, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+def no_link(name: str, flags: int) -> int:
+    """An ``opener`` for ``open`` that makes a new file and follows no link, which somebody else may have put there."""
+    return os.open(name, flags | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
-    return open(path, "r+", encoding="ascii", opener=open_it)
+
+def _open_lock(path: Path) -> IO[str]:
+    return open(path, "r+", encoding="ascii", opener=no_link)  # not emptied: another process may have its id in it
 
 
 def _acquire(file: IO[str], folder: Path, wait: bool) -> None:

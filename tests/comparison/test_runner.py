@@ -20,7 +20,7 @@ import yaml
 
 from subquad.comparison.experiment import Experiment
 from subquad.comparison.results import Outcome, Results
-from subquad.comparison.run_cell import read_outcome
+from subquad.comparison.run_cell import read_outcome, write_outcome
 from subquad.comparison.runner import _RunningCell, _terminated_at_end, compare
 from subquad.errors import RunError
 from subquad.system import lock
@@ -196,6 +196,16 @@ def test_of_two_new_comparisons_in_a_folder_one_is_refused(experiment: Experimen
 def test_an_outcome_that_cannot_be_read_says_what_to_remove(text: str, tmp_path: Path) -> None:
     (tmp_path / "outcome.json").write_text(text)
     with pytest.raises(RunError, match=r"outcome\.json is damaged or of an earlier version: remove the folder .* again with --resume"):
+        read_outcome(tmp_path)
+
+
+def test_an_outcome_that_was_changed_is_refused(tmp_path: Path) -> None:
+    outcome = Outcome("a/b-seed0", "b", "a", 0, 0.1, "final", "done", loss={"basic": 1.25})
+    write_outcome(outcome, tmp_path)
+    assert read_outcome(tmp_path) == outcome
+    path = tmp_path / "outcome.json"
+    path.write_text(path.read_text().replace("1.25", "1.15"))
+    with pytest.raises(RunError, match=r"outcome\.json is damaged"):
         read_outcome(tmp_path)
 
 

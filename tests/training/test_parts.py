@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from rich.console import Console
 from torch import nn
 
+from subquad.config import with_changes
 from subquad.errors import RunError
 from subquad.models import build_model, presets
 from subquad.objectives.next_token import cross_entropy_sum
@@ -85,7 +86,8 @@ def test_the_default_rate_is_half_over_the_width() -> None:
     assert resolve_lr(OptimConfig(), build_model(MODEL)) == 0.5 / 16
     assert resolve_lr(OptimConfig(lr=0.3), build_model(MODEL)) == 0.3
     encoder = {"kind": "classifier", "backbone": presets()["m2-bert-tiny"].model_dump(mode="json"), "classes": ["a", "b"]}
-    assert resolve_lr(OptimConfig(), build_model("m2-bert-tiny")) == resolve_lr(OptimConfig(), build_model(encoder)) == 1e-3
+    assert resolve_lr(OptimConfig(), build_model("m2-bert-tiny")) == resolve_lr(OptimConfig(), build_model(encoder)) == 4e-3
+    assert resolve_lr(OptimConfig(), build_model(with_changes(presets()["m2-bert-tiny"], {"stack.norm": "after"}))) == 1e-3
     assert 0.5 / presets()["transformer-125m"].width == pytest.approx(6e-4, rel=0.1)
 
 
@@ -203,3 +205,13 @@ def test_tracking_needs_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(ValueError, match=r"pip install 'subquad\[track\]'"):
         summary_writer()
+
+
+def test_a_log_is_not_written_through_a_link(tmp_path: Path) -> None:
+    """A folder that somebody else has made may hold one; another file would be cut and appended to."""
+    other = tmp_path / "other"
+    other.write_bytes(b"half a line")
+    (tmp_path / "log.jsonl").symlink_to(other)
+    with pytest.raises(OSError, match="Too many levels of symbolic links"):
+        Log(tmp_path / "log.jsonl")
+    assert other.read_bytes() == b"half a line"

@@ -1,6 +1,6 @@
 """Runs one cell: trains, or resumes training; then evaluates and measures. The result is an ``Outcome``.
 
-A cell's folder holds the run (``run/``) and, at the end, ``outcome.json``.
+A cell's folder holds the run (``run/``) and, at the end, ``outcome.json`` with its hash in ``manifest.json``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from subquad import api
+from subquad import api, manifest
 from subquad.comparison.experiment import expand_paths
 from subquad.comparison.grid import Cell, with_steps
 from subquad.comparison.probes import probe
@@ -47,8 +47,9 @@ def read_outcome(folder: Path) -> Outcome | None:
     if not path.is_file():
         return None
     try:
+        manifest.check(folder, [OUTCOME])
         return outcome_from(parse_json(read_text(path)))
-    except (ValueError, KeyError) as error:
+    except (RunError, ValueError, KeyError) as error:
         raise RunError(
             f"{path} is damaged or of an earlier version: remove the folder {folder} and run the comparison again with --resume"
         ) from error
@@ -76,8 +77,8 @@ def run_cell(cell: Cell, folder: Path, windowings: Sequence[Windowing], probes: 
 
 
 def write_outcome(outcome: Outcome, folder: Path) -> None:
-    """Writes what ``read_outcome`` reads."""
-    write_atomic(folder / OUTCOME, as_json(outcome.record()))
+    """Writes what ``read_outcome`` reads, with its hash in a manifest."""
+    manifest.replace(folder, {OUTCOME: as_json(outcome.record())})
 
 
 def waiting_outcome(cell: Cell) -> Outcome:

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from subquad.console import StderrConsole, show_line
 from subquad.format import count, duration
+from subquad.system import no_link
 
 Record = dict[str, Any]
 
@@ -29,7 +30,7 @@ class Log:
 
     def __init__(self, path: Path) -> None:
         _cut_partial_line(path)
-        self._file = path.open("a", encoding="utf-8")
+        self._file = open(path, "a", encoding="utf-8", opener=no_link)  # noqa: SIM115
 
     def write(self, record: Record) -> None:
         """Appends one record and flushes."""
@@ -127,9 +128,7 @@ def summary_writer() -> Callable[..., Any]:
 
 def _cut_partial_line(path: Path) -> None:
     """Removes the incomplete last line of a killed process."""
-    if not path.exists():
-        return
-    with path.open("r+b") as file:
+    with open(path, "r+b", opener=no_link) as file:
         content = file.read()
         file.truncate(content.rfind(b"\n") + 1)
 
