@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, TextIO
+import time
+from types import TracebackType
+from typing import Any, Self, TextIO
 
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from subquad.format import visible
+from subquad.format import count, duration, visible
 from subquad.system import silence
+
+_AFTER, _EVERY = 2.0, 10.0  # seconds before a work is shown, and between its lines where there is no terminal
 
 
 class StderrConsole(Console):
@@ -22,6 +27,41 @@ class StderrConsole(Console):
 def show_line(console: Console, text: str) -> None:
     """Prints a text as it is, without markup; what cannot be seen in it is written out."""
     console.print(visible(text, "\n\t"), markup=False, highlight=False, soft_wrap=True)
+
+
+class WorkProgress:
+    """How much of a work is done, and the time left, on stderr: a bar on a terminal, a line every ten seconds elsewhere.
+
+    It is called with what is done and with all of it, in ``unit``; a work of less than two seconds shows nothing.
+    """
+
+    def __init__(self, unit: str, console: Console | None = None) -> None:
+        self._unit, self._console = unit, console or StderrConsole()
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+        self._began = self._shown = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, done: float, all_: float) -> None:
+        now = time.monotonic()
+        if now - self._began < _AFTER or not done:
+            return
+        text = f"{count(done)} of {count(all_)} {self._unit} · {duration((now - self._began) * (all_ - done) / done)} left"
+        if self._console.is_terminal:
+            if self._bar is None:
+                self._bar = Progress(BarColumn(), TextColumn("{task.fields[text]}"), console=self._console, transient=True)
+                self._task = self._bar.add_task("work", total=all_, text=text)
+                self._bar.start()
+            self._bar.update(self._task, completed=done, total=all_, text=text)
+        elif now - self._shown >= _EVERY:
+            show_line(self._console, text)
+            self._shown = now
 
 
 class _Forgiving:

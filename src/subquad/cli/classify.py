@@ -9,6 +9,7 @@ from typing import Any
 from subquad.cli.arguments import Parser, add_device, add_run, add_texts, column, given, run_or_repository
 from subquad.cli.output import print_json
 from subquad.cli.texts import readable
+from subquad.console import WorkProgress
 from subquad.report.tables import print_table
 
 ABOUT = """Classifies texts: the label of each text and the probability of every class, or the value of each text
@@ -49,12 +50,15 @@ def main(arguments: Sequence[str]) -> None:
     model = api.load(run, request.device)
     examples, left_out = readable(model, examples, request.truncate, request.skip_bad)
     texts, labels = [example.text for _, example in examples], [example.label for _, example in examples]
+    options = {"truncate": request.truncate}
     if api.is_regression(model):
-        values = api.regress(model, texts, truncate=request.truncate)
+        with WorkProgress("texts") as progress:
+            values = api.regress(model, texts, **options, progress=progress)
         answers: list[dict[str, Any]] = [{"value": value} for value in values]
         metrics = api.regression_metrics(values, labels)
     else:
-        results = api.classify(model, texts, truncate=request.truncate)
+        with WorkProgress("texts") as progress:
+            results = api.classify(model, texts, **options, progress=progress)
         answers = [{"label": result.label, "probabilities": result.probabilities} for result in results]
         metrics = api.classification_metrics(results, labels)
     rows = [

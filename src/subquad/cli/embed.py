@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from subquad.cli.arguments import Parser, add_device, add_run, add_texts, given, run_or_repository
 from subquad.cli.output import check_output, npy, print_json, replacing
 from subquad.cli.texts import readable
+from subquad.console import WorkProgress
 
 ABOUT = """Writes one vector for each text: the rows of a NumPy array in float32.
 
@@ -51,7 +52,8 @@ def main(arguments: Sequence[str]) -> None:
     model = api.load(run, request.device)
     examples, left_out = readable(model, examples, request.truncate, request.skip_bad)
     texts = [example.text for _, example in examples]
-    vectors = api.embed(model, texts, truncate=request.truncate, pooling=request.pooling).float().numpy()
+    with WorkProgress("texts") as progress:
+        vectors = api.embed(model, texts, truncate=request.truncate, pooling=request.pooling, progress=progress).float().numpy()
     with replacing(request.out) as file:
         file.write(npy(vectors))
     if request.json:

@@ -6,12 +6,13 @@ import codecs
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import ModuleType
 from typing import IO, TYPE_CHECKING, Any
 
 from subquad.cli.arguments import Parser, add_device, add_run, given, input_path, number, run_or_repository, whole_number
 from subquad.cli.output import check_output, print_json, replacing
+from subquad.console import WorkProgress
 from subquad.format import visible
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ Example:
 Several prompts, and several samples of each, in one batch:
   subquad generate runs/books --prompt "It was" --prompt "Once" --samples 3 --json"""
 
+MAX_BYTES = 256  # without --max-bytes
 SAMPLING = ("max_bytes", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed")
 
 
@@ -79,15 +81,16 @@ def main(arguments: Sequence[str]) -> None:
         else:
             _write(sys.stdout.buffer, pieces)
     else:
-        with replacing(request.out) as file:
-            _write(file, pieces)
+        with replacing(request.out) as file, WorkProgress("bytes") as progress:
+            _write(file, pieces, lambda done: progress(done, options.get("max_bytes", MAX_BYTES)))
 
 
 def _write_several(request: Namespace, api: ModuleType, model: nn.Module, prompts: list[bytes], options: dict[str, Any]) -> None:
     """All continuations at once, as one batch: each below a line that names its prompt and seed, or as JSON."""
     first = options.pop("seed", 0)
     rows = [(prompt, first + sample) for prompt in prompts for sample in range(request.samples)]
-    texts = api.generate(model, [prompt for prompt, _ in rows], seed=[seed for _, seed in rows], **options)
+    with WorkProgress("bytes") as progress:
+        texts = api.generate(model, [prompt for prompt, _ in rows], seed=[seed for _, seed in rows], progress=progress, **options)
     if request.json:
         print_json([{"prompt": _text(prompt), "seed": seed, "text": _text(text)} for (prompt, seed), text in zip(rows, texts, strict=True)])
         return
@@ -119,7 +122,11 @@ def _show(pieces: Iterable[bytes]) -> None:
     print(visible(decoder.decode(b"", final=True)))
 
 
-def _write(file: IO[bytes], pieces: Iterable[bytes]) -> None:
+def _write(file: IO[bytes], pieces: Iterable[bytes], progress: Callable[[int], object] = lambda done: None) -> None:
+    """Writes pieces as they come; ``progress`` is called with the bytes so far."""
+    done = 0
     for piece in pieces:
         file.write(piece)
         file.flush()
+        done += len(piece)
+        progress(done)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from subquad.cli.arguments import Parser, add_device, add_run, add_skip_bad, column, given, run_or_repository, whole_number
 from subquad.cli.output import check_output, npy, print_json, print_left_out, replacing
+from subquad.console import WorkProgress
 from subquad.report.tables import print_table
 
 if TYPE_CHECKING:
@@ -90,13 +91,20 @@ def _score_files(request: Namespace, run: str | Path) -> None:
     api.score(model, b"", **passes)  # wrong options are no fault of a file
     scored: list[tuple[str, Score]] = []
     left_out: list[tuple[str, str]] = []
-    for document in documents:
-        try:
-            scored.append((document.name, api.score(model, document, **passes)))
-        except ValueError as error:
-            if not request.skip_bad:
-                raise ValueError(f"{document.name}: {error}; --skip-bad leaves such files out") from None
-            left_out.append((document.name, str(error)))
+    size, before = sum(document.size for document in documents), 0
+    with WorkProgress("bytes") as progress:
+        for document in documents:
+
+            def show(done: int, ids: int, before: int = before, bytes_: int = document.size) -> None:
+                progress(before + bytes_ * done / ids, size)
+
+            try:
+                scored.append((document.name, api.score(model, document, **passes, progress=show)))
+            except ValueError as error:
+                if not request.skip_bad:
+                    raise ValueError(f"{document.name}: {error}; --skip-bad leaves such files out") from None
+                left_out.append((document.name, str(error)))
+            before += document.size
     print_left_out(left_out)
     scores = [score for _, score in scored]
     if request.bits_out is not None:

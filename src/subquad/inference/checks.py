@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import SupportsFloat, SupportsIndex
 
@@ -15,6 +15,8 @@ from subquad.models.base import CausalModel, causal_model
 from subquad.text_tokenizer import TextTokenizer
 
 BYTES = 256
+
+Progress = Callable[[int, int], object]  # called with what is done, and with all of it
 
 
 def byte_model(model: nn.Module) -> CausalModel:

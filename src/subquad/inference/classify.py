@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from subquad import metrics
-from subquad.inference.checks import evaluating, expect_finite
+from subquad.inference.checks import Progress, evaluating, expect_finite
 from subquad.inference.texts import prepared_batches, text_rows
 from subquad.models.base import expect_model
 from subquad.models.classifier import Classifier
@@ -25,27 +25,30 @@ class Classified(NamedTuple):
     probabilities: dict[str, float]
 
 
-def classify(model: nn.Module, texts: Sequence[bytes | str], *, truncate: bool = False) -> list[Classified]:
+def classify(
+    model: nn.Module, texts: Sequence[bytes | str], *, truncate: bool = False, progress: Progress | None = None
+) -> list[Classified]:
     """The class of each text; a ``str`` is read as UTF-8.
 
-    ``truncate`` reads only the beginning of a text that exceeds the context. Raises ``ValueError`` for such a text without it, for a text
+    ``truncate`` reads only the beginning of a text that exceeds the context. ``progress(done, all)`` is called after each batch, with
+    texts. Raises ``ValueError`` for such a text without it, for a text
     that is not in a list, for a model that does not classify, and for a token model without its tokenizer.
     """
     classes = _classifier(model).config.classes
     if is_regression(model):
         raise ValueError("this model is a regression model and has no classes: use regress")
     results = []
-    for logits in _outputs(model, texts, truncate):
+    for logits in _outputs(model, texts, truncate, progress):
         probabilities = dict(zip(classes, logits.softmax(0).tolist(), strict=True))
         results.append(Classified(classes[int(logits.argmax())], probabilities))
     return results
 
 
-def regress(model: nn.Module, texts: Sequence[bytes | str], *, truncate: bool = False) -> list[float]:
+def regress(model: nn.Module, texts: Sequence[bytes | str], *, truncate: bool = False, progress: Progress | None = None) -> list[float]:
     """The number of each text, from a classifier that predicts numbers; otherwise as ``classify``."""
     if not is_regression(model):
         raise ValueError("this model has classes and does not predict values: use classify")
-    return [number.item() for number in _outputs(model, texts, truncate)]
+    return [number.item() for number in _outputs(model, texts, truncate, progress)]
 
 
 def is_regression(model: nn.Module) -> bool:
@@ -57,13 +60,13 @@ def _classifier(model: nn.Module) -> Classifier:
     return expect_model(model, Classifier, "expected a classifier, got {}: train one with subquad train classifier --init RUN")
 
 
-def _outputs(model: nn.Module, texts: Sequence[bytes | str], truncate: bool) -> list[Tensor]:
+def _outputs(model: nn.Module, texts: Sequence[bytes | str], truncate: bool, progress: Progress | None) -> list[Tensor]:
     """The logits (C,) of each text, or its number (), in double precision on the CPU."""
     classifier = _classifier(model)
     rows = text_rows(classifier, texts, truncate)
     outputs: list[Tensor] = [torch.empty(0)] * len(rows)
     modules, device = list(model.modules()), classifier.head.weight.device
-    for indices, ids, lengths, spectra in prepared_batches(classifier.encoder, rows):
+    for indices, ids, lengths, spectra in prepared_batches(classifier.encoder, rows, progress):
         with evaluating(modules):
             batch = model(ids.to(device), lengths, spectra).double().cpu()  # (B, C) or (B,)
         expect_finite(batch, "logits")

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from subquad.inference.checks import evaluating, text_model, whole
+from subquad.inference.checks import Progress, evaluating, text_model, whole
 from subquad.inference.sampling import Sampling, draw
 from subquad.inference.utf8 import BETWEEN, LONGEST, advance, state_after, unfinished
 from subquad.inference.vocab import Vocab
@@ -31,11 +31,12 @@ OnFull = Literal["slide", "error"]
 @overload
 def generate(model: nn.Module, prompt: Text, *, max_bytes: int = ..., temperature: float = ..., top_k: int | None = ...,
              top_p: float | None = ..., min_p: float | None = ..., repetition_penalty: float | None = ..., stop: Stop = ...,
-             utf8: bool = ..., seed: int | Sequence[int] = ..., on_full: OnFull = ...) -> bytes: ...
+             utf8: bool = ..., seed: int | Sequence[int] = ..., on_full: OnFull = ..., progress: Progress | None = ...) -> bytes: ...
 @overload
 def generate(model: nn.Module, prompt: Prompts, *, max_bytes: int = ..., temperature: float = ..., top_k: int | None = ...,
              top_p: float | None = ..., min_p: float | None = ..., repetition_penalty: float | None = ..., stop: Stop = ...,
-             utf8: bool = ..., seed: int | Sequence[int] = ..., on_full: OnFull = ...) -> list[bytes]: ...
+             utf8: bool = ..., seed: int | Sequence[int] = ..., on_full: OnFull = ...,
+             progress: Progress | None = ...) -> list[bytes]: ...
 # fmt: on
 def generate(
     model: nn.Module,
@@ -51,13 +52,15 @@ def generate(
     utf8: bool = False,
     seed: int | Sequence[int] = 0,
     on_full: OnFull = "slide",
+    progress: Progress | None = None,
 ) -> bytes | list[bytes]:
     """The continuation of a prompt, without the prompt; a list of prompts gives a list, each as if it were alone.
 
     At most ``max_bytes`` bytes. Sampling options as in :class:`~subquad.inference.sampling.Sampling`, the penalty over prompt and
     continuation. ``stop``: strings that end the continuation and are not part of it. ``utf8``: only bytes that keep prompt and
     continuation valid UTF-8, ending between characters. ``seed``: of every row, or a list with one per prompt. ``on_full="error"``
-    refuses what does not fit the context, a token model's bytes counted as if each were a token. A ``str`` is read as UTF-8. Raises
+    refuses what does not fit the context, a token model's bytes counted as if each were a token. ``progress(done, all)`` is called after
+    each step, with bytes of all continuations. A ``str`` is read as UTF-8. Raises
     ``ValueError`` for wrong options, a token model without its tokenizer, and a prompt for one that is not UTF-8.
     """
     sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
@@ -66,7 +69,9 @@ def generate(
     decoder = _Decoder(model, prompts, seed, options)
     with evaluating(decoder.modules):  # once for all bytes: changing modes costs as much as a small model's step
         for _ in decoder.steps():
-            pass
+            if progress is not None:
+                done = sum(options.max_bytes if row.done else len(row.written) for row in decoder.rows)
+                progress(done, options.max_bytes * len(decoder.rows))
     continuations = [bytes(row.written) for row in decoder.rows]
     return continuations if prompts is prompt else continuations[0]
 

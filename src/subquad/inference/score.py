@@ -15,7 +15,7 @@ from __future__ import annotations
 import codecs
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,10 +30,8 @@ from torch import Tensor, nn
 from subquad.data.documents import Document
 from subquad.data.files import open_documents
 from subquad.data.windows import Stretch, whole_span
-from subquad.inference.checks import device_of, evaluating, expect_finite, text_model, whole
+from subquad.inference.checks import Progress, device_of, evaluating, expect_finite, text_model, whole
 from subquad.inference.vocab import Vocab
-
-Progress = Callable[[int, int], None]
 
 _BATCH_LOGITS = 1 << 23
 _CHUNK = 1 << 20

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from subquad.data.batching import group_by_length, pad, text_ids
 from subquad.data.windows import Ids
-from subquad.inference.checks import BYTES
+from subquad.inference.checks import BYTES, Progress
 from subquad.models.base import Model, Spectra, expect_model
 from subquad.models.encoder import Encoder
 
@@ -85,13 +85,15 @@ def batches(rows: Sequence[Ids], encoder: Encoder | None = None) -> Iterator[tup
         yield indices, torch.from_numpy(ids).long(), lengths.tolist()
 
 
-def prepared_batches(encoder: Encoder | None, rows: Sequence[Ids]) -> Iterator[tuple[list[int], Tensor, list[int], Spectra | None]]:
+def prepared_batches(
+    encoder: Encoder | None, rows: Sequence[Ids], progress: Progress | None = None
+) -> Iterator[tuple[list[int], Tensor, list[int], Spectra | None]]:
     """``batches``, and with each what the encoder has prepared for its length, None without an encoder.
 
-    It is prepared once for a length and all up to a quarter more.
+    It is prepared once for a length and all up to a quarter more. ``progress`` is called when the next batch is asked for.
     """
     each = list(batches(rows, encoder))
-    prepared_length = 0
+    prepared_length = done = 0
     spectra: Spectra | None = None
     for number, (indices, ids, lengths) in enumerate(each):
         if encoder is not None and (length := encoder.padded_length(ids.shape[1])) > prepared_length:
@@ -100,3 +102,6 @@ def prepared_batches(encoder: Encoder | None, rows: Sequence[Ids]) -> Iterator[t
             with torch.inference_mode():
                 spectra = encoder.prepare(prepared_length)
         yield indices, ids, lengths, spectra
+        done += len(indices)
+        if progress is not None:
+            progress(done, len(rows))
