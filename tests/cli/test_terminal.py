@@ -82,3 +82,12 @@ def test_a_sample_controls_no_terminal(folder: Path) -> None:
     os.close(reader)
     assert ended.returncode == 0 and len(shown) > 200
     assert all(byte in b"\r\n\t" or 0x20 <= byte != 0x7F for byte in shown)
+
+
+def test_a_long_list_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    print_tree({"short": list("abcdefgh"), "long": list("abcdefghi"), "none": []})
+    assert capsys.readouterr().out.splitlines() == [
+        "short: a, b, c, d, e, f, g, h",
+        "long: a, b, c, ... (9 in all, listed by --json)",
+        "none: -",
+    ]

@@ -77,6 +77,17 @@ def test_an_archive_holds_the_same_documents_as_the_folder(tmp_path: Path, name:
     assert middle.read(5, 300).tobytes() == TEXTS["deep/b.bin"][5:300]
 
 
+@pytest.mark.parametrize("name", ["x.zip", "x.tar", "x.tar.gz"])
+def test_compressed_members_are_unpacked_and_archives_in_archives_are_bytes(tmp_path: Path, name: str) -> None:
+    inner = pack(write(tmp_path / "inner", {"a": b"text"}), tmp_path / "inner.zip").read_bytes()
+    packed = {f"log.txt{suffix}": compress(b"a line\n" * 1000, suffix) for suffix in (".gz", ".xz", ".bz2", ".zst")}
+    path = pack(write(tmp_path / "folder", {**packed, "inner.zip": inner}), tmp_path / name)
+    assert contents(Corpus.open([path])) == {f"{name}/{file}": b"a line\n" * 1000 for file in packed} | {f"{name}/inner.zip": inner}
+    path = pack(write(tmp_path / "cut", {"log.txt.gz": packed["log.txt.gz"][:-9]}), tmp_path / f"cut-{name}")
+    with pytest.raises(ValueError, match=f"cannot unpack .*cut-{name}"):
+        Corpus.open([path])
+
+
 @pytest.mark.skipif(shutil.which("tar") is None, reason="needs GNU tar, which writes sparse members")
 @pytest.mark.parametrize("name", ["x.tar", "x.tar.gz"])
 def test_a_sparse_member_is_read_with_its_holes(tmp_path: Path, name: str) -> None:

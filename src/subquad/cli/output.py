@@ -30,6 +30,9 @@ def print_left_out(left_out: Sequence[tuple[str, str]]) -> None:
         )
 
 
+_MOST, _SOME = 8, 3  # a longer list is cut, to its first items
+
+
 def print_tree(values: Mapping[str, Any], indent: str = "") -> None:
     """``name: value`` lines, the contents of a mapping, or of a list of them, indented below its name."""
     for name, value in values.items():
@@ -50,7 +53,9 @@ def _plain(value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     if isinstance(value, list | tuple):
-        return ", ".join(map(_plain, value)) or "-"
+        shown = value if len(value) <= _MOST else value[:_SOME]
+        rest = "" if len(shown) == len(value) else f", ... ({len(value):,} in all, listed by --json)"
+        return ", ".join(map(_plain, shown)) + rest or "-"
     return str(value)
 
 

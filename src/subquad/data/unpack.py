@@ -1,8 +1,9 @@
 """What a file holds by the end of its name: members of an archive, what was compressed, or itself.
 
-A member of a tar is read in place. Compressed files are unpacked once into a temporary file. Archives inside archives are bytes like any
-other. The standard library unpacks: the filesystems of fsspec read a compressed tar twice, do not notice its wrong checksum, and merge
-members of a zip that have one name. What cannot be read in full is an error, and so is what unpacks to far more than any data does.
+A member of a tar is read in place. Compressed files, members too, are unpacked once into a temporary file. Archives inside archives are
+bytes like any other. The standard library unpacks: the filesystems of fsspec read a compressed tar twice, do not notice its wrong checksum,
+and merge members of a zip that have one name. What cannot be read in full is an error, and so is what unpacks to far more than any data
+does.
 """
 
 from __future__ import annotations
@@ -45,15 +46,24 @@ def unpacked(document: Document, path: str, spool: Spool) -> Iterator[Document]:
         return
     with unpacking(path):
         if suffix == ".zip":
-            yield from _zip_members(document, spool)
+            yield from (_decompressed(member, spool) for member in _zip_members(document, spool))
             return
         if suffix in DECOMPRESSORS:
             with document.open() as file, DECOMPRESSORS[suffix](file) as stream:
                 document = spool.add(stream, document.name, most_bytes(document.size))  # to its end, where the checksum is
         if is_archive(path):
-            yield from _tar_members(document, spool)
+            yield from (_decompressed(member, spool) for member in _tar_members(document, spool))
         else:
             yield document
+
+
+def _decompressed(member: Document, spool: Spool) -> Document:
+    """A member of an archive, unpacked where it is compressed."""
+    suffix = _suffix(member.name)
+    if suffix not in DECOMPRESSORS or is_archive(member.name) or not member.size:
+        return member
+    with member.open() as file, DECOMPRESSORS[suffix](file) as stream:
+        return spool.add(stream, member.name, most_bytes(member.size))
 
 
 def is_archive(name: str) -> bool:
