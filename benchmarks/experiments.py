@@ -31,6 +31,7 @@ ORDER = (
     "hyena-shakespeare",
     "m2-gpt",
     "m2-bert",
+    "encoder-norms",
     "long-documents",
 )
 PICTURES = RESULTS.parent / "pictures"
