@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -30,7 +29,7 @@ WAYS: list[dict[str, Any]] = [
 def byte_by_byte(model: Any, prompt: bytes, max_bytes: int, sampling: Sampling, seed: int = 0) -> bytes:
     """The policy said slowly: whenever a row is full its oldest half goes, and forward reads the rest as a new start."""
     window: list[int] = []
-    seen = np.zeros((1, 256), dtype=np.bool_)
+    seen = torch.zeros(1, 256, dtype=torch.bool)
     generator = torch.Generator().manual_seed(seed)
     out: list[int] = []
     context, patch = model.config.max_len, model.patch_size

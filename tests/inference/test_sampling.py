@@ -5,20 +5,20 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from subquad.errors import RunError
 from subquad.inference.sampling import Sampling, draw, probabilities
+from tests.inference.slow_sampling import slow_probabilities
 
 PROBS = torch.tensor([[0.05, 0.4, 0.1, 0.25, 0.2]], dtype=torch.float64)
 LOGITS = PROBS.log()
 
 
 def support(sampling: Sampling, logits: Tensor = LOGITS) -> list[int]:
-    return [int(index) for index in probabilities(logits, sampling)[0].nonzero()[0]]
+    return [int(index) for index in probabilities(logits, sampling)[0].nonzero()]
 
 
 def generators(seed: int, rows: int = 1) -> list[torch.Generator]:
@@ -47,6 +47,23 @@ def generators(seed: int, rows: int = 1) -> list[torch.Generator]:
 )
 def test_supports_are_exact(options: dict[str, Any], kept: list[int]) -> None:
     assert support(Sampling(**options)) == kept
+
+
+@pytest.mark.parametrize("vocab", [2, 256, 5000])
+@pytest.mark.parametrize("options", [{}, {"top_k": 7}, {"top_p": 0.9}, {"top_p": 0.999}, {"min_p": 0.02}, {"temperature": 0.0}])
+@pytest.mark.parametrize("more", [{}, {"top_k": 40, "top_p": 0.8, "min_p": 0.01, "repetition_penalty": 1.3, "temperature": 0.7}])
+@pytest.mark.parametrize("spread", [0.01, 4.0])
+def test_the_fast_way_keeps_what_the_slow_one_keeps(vocab: int, options: dict[str, Any], more: dict[str, Any], spread: float) -> None:
+    """Of flat distributions nearly all ids are in the nucleus; rounded logits make many of them equal."""
+    random = torch.Generator().manual_seed(vocab)
+    logits = (spread * torch.randn(3, vocab, generator=random)).mul(8).round() / 8
+    seen, allowed = (torch.rand(3, vocab, generator=random) < 0.5 for _ in range(2))
+    allowed[:, 0] = True
+    sampling = Sampling(**(more | options))
+    for masks in ((None, None), (seen, allowed)):
+        fast, slow = probabilities(logits, sampling, *masks), torch.from_numpy(slow_probabilities(logits, sampling, *masks))
+        assert torch.equal(fast > 0, slow > 0)
+        torch.testing.assert_close(fast, slow, rtol=1e-14, atol=0)
 
 
 def test_top_k_of_equal_logits_keeps_exactly_k() -> None:
@@ -83,15 +100,15 @@ def test_rounding_never_draws_an_impossible_id(monkeypatch: pytest.MonkeyPatch) 
 
 def test_repetition_penalty_as_hugging_face() -> None:
     logits = torch.tensor([[2.0, -2.0, 1.0, 0.0]], dtype=torch.float64)
-    seen = np.array([[True, True, False, True]])
+    seen = torch.tensor([[True, True, False, True]])
     expected = torch.tensor([[2.0 / 1.5, -2.0 * 1.5, 1.0, 0.0]], dtype=torch.float64).softmax(-1)
     found = probabilities(logits, Sampling(repetition_penalty=1.5), seen)
-    np.testing.assert_allclose(found / found.sum(), expected)
+    torch.testing.assert_close(found / found.sum(), expected)
 
 
 def test_only_allowed_ids_count_before_the_filters() -> None:
-    allowed = np.array([[True, False, True, False, True]])
-    assert probabilities(LOGITS, Sampling(top_k=2), allowed=allowed)[0].nonzero()[0].tolist() == [2, 4]
+    allowed = torch.tensor([[True, False, True, False, True]])
+    assert probabilities(LOGITS, Sampling(top_k=2), allowed=allowed)[0].nonzero()[:, 0].tolist() == [2, 4]
     assert draw(LOGITS, Sampling(temperature=0), generators(0), allowed=allowed) == [4]
 
 

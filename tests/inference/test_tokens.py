@@ -95,7 +95,7 @@ def test_edges_of_scoring(model: Any, tmp_path: Path) -> None:
 def token_by_token(model: Any, tokenizer: Tokenizer, prompt: bytes, max_bytes: int, sampling: Sampling, seed: int) -> bytes:
     """The slow twin: a forward pass for every token, the context's oldest half dropped when it is full."""
     held, written = tokenizer.encode(prompt).tolist(), b""
-    seen, may = np.zeros((1, 304), np.bool_), np.arange(304)[None] < 300
+    seen, may = torch.zeros(1, 304, dtype=torch.bool), torch.arange(304)[None] < 300
     seen[0, held] = True
     generator = torch.Generator().manual_seed(seed)
     while len(written) < max_bytes:

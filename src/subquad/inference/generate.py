@@ -129,7 +129,7 @@ class _Row:
 
     def __init__(self, prompt: bytes, seed: int, vocab: Vocab) -> None:
         self.ids = vocab.encode(prompt)
-        self.seen = np.zeros(vocab.size, dtype=np.bool_)
+        self.seen = torch.zeros(vocab.size, dtype=torch.bool)
         self.seen[self.ids] = True
         self.utf8_state = state_after(prompt)
         self.generator = torch.Generator().manual_seed(seed)
@@ -196,10 +196,11 @@ class _Decoder:
             self.model.prefill(ids.to(self.state.logits.device), self.state, lengths)
 
     def _sample(self) -> None:
-        seen = np.stack([row.seen for row in self.active]) if self.options.sampling.repetition_penalty else None
-        allowed = self.vocab.nonempty()
+        seen = torch.stack([row.seen for row in self.active]) if self.options.sampling.repetition_penalty else None
+        masks = self.vocab.nonempty()
         if self.options.utf8:
-            allowed = np.stack([self.vocab.valid_utf8(row.utf8_state, row.remaining(self.options)) for row in self.active])
+            masks = np.stack([self.vocab.valid_utf8(row.utf8_state, row.remaining(self.options)) for row in self.active])
+        allowed = None if masks is None else torch.from_numpy(masks)
         ids = draw(self.state.logits, self.options.sampling, [row.generator for row in self.active], seen, allowed)
         for row, id_ in zip(self.active, ids, strict=True):
             row.append(id_, self.vocab.pieces[id_], self.options)

@@ -1,7 +1,7 @@
 """From logits to ids: temperature, top-k, top-p, min-p, repetition penalty, and one draw per row.
 
-Everything is in float64 on the CPU whatever the model's device and type, and a row draws from its own generator, so a row of a batch
-draws what the same prompt draws alone. Filters act in the order of Hugging Face: penalty, temperature, top-k, top-p, min-p.
+Everything is in float64 on the device of the logits, whatever their type, and a row draws from its own generator, so a row of a batch draws
+what the same prompt draws alone. Filters act in the order of Hugging Face: penalty, temperature, top-k, top-p, min-p.
 
 B rows, V ids.
 """
@@ -12,15 +12,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from subquad.errors import RunError
 from subquad.inference.checks import not_finite, real, whole
 
-Mask = npt.NDArray[np.bool_]
+_NUCLEUS = 1024  # ids that are sorted at first for top-p: of a model that has learned something they hold nearly everything
 
 
 @dataclass(frozen=True)
@@ -58,53 +56,80 @@ class Sampling:
             raise ValueError(f"repetition_penalty must be a positive number (1 is none), got {self.repetition_penalty}")
 
 
-def probabilities(logits: Tensor, sampling: Sampling, seen: Mask | None = None, allowed: Mask | None = None) -> npt.NDArray[np.float64]:
+def probabilities(logits: Tensor, sampling: Sampling, seen: Tensor | None = None, allowed: Tensor | None = None) -> Tensor:
     """Weights ``(B, V)`` in float64, each row in proportion to the probabilities of its ids (it need not sum to 1).
 
-    ``logits (B, V)``; ``seen (B, V)`` marks ids that the penalty acts on; ``allowed (B, V)`` those that may be drawn.
-    Raises ``RunError`` where no finite logit is left.
+    ``logits (B, V)``; ``seen (B, V)`` marks ids that the penalty acts on; ``allowed (B, V)`` or ``(V,)`` those that may be drawn.
+    A row without a finite logit that may be drawn is NaN.
     """
-    scores = logits.detach().cpu().double().numpy()
+    device = "cpu" if logits.device.type == "mps" else logits.device  # Metal has no float64
+    scores = logits.detach().to(device, torch.float64, copy=True)  # what follows is in place: passes over large vocabularies cost
     if seen is not None and sampling.repetition_penalty is not None:
-        scores = np.where(seen, np.where(scores < 0, scores * sampling.repetition_penalty, scores / sampling.repetition_penalty), scores)
+        penalty = sampling.repetition_penalty
+        scores = torch.where(seen.to(device), torch.where(scores < 0, scores * penalty, scores / penalty), scores)
     if allowed is not None:
-        scores = np.where(allowed, scores, -np.inf)
-    peak = scores.max(-1, keepdims=True)
-    if not np.isfinite(peak).all():
-        raise RunError(not_finite("logits"))
+        scores.masked_fill_(~allowed.to(device), -math.inf)
+    peak = scores.amax(-1, keepdim=True)
+    peak = peak.masked_fill(~peak.isfinite(), math.nan)
     if sampling.temperature == 0:
-        return np.where(np.arange(scores.shape[-1]) == scores.argmax(-1, keepdims=True), 1.0, 0.0)
-    with np.errstate(over="ignore"):  # a temperature near 0 sends all but the peak to -inf, as it should
-        return _filter(np.exp((scores - peak) / sampling.temperature), sampling)
+        return torch.zeros_like(scores).scatter_(1, scores.argmax(-1, keepdim=True), 1.0) + (peak - peak)
+    weights = scores.sub_(peak).div_(sampling.temperature).exp_()  # a temperature near 0 sends all but the peak to 0, as it should
+    return _filtered(weights, sampling)
 
 
 def draw(
-    logits: Tensor, sampling: Sampling, generators: Sequence[torch.Generator], seen: Mask | None = None, allowed: Mask | None = None
+    logits: Tensor,
+    sampling: Sampling,
+    generators: Sequence[torch.Generator],
+    seen: Tensor | None = None,
+    allowed: Tensor | None = None,
 ) -> list[int]:
     """One id per row: the inverse of the cumulative distribution at one uniform float64 number of that row's generator.
 
-    Arguments and errors as in :func:`probabilities`; ``generators`` holds one CPU generator per row.
+    Arguments as in :func:`probabilities`; ``generators`` holds one CPU generator per row. Raises ``RunError`` where no finite logit is
+    left.
     """
-    cumulative = probabilities(logits, sampling, seen, allowed).cumsum(-1)
-    uniform = [torch.rand((), generator=generator, dtype=torch.float64).item() for generator in generators]
-    total = cumulative[:, -1]
+    cumulative = probabilities(logits, sampling, seen, allowed).cumsum_(-1)  # (B, V)
+    total = cumulative[:, -1:]
+    uniform = torch.stack([torch.rand((), generator=generator, dtype=torch.float64) for generator in generators])
     # Rounding can lift uniform * total to the total itself, which is beyond the last id: the largest number below it does not.
-    target = np.minimum(uniform * total, np.nextafter(total, 0))
-    return [int(row.searchsorted(value, side="right")) for row, value in zip(cumulative, target, strict=True)]
+    target = torch.minimum(uniform.to(total.device)[:, None] * total, total.nextafter(torch.zeros_like(total)))
+    ids = torch.searchsorted(cumulative, target, right=True).masked_fill(total.isnan(), -1)
+    drawn: list[int] = ids[:, 0].tolist()
+    if -1 in drawn:
+        raise RunError(not_finite("logits"))
+    return drawn
 
 
-def _filter(weights: npt.NDArray[np.float64], sampling: Sampling) -> npt.NDArray[np.float64]:
-    if sampling.top_k is None and sampling.top_p is None and sampling.min_p is None:
-        return weights
-    order = np.argsort(-weights, axis=-1, kind="stable")
-    ranked = np.take_along_axis(weights, order, -1)
-    if sampling.top_k is not None:
-        ranked[:, sampling.top_k :] = 0
-    if sampling.top_p is not None and sampling.top_p < 1:
-        cumulative = ranked.cumsum(-1)
-        ranked[:, 1:][cumulative[:, :-1] >= sampling.top_p * cumulative[:, -1:]] = 0
+def _filtered(weights: Tensor, sampling: Sampling) -> Tensor:
+    """The weights (B, V), of which the largest is 1, with those that top-k, top-p and min-p leave out at 0."""
+    top_k, top_p = sampling.top_k, sampling.top_p
+    if top_k is not None and top_k < weights.shape[1]:
+        weights = _largest(weights, weights.topk(top_k).values, torch.full_like(weights[:, :1], top_k, dtype=torch.int64))
+    if top_p is not None and top_p < 1:
+        weights = _largest(weights, *_nucleus(weights, top_p))
     if sampling.min_p is not None:
-        ranked[ranked < sampling.min_p * ranked[:, :1]] = 0
-    filtered = np.empty_like(ranked)
-    np.put_along_axis(filtered, order, ranked, -1)
-    return filtered
+        weights.masked_fill_(weights < sampling.min_p, 0.0)
+    return weights
+
+
+def _nucleus(weights: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
+    """The largest weights (B, n) of each row, largest first, and how many of them (B, 1) hold the share ``top_p``."""
+    wanted, size = top_p * weights.sum(-1, keepdim=True), _NUCLEUS
+    while True:
+        ranked = weights.topk(min(size, weights.shape[1])).values
+        before = ranked.cumsum(-1)[:, :-1] < wanted  # whether an id is needed beside all that are larger
+        if size >= weights.shape[1] or not before[:, -1].any():
+            return ranked, 1 + before.sum(-1, keepdim=True)
+        size *= 8
+
+
+def _largest(weights: Tensor, ranked: Tensor, count: Tensor) -> Tensor:
+    """The ``count`` (B, 1) largest weights of each row, and 0 for the others; of equal ones those with the smaller ids.
+
+    ``ranked`` (B, n) holds the largest, in order.
+    """
+    least = ranked.gather(1, count - 1)
+    equal = weights == least
+    spare = count - (weights > least).sum(-1, keepdim=True)
+    return weights.masked_fill_((weights < least) | (equal & (equal.cumsum(-1) > spare)), 0.0)
