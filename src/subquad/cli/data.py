@@ -15,7 +15,7 @@ folder. They lie in the folder that SUBQUAD_DATA names, or in the user's cache f
 
 Example:
   subquad data fetch text/tinyshakespeare
-  subquad train megabyte-tiny --data tinyshakespeare: --out runs/shakespeare"""
+  subquad train hyena-small --data tinyshakespeare: --out runs/shakespeare --steps 1000"""
 
 
 def main(arguments: Sequence[str]) -> None:
