@@ -21,6 +21,7 @@ from subquad.comparison.tables import markdown
 
 ROOT = Path(__file__).parent.parent
 ORDER = (
+    "shakespeare",
     "megabyte-text",
     "megabyte-longer",
     "megabyte-ablations",

@@ -13,10 +13,10 @@ from subquad.errors import RunError
 ABOUT = """Trains several models on the same data with the same budget, as an experiment file says, and compares them.
 
 Example:
-  subquad compare experiments/megabyte-text.yaml --out runs/text --jobs 2
+  subquad compare experiments/shakespeare.yaml --out runs/compared --jobs 2
 
 Resume an interrupted comparison; finished cells are kept:
-  subquad compare experiments/megabyte-text.yaml --out runs/text --jobs 2 --resume
+  subquad compare experiments/shakespeare.yaml --out runs/compared --jobs 2 --resume
 
 Use your own files in place of the experiment's:
   subquad compare experiments/megabyte-text.yaml --out runs/mine --data books=~/books/*.txt"""
