@@ -72,9 +72,9 @@ class Search:
 def cranfield() -> Search:
     """Queries 1 to 120 train, 121 to 150 validate, and 151 to 180 test."""
     folder, chance = data_set("retrieval/cranfield"), random.Random(0)
-    fields = {name: one for name, one in _records(lzma.decompress((folder / "cran.all.1400.xz").read_bytes()).decode())}
+    fields = {name: one for name, one in smart_records(lzma.decompress((folder / "cran.all.1400.xz").read_bytes()).decode())}
     documents = {name: one["W"] or one["T"] or "nothing" for name, one in fields.items()}
-    asked = {str(number): one["W"] for number, (_, one) in enumerate(_records((folder / "cran.qry").read_text()), 1)}
+    asked = {str(number): one["W"] for number, (_, one) in enumerate(smart_records((folder / "cran.qry").read_text()), 1)}
     judgements: dict[str, dict[str, int]] = {}
     for line in (folder / "qrels_1_180.txt").read_text().splitlines():
         query, _, document, grade = line.split()
@@ -149,7 +149,7 @@ def cropped(words: Sequence[str], least: int, most: int, chance: random.Random) 
     return " ".join(words[first : first + number])
 
 
-def _records(text: str) -> Iterator[tuple[str, dict[str, str]]]:
+def smart_records(text: str) -> Iterator[tuple[str, dict[str, str]]]:
     """The records of a SMART file: a number, and fields by their letter, each as one line."""
     for one in re.split(r"^\.I ", text, flags=re.MULTILINE)[1:]:
         number, _, rest = one.partition("\n")

@@ -14,13 +14,15 @@ Example:
   subquad train hyena-small --data books/ --out runs/books --steps 1000
 
 On the texts of a table, one document a row, in its column "text" or another (data.column):
-  subquad train megabyte-tiny --data pile.jsonl.zst --set data.format=text --out runs/pile
+  subquad train hyena-small --data pile.jsonl.zst --set data.format=text --out runs/pile
 
 Pre-train an encoder with masked language modelling:
   subquad train m2-bert-tiny --data books/ --out runs/encoder
 
-Fine-tune it for retrieval, with contrastive learning on a table of queries and passages:
-  subquad train m2-bert-tiny --init runs/encoder --data pairs.tsv --out runs/search --set model.head=none
+Train one for retrieval, with contrastive learning on a table of queries and passages (docs/retrieval.md makes one of any documents):
+  subquad train m2-bert-tiny --data crops.jsonl --out runs/search --steps 400 --set batch=128 --set optim.lr=2e-3 \
+    --set model.head=none --set model.stack.dim=256 --set model.stack.depth=1 --set model.stack.norm=before \
+    --set model.stack.mixer_residual=true --set model.positions=none --set data.tokenizer=8192 --set model.vocab=8192
 
 Train a classifier on a table of texts and labels (for regression: --set model.problem_type=regression):
   subquad train classifier --data reviews.tsv --out runs/reviews --steps 500 --set batch=32 \
