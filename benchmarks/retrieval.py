@@ -40,8 +40,6 @@ PRETRAINING: dict[str, Any] = {
     "model.positions": "none",
     "model.stack.dim": WIDTH,
     "model.stack.depth": 1,
-    "model.stack.norm": "before",
-    "model.stack.mixer_residual": True,
     "data.tokenizer": VOCAB,
     "data.window": 128,
     "data.fractions": [0.95, 0.05, 0.0],
