@@ -2,7 +2,8 @@
 
     make bench BENCHMARKS=compressors
 
-A minute or two on one core. The texts are those of two experiments, shakespeare and megabyte-text, from SUBQUAD_DATA and Python's standard library.
+A minute or two on one core. The texts are those of the experiments shakespeare and megabyte-text, from the repository, SUBQUAD_DATA and
+Python's standard library.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ def main() -> None:
         rows.append([name, f"{len(seen) / 1e6:.1f} MB", f"{len(scored):,}", *(f"{8 * size / len(scored):.3f}" for size in (alone, primed))])
         print(rows[-1], flush=True)
     body = (
-        "Bits per byte of the bytes that the experiments `shakespeare` and `megabyte-text` score, and on books `m2-gpt`, `tokens-vs-bytes`, "
-        "`megabyte-ablations` and `megabyte-longer` too: packed alone, and as what they add to the packed training part. Primed, `xz` has "
-        "read the whole training part; the models of these experiments read from half a megabyte to eleven of it.\n\n"
+        "Bits per byte of the bytes that the experiments `shakespeare` and `megabyte-text` score, and on books `m2-gpt`, "
+        "`tokens-vs-bytes`, `megabyte-ablations` and `megabyte-longer` too: packed alone, and as what they add to the training part. "
+        "Primed, `xz` has read the whole training part; the models of these experiments read from half a megabyte to eleven of it.\n\n"
     )
     columns = ["text", "training part", "bytes scored", "`xz -9e`", "`xz -9e`, primed"]
     record("compressors", "What xz makes of the same texts", "make bench BENCHMARKS=compressors", body + table(columns, rows))
