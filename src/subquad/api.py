@@ -218,7 +218,7 @@ def _data_of(run: str | Path | None) -> DataConfig:
 
 
 def _records(documents: Sequence[Document], data: DataConfig, run: str | Path | None) -> list[Document]:
-    """The records of what is FASTA, for a run that reads DNA and does not say in which format: headers are no bases. Other files stay."""
+    """The records of what is FASTA, for a run that reads DNA and does not say in which format: headers are not bases. Other files stay."""
     if data.format != "raw" or run is None or not reads_characters(Path(run, TOKENIZER)):
         return list(documents)
     return [record for document in documents for record in (fasta_documents([document]) if is_fasta(document) else [document])]

@@ -34,7 +34,7 @@ def parse_json(text: str | bytes) -> Any:
 
 
 class YamlLoader(yaml.SafeLoader):
-    """YAML 1.2 booleans, ``true`` and ``false`` alone: in PyYAML's 1.1, ``yes``, ``no``, ``on`` and ``off`` are no texts."""
+    """YAML 1.2 booleans, ``true`` and ``false`` alone: in PyYAML's 1.1, ``yes``, ``no``, ``on`` and ``off`` are booleans too."""
 
     yaml_implicit_resolvers = {
         first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool" or first in "tTfF"]

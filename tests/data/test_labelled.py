@@ -129,7 +129,7 @@ def test_files_may_be_the_parts(tmp_path: Path) -> None:
         ("a.jsonl", '{"text": "a", "label": "\\udc80x"}\n', r"line 1: 'label' holds .udc80, half of a surrogate pair"),
         ("a.jsonl", '{"text": "a", "label": ' + "[" * 100_000 + "\n", r"line 1: not valid JSON \(it nests deeper"),
         ("a.jsonl", '{"text": "a", "label": NaN}\n', r"line 1: expected a text or a number in 'label', got NaN"),
-        ("a.tsv", "text\tlabel\nx\ty\nz\t\n", r"a\.tsv, line 3: the label in 'label' is '', which is no class"),
+        ("a.tsv", "text\tlabel\nx\ty\nz\t\n", r"a\.tsv, line 3: the label in 'label' is '', which is not a class"),
         ("a.tsv", "text\tlabel\nx\tnan\n", r"a\.tsv, line 2: the label in 'label' is 'nan'"),
         ("a.jsonl", '{"text": "a", "label": " "}\n', r"line 1: the label in 'label' is ' '"),
         ("a.jsonl", '{"text": "a", "label": "b"}\n{"text": "a"\n', r"a\.jsonl, line 2: not valid JSON"),

@@ -1,4 +1,4 @@
-"""The feed-forward: its nonlinearities by their formulas, gates, blocks, and hidden widths that are no round multiple."""
+"""The feed-forward: its nonlinearities by their formulas, gates, blocks, and hidden widths that are not a round multiple."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def _score_files(request: Namespace, run: str | Path) -> None:
     passes = {"strided": request.strided, "sliding": request.sliding, **given(request, "overlap")}
     if request.prompt is not None:
         passes["prompt"] = os.fsencode(request.prompt)
-    api.score(model, b"", **passes)  # wrong options are no fault of a file
+    api.score(model, b"", **passes)  # wrong options are not the fault of a file
     scored: list[tuple[str, Score]] = []
     left_out: list[tuple[str, str]] = []
     size, before = sum(document.size for document in documents), 0

@@ -25,7 +25,7 @@ def fasta_documents(documents: Sequence[Document], upper: bool = True) -> list[D
     """The records of FASTA files, sorted by name; ``upper`` turns soft-masked (lower-case) letters into capitals.
 
     A record without letters is left out. ``ValueError`` names a file that does not begin with a header, the record and line of a byte
-    that is no letter, and a file that has no letters at all.
+    that is not a letter, and a file that has no letters at all.
     """
     spool = Spool()
     records = [record for document in documents for record in _records(document, _UPPER if upper else _AS_IT_IS, spool)]

@@ -1,6 +1,6 @@
 """Labelled texts: tables of a text and its label, or folders of classes, in parts for training, validation and test.
 
-A split by fractions is stratified: each part has the same share of every class. Labels may be values to predict; there are no classes then,
+A split by fractions is stratified: each part has the same share of every class. Labels may be values to predict; then there are no classes,
 and all texts are one.
 """
 
@@ -124,7 +124,7 @@ def _label(row: Cells, column: str | int, where: Place, needed: bool, naming: st
         return None
     label = cell(row, column, where, naming)
     if not label.strip() or label.strip().lower() == "nan":
-        raise ValueError(f"{where}: the label in {column!r} is {label!r}, which is no class: give one, or remove the line")
+        raise ValueError(f"{where}: the label in {column!r} is {label!r}, which is not a class: give one, or remove the line")
     return label
 
 

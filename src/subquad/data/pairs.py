@@ -35,7 +35,7 @@ class PairColumns(TableColumns):
 
 @dataclass(frozen=True, order=True, slots=True)
 class Pair:
-    """A query and its passage in bytes, and one that is not its passage, if there is one; ``where`` it was read is no part of its value."""
+    """A query and its passage in bytes, and one that is not its passage, if there is one; ``where`` it was read does not count."""
 
     query: bytes
     passage: bytes

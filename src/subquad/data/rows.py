@@ -189,7 +189,7 @@ def _json_rows(text: Iterable[str], name: str) -> Lines:
             for column, value in row.items():
                 if isinstance(value, str) and (half := _SURROGATE.search(value)):
                     raise ValueError(
-                        f"{name}, line {number}: {column!r} holds \\u{ord(half[0]):04x}, half of a surrogate pair, which is no character: "
+                        f"{name}, line {number}: {column!r} holds \\u{ord(half[0]):04x}, half of a surrogate pair and not a character: "
                         "correct or remove the line"
                     )
         yield number, row
