@@ -19,7 +19,7 @@ def unwrap(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[str]]:
     """The tensors of a checkpoint, and what was taken off or left out, one text each.
 
     Taken off are containers (``CONTAINERS``), prefixes that all names share (``PREFIXES``), and what wrappers put inside of names. Raises
-    ``ValueError`` for a checkpoint that holds itself, for tensors that are sparse or neither in float32 nor float64 (the numbers of positions
+    ``ValueError`` for a checkpoint that holds itself, for tensors that are sparse, or neither float32 nor float64 (the numbers of positions
     apart), for tensors of both, and for two tensors of one name.
     """
     inner, notes = _opened(state)
