@@ -87,5 +87,5 @@ def test_a_missing_package_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> N
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(metrics, "find_spec", lambda name: None if name == "sklearn" else find_spec(name))
     for call in (metrics.require, lambda: classification_metrics([0], [0], 2), lambda: regression_metrics([0.0], [0.0])):
-        with pytest.raises(ValueError, match="metrics need scikit-learn, which is not installed: pip install 'subquad\\[metrics\\]'"):
+        with pytest.raises(ValueError, match="metrics need scikit-learn, not installed here: pip install 'subquad\\[metrics\\]'"):
             call()

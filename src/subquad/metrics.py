@@ -25,7 +25,7 @@ _PACKAGES: Mapping[str, str] = {"sklearn": "scikit-learn", "scipy": "SciPy", "ir
 def require() -> None:
     """Raises ``ValueError`` where a package that these metrics need is not installed; call it before a long computation."""
     if missing := [name for package, name in _PACKAGES.items() if find_spec(package) is None]:
-        raise ValueError(f"metrics need {', '.join(missing)}, which is not installed: pip install 'subquad[metrics]'")
+        raise ValueError(f"metrics need {' and '.join(missing)}, not installed here: pip install 'subquad[metrics]'")
 
 
 def classification_metrics(true: npt.ArrayLike, predicted: npt.ArrayLike, num_classes: int) -> dict[str, float]:
