@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -24,6 +24,23 @@ TEXT = b"It was the best of times.\n" * 40
 class Quiet(SimpleHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         pass
+
+
+class Breaking(Quiet):
+    """Sends 300 bytes of a file at most, then closes; goes on from where it is asked to."""
+
+    asked: ClassVar[list[str | None]] = []
+
+    def do_GET(self) -> None:
+        start = self.headers["Range"]
+        self.asked.append(start)
+        first = int(start.removeprefix("bytes=").removesuffix("-")) if start else 0
+        content = Path(self.translate_path(self.path)).read_bytes()[first:]
+        self.send_response(416 if start and not content else 206 if start else 200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content[:300])
+        self.close_connection = True
 
 
 @pytest.fixture
@@ -48,6 +65,34 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any
     monkeypatch.setattr(sets, "RETRIES", 0)
     monkeypatch.setenv("SUBQUAD_DATA", str(tmp_path / "root"))
     return toy
+
+
+def test_a_download_that_breaks_goes_on_where_it_ended(
+    address: str, files: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sets, "_PIECE", 100)
+    monkeypatch.setattr(Quiet, "do_GET", Breaking.do_GET)
+    monkeypatch.setattr(Quiet, "asked", [], raising=False)
+    asked = Quiet.asked  # type: ignore[attr-defined]
+    folder = tmp_path / "root" / "text" / "toy"
+    files[:] = [{"name": "a.txt", "sha256": sha256(TEXT), "url": f"{address}/a.txt"}]
+    for _ in range(3):
+        assert main(["data", "fetch", "toy"]) == 1
+    assert "could not reach" in capsys.readouterr().err and not (folder / "a.txt").exists()
+    assert main(["data", "fetch", "toy"]) == 0 and (folder / "a.txt").read_bytes() == TEXT
+    assert asked == [None, "bytes=300-", "bytes=600-", "bytes=900-"] and [path.name for path in folder.iterdir()] == ["a.txt"]
+    # What has arrived whole, but was not moved; what has arrived and is of another file; a file that is not pinned begins anew.
+    (folder / "a.txt").rename(folder / ".a.txt.part")
+    assert main(["data", "fetch", "toy"]) == 0 and (folder / "a.txt").read_bytes() == TEXT
+    (folder / "a.txt").unlink()
+    (folder / ".a.txt.part").write_bytes(b"x" * 900)
+    assert main(["data", "fetch", "toy"]) == 1 and not list(folder.iterdir())
+    assert "another file" in capsys.readouterr().err
+    files[:] = [{"name": "b.txt", "url": f"{address}/a.txt"}]
+    asked.clear()
+    for _ in range(2):
+        assert main(["data", "fetch", "toy"]) == 1
+    assert asked == [None, None]
 
 
 def sha256(data: bytes) -> str:

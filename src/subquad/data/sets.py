@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from subquad.config import suggest
+from subquad.console import WorkProgress
 from subquad.errors import RunError
 from subquad.parsing import parse_json
-from subquad.system import temporary_folder, write_atomic
+from subquad.system import no_link, temporary_folder, write_atomic
 
 RETRIES = 3
 TIMEOUT = 60  # seconds without a byte
+_PIECE = 1 << 16  # bytes that are written at once
 
 
 @cache
@@ -79,8 +81,8 @@ def located(path: str) -> list[str]:
 def fetch(name: str) -> Path:
     """Downloads the files of a set that are missing or damaged, checks all, and returns the folder.
 
-    A file appears whole and checked or not at all, so a second call goes on with what is missing. ``RunError`` says what could not be
-    reached, what has another hash, and what has no address of its own.
+    A file appears whole and checked or not at all. A second call goes on with what is missing, and inside of a file that is pinned, where
+    the server can. ``RunError`` says what could not be reached, what has another hash, and what has no address of its own.
     """
     folder = set_folder(name)
     chosen = data_sets()[full_name(name)]
@@ -125,7 +127,7 @@ def _download(folder: Path, file: dict[str, Any]) -> None:
             retry_if_failed=RETRIES,
         )
         try:
-            fetched = Path(source.fetch(target.name, downloader=pooch.HTTPDownloader(timeout=TIMEOUT)))
+            fetched = Path(source.fetch(target.name, downloader=_Download(target.with_name(f".{target.name}.part"), bool(expected))))
         except requests.RequestException as error:
             raise RunError(
                 f"could not reach {file['url']} ({_short(error)}): run the command again when the address answers, "
@@ -140,6 +142,35 @@ def _download(folder: Path, file: dict[str, Any]) -> None:
             write_atomic(target, lzma.compress(fetched.read_bytes()))
         else:
             os.replace(fetched, target)
+
+
+class _Download:
+    """A downloader for pooch: what arrives goes into the file ``part``, which stays when the connection breaks.
+
+    The next call goes on from its end if it ``resumes``, which needs a hash in the end: the file may have become another one.
+    """
+
+    def __init__(self, part: Path, resumes: bool) -> None:
+        self.part, self.resumes = part, resumes
+
+    def __call__(self, url: str, output_file: str, pooch: object) -> None:
+        import requests
+
+        done = self.part.stat().st_size if self.resumes and self.part.is_file() else 0
+        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={done}-"} if done else {})
+        with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response, WorkProgress("bytes") as progress:
+            if response.status_code != requests.codes.range_not_satisfiable or not done:  # else there is no more than what has arrived
+                response.raise_for_status()
+                done = done if response.status_code == requests.codes.partial_content else 0
+                total = done + int(response.headers.get("Content-Length", 0))
+                with open(self.part, "ab" if done else "wb", opener=no_link) as file:
+                    for piece in response.iter_content(_PIECE):
+                        file.write(piece)
+                        done += len(piece)
+                        progress(done, max(done, total))
+                if done < total:
+                    raise requests.ConnectionError(f"{total - done} bytes are missing")
+        os.replace(self.part, output_file)
 
 
 def _hash(file: dict[str, Any]) -> tuple[str, str | None]:
