@@ -22,6 +22,7 @@ from subquad.comparison.experiment import Experiment
 from subquad.comparison.results import Outcome, Results
 from subquad.comparison.run_cell import read_outcome, write_outcome
 from subquad.comparison.runner import _RunningCell, _terminated_at_end, compare
+from subquad.config import parse
 from subquad.errors import RunError
 from subquad.system import lock
 from tests.comparison.small import TINY, TINY_MEGABYTE, two_models, write_text
@@ -182,6 +183,17 @@ def test_a_folder_that_holds_something_else_is_an_error(experiment: Experiment, 
         compare(experiment, tmp_path / "other", resume=True, quiet=True)
     with pytest.raises(ValueError, match="jobs must be 1 or more, or 0 to run the cells in this process, got -1"):
         compare(experiment, tmp_path / "new", jobs=-1, quiet=True)
+
+
+def test_what_is_left_out_of_the_data_is_said_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.txt").write_bytes(b"some words here and there\n" * 400)
+    (tmp_path / "data" / "nowhere").symlink_to("nothing")
+    small = {"preset": "transformer-tiny", "set": {"max_len": 64}}
+    values = {"title": "two", "about": "", "models": {"a": small, "b": small}, "data": {"text": {"paths": str(tmp_path / "data")}}}
+    experiment = parse(Experiment, values | {"budget": {"steps": 2}, "train": {"batch": 2}})
+    compare(experiment, tmp_path / "out", jobs=1, quiet=True)
+    assert capfd.readouterr().err.count("left out of the data: nowhere") == 1
 
 
 def test_of_two_new_comparisons_in_a_folder_one_is_refused(experiment: Experiment, tmp_path: Path) -> None:

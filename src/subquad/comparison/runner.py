@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import multiprocessing
 import signal
@@ -135,6 +136,7 @@ class _Runner:
         self.experiment, self.models, self.out, self.jobs, self.progress = experiment, models, out, jobs, progress
         self.threads = max(1, torch.get_num_threads() // max(jobs, 1))
         self.outcomes: dict[str, Outcome] = {}
+        self._read: set[str] = set()  # the data that a cell has been started on
         self.notes = [f"{name}: {model.note}" for name, model in models.items() if model.note]
 
     def folder(self, cell: Cell) -> Path:
@@ -194,7 +196,9 @@ class _Runner:
 
     def _start(self, cell: Cell) -> _RunningCell:
         threads = int(cell.options.get("threads") or self.threads)
-        arguments = (cell, self.folder(cell), self.experiment.score, self.experiment.probes, threads)
+        first = cell.data not in self._read
+        self._read.add(cell.data)
+        arguments = (cell, self.folder(cell), self.experiment.score, self.experiment.probes, threads, first)
         process = multiprocessing.get_context("spawn").Process(target=run_in_process, args=arguments, name=cell.name)
         with _without_main_module():
             process.start()
@@ -230,11 +234,27 @@ def _validation(outcome: Outcome) -> str:
     return f"{outcome.accuracy:.1%}" if outcome.accuracy else f"{outcome.loss.get('validation', math.inf):.3f}"
 
 
-def run_in_process(cell: Cell, folder: Path, windowings: Sequence[Windowing], probes: Sequence[str], threads: int) -> None:
-    """What a cell's process does. It saves and ends when its parent is gone."""
+def run_in_process(
+    cell: Cell, folder: Path, windowings: Sequence[Windowing], probes: Sequence[str], threads: int, first: bool = True
+) -> None:
+    """What a cell's process does. It saves and ends when its parent is gone. The ``first`` cell on its data tells what was left out."""
     end_with_parent()
+    logging.getLogger("subquad.data.files").addFilter(_Once() if first else lambda record: False)
     torch.set_num_threads(threads)
     run_cell(cell, folder, windowings, probes)
+
+
+class _Once(logging.Filter):
+    """Lets each message through once: a cell reads its data to train and to test."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        new = record.getMessage() not in self._seen
+        self._seen.add(record.getMessage())
+        return new
 
 
 @contextmanager
