@@ -13,7 +13,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from subquad.layers.attention import AttentionConfig
 from subquad.layers.base import MixerConfig
 from subquad.layers.linear_attention import LinearAttentionConfig
-from subquad.ops.attention import attend, causal_attention, causal_attention_direct, visible
+from subquad.ops import attention
+from subquad.ops.attention import attend, causal_attention, causal_attention_direct, check_length, visible
 from subquad.ops.ragged import put_rows, take_rows
 from subquad.ops.rotary import STEPS, RotarySteps, next_rotation, rotary_table, rotate, rotate_direct
 
@@ -44,6 +45,27 @@ def test_equals_the_slow_twin(pattern: dict[str, Any], length: int) -> None:
     of_slow = torch.autograd.grad((slow * weight).sum(), (q, k, v))
     for one, other in zip(of_fast, of_slow, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS, ids=str)
+def test_more_rows_than_a_kernel_takes_are_done_in_pieces(pattern: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    q, k, v = (x.detach().repeat(5, 1, 1, 1).requires_grad_() for x in _inputs(140))
+    for mask in (None, torch.rand(10, 140) < 0.8):
+        whole = causal_attention(q, k, v, **pattern, mask=mask)
+        with monkeypatch.context() as patch:
+            patch.setattr(attention, "MOST_ROWS", 8)  # of two rows of three heads at a time
+            pieces = causal_attention(q, k, v, **pattern, mask=mask)
+        torch.testing.assert_close(pieces, whole, rtol=0, atol=1e-14)
+        gradients = [torch.autograd.grad(out.square().sum(), (q, k, v)) for out in (whole, pieces)]
+        torch.testing.assert_close(gradients[0], gradients[1], rtol=0, atol=1e-12)
+
+
+def test_a_length_that_a_gpu_computes_wrongly_is_refused() -> None:
+    check_length(65_536, torch.float32, "cuda")
+    check_length(65_537, torch.bfloat16, "cuda")
+    check_length(65_537, torch.float32, "cpu")
+    with pytest.raises(ValueError, match="at most 65,536 positions, got 65,537: use dtype=bfloat16"):
+        check_length(65_537, torch.float32, "cuda")
 
 
 @pytest.mark.parametrize("pattern", PATTERNS, ids=str)

@@ -19,6 +19,8 @@ from subquad.ops.autocast import at_least_float32
 
 # Below this block length the fused kernel is the slower one on a CPU, by 2 to 7 times in a bfloat16 backward.
 SHORT_BLOCK = 64
+MOST_ROWS = 65_535  # of a batch times heads that one call of a CUDA kernel takes; the patches of MEGABYTE are rows, and soon more
+MOST_POSITIONS = 65_536  # that causal attention in float32 is right for on a GPU
 
 
 def causal_attention(
@@ -47,8 +49,8 @@ def causal_attention(
         return _blocks(q, k, v, window, window - 1, window, dropout)
     if _short(length, q):
         return attend(q, k, v, visible(length, None, None, 0, q.device), dropout)
-    out = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), dropout_p=dropout, is_causal=True)
-    return out.transpose(1, 2)
+    check_length(length, q.dtype, q.device.type)
+    return _fused(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), None, dropout, causal=True).transpose(1, 2)
 
 
 def two_sided_attention(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, dropout: float = 0.0) -> Tensor:
@@ -65,7 +67,26 @@ def attend(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None, dropout: float 
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
     if q.shape[2] > 1 and _short(q.shape[2], q):
         return _as_two_products(q, k, v, seen, dropout).transpose(1, 2)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=seen, dropout_p=dropout).transpose(1, 2)
+    return _fused(q, k, v, seen, dropout).transpose(1, 2)
+
+
+def _fused(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None, dropout: float, causal: bool = False) -> Tensor:
+    """PyTorch's kernels: q (B, H, T, d), k and v (B, H, S, d), seen broadcast to (B, H, T, S); as many rows at a time as they take."""
+    batch, rows = q.shape[0], max(1, MOST_ROWS // q.shape[1])
+    if batch <= rows:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=seen, dropout_p=dropout, is_causal=causal)
+    masks = seen.split(rows) if seen is not None and seen.dim() == 4 and seen.shape[0] == batch else [seen] * -(-batch // rows)
+    pieces = zip(q.split(rows), k.split(rows), v.split(rows), masks, strict=True)
+    return torch.cat([F.scaled_dot_product_attention(*piece, dropout_p=dropout, is_causal=causal) for piece in pieces])
+
+
+def check_length(length: int, dtype: torch.dtype, device: str) -> None:
+    """Raises ``ValueError`` for causal attention that a GPU's kernel computes wrongly."""
+    if device == "cuda" and dtype == torch.float32 and length > MOST_POSITIONS:
+        remedy = "use dtype=bfloat16, a window, or a shorter context"
+        raise ValueError(
+            f"on a GPU causal attention in float32 is right for at most {MOST_POSITIONS:,} positions, got {length:,}: {remedy}"
+        )
 
 
 def _short(block: int, q: Tensor) -> bool:
