@@ -159,12 +159,15 @@ def run_training(
         del trainer  # and with it the optimizer's state: the report needs the memory of a model alone
         if result.reason != "interrupted" and report:
             assert config.objective is not None
-            load_weights(model, result.out)  # the best, which the model has lost
-            test = _test(model, objective, config.batch // config.accumulate, result.out) if objective.has_test else ""
+            console = StderrConsole(quiet=quiet)
+            show_line(console, "evaluating the weights that are kept")
+            load_weights(model, result.out)  # the model has the last ones
+            if objective.has_test and read_run_log(result.out).test is None:
+                words = _test(model, objective, config.batch // config.accumulate, result.out)
+                show_line(console, f"test: {words}")
             page = _report(model, objective, config.objective, result.out)
-            if not quiet:
-                command = config.objective.NEXT.format(run=shlex.quote(str(result.out)))
-                show_line(StderrConsole(), f"{test}the report: {page}; next: {command}")
+            command = config.objective.NEXT.format(run=shlex.quote(str(result.out)))
+            show_line(console, f"the report: {page}; next: {command}")
         return result
 
 
@@ -374,7 +377,7 @@ def _test(model: Model, objective: Objective[Any], batch_size: int, out: Path) -
         log.write({"kind": "test", "step": step.step if step else 0, **record})
         log.close()
     accuracy = f", accuracy {result.metrics['accuracy']:.3f}" if "accuracy" in result.metrics else ""
-    return f"test: {result.loss['basic']:.3f} {loss.label}{accuracy}; "
+    return f"{result.loss['basic']:.3f} {loss.label}{accuracy}"
 
 
 def _report(model: Model, objective: Objective[Any], config: ObjectiveConfig, out: Path) -> Path:

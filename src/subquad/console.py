@@ -19,9 +19,9 @@ _AFTER, _EVERY = 2.0, 10.0  # seconds before a work is shown, and between its li
 class StderrConsole(Console):
     """A console on stderr (or ``file``) that goes silent where it cannot be written to: its reader has left, or a log's disk is full."""
 
-    def __init__(self, file: TextIO | None = None) -> None:
+    def __init__(self, file: TextIO | None = None, quiet: bool = False) -> None:
         stream: Any = _Forgiving(sys.stderr if file is None else file)
-        super().__init__(file=stream, highlight=False)
+        super().__init__(file=stream, highlight=False, quiet=quiet)
 
 
 def show_line(console: Console, text: str) -> None:

@@ -174,7 +174,7 @@ class NextToken(WindowObjective[WindowBatch]):
                     "byte of the patch",
                     BITS_PER_BYTE.label,
                     inside,
-                    "The global model sees the bytes before the patch; those inside it are seen by the local model alone.",
+                    f"On {part.lower()} data. The global model sees the bytes before the patch, the local model alone those inside it.",
                 )
             )
         title = f"{part} data: {span.document.name}"
