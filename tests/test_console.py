@@ -23,9 +23,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     yield now
 
 
-def shown(clock: list[float], seconds: list[float], terminal: bool = False) -> str:
+def shown(clock: list[float], seconds: list[float], terminal: bool = False, quiet: bool = False) -> str:
     file = io.StringIO()
-    with WorkProgress("texts", Console(file=file, force_terminal=terminal, width=100)) as progress:
+    with WorkProgress("texts", quiet, Console(file=file, force_terminal=terminal, width=100)) as progress:
         for done, second in enumerate(seconds, 1):
             clock[0] = second
             progress(done, len(seconds))
@@ -37,9 +37,24 @@ def test_a_short_work_shows_nothing(clock: list[float]) -> None:
 
 
 def test_a_long_work_shows_what_is_left(clock: list[float]) -> None:
-    assert shown(clock, [5.0, 12.0, 13.0, 23.0]) == "2 of 4 texts · 12.0 s left\n4 of 4 texts · 0.0 s left\n"
+    assert shown(clock, [5.0, 12.0, 13.0, 23.0]) == (
+        "2 of 4 texts · 12.0 s left · 0.167 texts per second\n4 of 4 texts · 0.0 s left · 0.174 texts per second\n"
+    )
     clock[0] = 0.0
     assert "1 of 2 texts · 5.0 s left" in shown(clock, [5.0, 6.0], terminal=True)
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_quiet_shows_nothing(clock: list[float], terminal: bool) -> None:
+    assert shown(clock, [5.0, 12.0, 23.0], terminal, quiet=True) == ""
+
+
+def test_what_is_printed_meanwhile_goes_to_stdout(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    with WorkProgress("texts", console=Console(file=io.StringIO(), force_terminal=True)) as progress:
+        clock[0] = 5.0
+        progress(1, 2)
+        print("a result")
+    assert capsys.readouterr().out == "a result\n"
 
 
 def test_a_reader_that_has_left_ends_nothing(clock: list[float]) -> None:
@@ -47,7 +62,7 @@ def test_a_reader_that_has_left_ends_nothing(clock: list[float]) -> None:
         def write(self, text: str) -> int:
             raise BrokenPipeError
 
-    with WorkProgress("texts", StderrConsole(Closed())) as progress:
+    with WorkProgress("texts", console=StderrConsole(Closed())) as progress:
         clock[0] = 60.0
         progress(1, 2)
 
@@ -88,3 +103,5 @@ def test_scoring_many_files_shows_bytes_of_all(tmp_path: Path, monkeypatch: pyte
     assert main(["score", str(tmp_path / "run"), str(tmp_path / "a.txt"), str(tmp_path / "b.txt"), "--json"]) == 0
     lines = capsys.readouterr().err.splitlines()
     assert lines[-1].startswith("200 of 200 bytes · 0.0 s left") and "100 of 200 bytes" in "\n".join(lines)
+    assert main(["score", str(tmp_path / "run"), str(tmp_path / "a.txt"), str(tmp_path / "b.txt"), "--quiet"]) == 0
+    assert capsys.readouterr().err == ""

@@ -32,11 +32,11 @@ def show_line(console: Console, text: str) -> None:
 class WorkProgress:
     """How much of a work is done, and the time left, on stderr: a bar on a terminal, a line every ten seconds elsewhere.
 
-    It is called with what is done and with all of it, in ``unit``; a work of less than two seconds shows nothing.
+    It is called with what is done and with all of it, in ``unit``; a work of less than two seconds shows nothing, and so does ``quiet``.
     """
 
-    def __init__(self, unit: str, console: Console | None = None) -> None:
-        self._unit, self._console = unit, console or StderrConsole()
+    def __init__(self, unit: str, quiet: bool = False, console: Console | None = None) -> None:
+        self._unit, self._quiet, self._console = unit, quiet, console or StderrConsole()
         self._bar: Progress | None = None
         self._task = TaskID(0)
         self._began = self._shown = time.monotonic()
@@ -50,12 +50,15 @@ class WorkProgress:
 
     def __call__(self, done: float, all_: float) -> None:
         now = time.monotonic()
-        if now - self._began < _AFTER or not done:
+        if self._quiet or now - self._began < _AFTER or not done:
             return
-        text = f"{count(done)} of {count(all_)} {self._unit} · {duration((now - self._began) * (all_ - done) / done)} left"
+        seconds = now - self._began
+        left, rate = duration(seconds * (all_ - done) / done), f" · {count(done / seconds)} {self._unit} per second" if seconds else ""
+        text = f"{count(done)} of {count(all_)} {self._unit} · {left} left{rate}"
         if self._console.is_terminal:
             if self._bar is None:
-                self._bar = Progress(BarColumn(), TextColumn("{task.fields[text]}"), console=self._console, transient=True)
+                columns = (BarColumn(), TextColumn("{task.fields[text]}"))
+                self._bar = Progress(*columns, console=self._console, transient=True, redirect_stdout=False)  # stdout is for results
                 self._task = self._bar.add_task("work", total=all_, text=text)
                 self._bar.start()
             self._bar.update(self._task, completed=done, total=all_, text=text)

@@ -108,6 +108,11 @@ def add_device(parser: Parser) -> None:
     parser.add_argument("--device", default="auto", help="auto (the default: a GPU if there is one), cpu, cuda or cuda:1")
 
 
+def add_quiet(parser: argparse._ActionsContainer) -> None:
+    """The option of a verb that shows how far it is."""
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+
+
 def given(request: argparse.Namespace, *names: str) -> dict[str, Any]:
     """The named options that were given; the others keep the defaults of the function that they are for."""
     return {name: value for name in names if (value := getattr(request, name)) is not None}

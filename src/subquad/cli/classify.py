@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from subquad.cli.arguments import Parser, add_device, add_run, add_texts, column, given, run_or_repository
+from subquad.cli.arguments import Parser, add_device, add_quiet, add_run, add_texts, column, given, run_or_repository
 from subquad.cli.output import print_json
 from subquad.cli.texts import readable
 from subquad.console import WorkProgress
@@ -31,6 +31,7 @@ def add_arguments(parser: Parser) -> None:
     add_run(parser, "the run folder of a classifier")
     parser.add_argument("--json", action="store_true", help="print labels, probabilities and metrics as JSON")
     parser.add_argument("--label", type=column, metavar="COLUMN", help="column of the label, if not the one of the training")
+    add_quiet(parser)
     add_device(parser)
     add_texts(parser, "tables, files of one text each, or folders and archives of these")
 
@@ -52,12 +53,12 @@ def main(arguments: Sequence[str]) -> None:
     texts, labels = [example.text for _, example in examples], [example.label for _, example in examples]
     options = {"truncate": request.truncate}
     if api.is_regression(model):
-        with WorkProgress("texts") as progress:
+        with WorkProgress("texts", request.quiet) as progress:
             values = api.regress(model, texts, **options, progress=progress)
         answers: list[dict[str, Any]] = [{"value": value} for value in values]
         metrics = api.regression_metrics(values, labels)
     else:
-        with WorkProgress("texts") as progress:
+        with WorkProgress("texts", request.quiet) as progress:
             results = api.classify(model, texts, **options, progress=progress)
         answers = [{"label": result.label, "probabilities": result.probabilities} for result in results]
         metrics = api.classification_metrics(results, labels)

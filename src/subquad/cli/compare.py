@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from subquad.cli.arguments import Parser, whole_number
+from subquad.cli.arguments import Parser, add_quiet, whole_number
 from subquad.cli.output import print_json
 from subquad.errors import RunError
 
@@ -34,7 +34,7 @@ def add_arguments(parser: Parser) -> None:
     jobs = "cells to run at a time, sharing the cores (default: 1); 0 runs them one by one in this process"
     parser.add_argument("--jobs", type=whole_number, default=1, metavar="N", help=jobs)
     parser.add_argument("--json", action="store_true", help="print results.json in place of the tables")
-    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    add_quiet(parser)
 
 
 def main(arguments: Sequence[str]) -> None:

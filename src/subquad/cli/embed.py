@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from subquad.cli.arguments import Parser, add_device, add_run, add_texts, given, run_or_repository
+from subquad.cli.arguments import Parser, add_device, add_quiet, add_run, add_texts, given, run_or_repository
 from subquad.cli.output import check_output, npy, print_json, replacing
 from subquad.cli.texts import readable
 from subquad.console import WorkProgress
@@ -27,6 +27,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("-o", "--out", metavar="OUT.npy", help="the array to write; - is stdout")
     parser.add_argument("--json", action="store_true", help="print the names of the texts, in the order of the rows, as JSON")
     parser.add_argument("--pooling", choices=["mean", "last"], help="of a causal model: the mean of its vectors (the default), or the last")
+    add_quiet(parser)
     add_device(parser)
     add_texts(parser, "tables, files of one text each, or folders and archives of these")
 
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str]) -> None:
     model = api.load(run, request.device)
     examples, left_out = readable(model, examples, request.truncate, request.skip_bad)
     texts = [example.text for _, example in examples]
-    with WorkProgress("texts") as progress:
+    with WorkProgress("texts", request.quiet) as progress:
         vectors = api.embed(model, texts, truncate=request.truncate, pooling=request.pooling, progress=progress).float().numpy()
     with replacing(request.out) as file:
         file.write(npy(vectors))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from types import ModuleType
 from typing import IO, TYPE_CHECKING, Any
 
-from subquad.cli.arguments import Parser, add_device, add_run, given, input_path, number, run_or_repository, whole_number
+from subquad.cli.arguments import Parser, add_device, add_quiet, add_run, given, input_path, number, run_or_repository, whole_number
 from subquad.cli.output import check_output, print_json, replacing
 from subquad.console import WorkProgress
 from subquad.format import visible
@@ -38,6 +38,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--out", metavar="FILE", help="write to this file; - is stdout, the default")
     parser.add_argument("--samples", type=whole_number, default=1, metavar="N", help="continuations of each prompt, seeds from --seed on")
     parser.add_argument("--json", action="store_true", help="print prompts and continuations as JSON")
+    add_quiet(parser)
     add_device(parser)
     length = parser.add_argument_group("length")
     length.add_argument("--max-bytes", type=whole_number, metavar="N", help="bytes to generate at most (default: 256)")
@@ -81,7 +82,7 @@ def main(arguments: Sequence[str]) -> None:
         else:
             _write(sys.stdout.buffer, pieces)
     else:
-        with replacing(request.out) as file, WorkProgress("bytes") as progress:
+        with replacing(request.out) as file, WorkProgress("bytes", request.quiet) as progress:
             _write(file, pieces, lambda done: progress(done, options.get("max_bytes", MAX_BYTES)))
 
 
@@ -89,7 +90,7 @@ def _write_several(request: Namespace, api: ModuleType, model: nn.Module, prompt
     """All continuations at once, as one batch: each below a line that names its prompt and seed, or as JSON."""
     first = options.pop("seed", 0)
     rows = [(prompt, first + sample) for prompt in prompts for sample in range(request.samples)]
-    with WorkProgress("bytes") as progress:
+    with WorkProgress("bytes", request.quiet) as progress:
         texts = api.generate(model, [prompt for prompt, _ in rows], seed=[seed for _, seed in rows], progress=progress, **options)
     if request.json:
         print_json([{"prompt": _text(prompt), "seed": seed, "text": _text(text)} for (prompt, seed), text in zip(rows, texts, strict=True)])

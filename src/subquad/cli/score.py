@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from subquad.cli.arguments import Parser, add_device, add_run, add_skip_bad, column, given, run_or_repository, whole_number
+from subquad.cli.arguments import Parser, add_device, add_quiet, add_run, add_skip_bad, column, given, run_or_repository, whole_number
 from subquad.cli.output import check_output, npy, print_json, print_left_out, replacing
 from subquad.console import WorkProgress
 from subquad.report.tables import print_table
@@ -43,6 +43,7 @@ def add_arguments(parser: Parser) -> None:
     )
     parser.add_argument("--bits-out", metavar="OUT.npy", help="write the bits of every byte, files in order, as a NumPy array")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    add_quiet(parser)
     add_device(parser)
     reading = parser.add_argument_group("how files are read")
     reading.add_argument(
@@ -92,7 +93,7 @@ def _score_files(request: Namespace, run: str | Path) -> None:
     scored: list[tuple[str, Score]] = []
     left_out: list[tuple[str, str]] = []
     size, before = sum(document.size for document in documents), 0
-    with WorkProgress("bytes") as progress:
+    with WorkProgress("bytes", request.quiet) as progress:
         for document in documents:
 
             def show(done: int, ids: int, before: int = before, bytes_: int = document.size) -> None:

@@ -6,7 +6,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from typing import Any
 
-from subquad.cli.arguments import Parser, given, whole_number
+from subquad.cli.arguments import Parser, add_quiet, given, whole_number
 
 ABOUT = """Trains a model on any files: text, code, images, sound, binaries.
 
@@ -75,7 +75,7 @@ def add_arguments(parser: Parser) -> None:
     run.add_argument("--steps", type=whole_number, metavar="N", help="optimizer steps; with --resume the new total")
     run.add_argument("--set", action="append", metavar="key=value", help="set a key of train.yaml, such as model.patch_size=4; repeatable")
     run.add_argument("--resume", action="store_true", help="continue from the last checkpoint in --out")
-    run.add_argument("--quiet", action="store_true", help="show no progress")
+    add_quiet(run)
     machine = parser.add_argument_group("the machine")
     machine.add_argument("--device", help="auto (the default: a GPU if there is one), cpu, cuda or cuda:1")
     machine.add_argument("--dtype", help="auto (the default), float32 or bfloat16")
