@@ -8,14 +8,13 @@ About four and a half hours on two cores, two of them for megabyte-text. Finishe
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 from pathlib import Path
 
 from benchmarks.recording import RESULTS, record, table
 from subquad.comparison.experiment import read_experiment
-from subquad.comparison.results import Results, results_from
+from subquad.comparison.results import Results, read_results
 from subquad.comparison.runner import compare
 from subquad.comparison.tables import markdown
 
@@ -51,7 +50,7 @@ def main() -> None:
         if not arguments.written:
             experiment = read_experiment(ROOT / "experiments" / f"{name}.yaml")
             compare(experiment, out, resume=(out / "experiment.yaml").is_file(), jobs=arguments.jobs, command=command(name))
-        write(name, results_from(json.loads((out / "results.json").read_text(encoding="utf-8"))), out)
+        write(name, read_results(out), out)
 
 
 def command(name: str) -> str:

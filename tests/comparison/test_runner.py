@@ -18,8 +18,9 @@ from unittest.mock import Mock, call
 import pytest
 import yaml
 
+from subquad.cli import main
 from subquad.comparison.experiment import Experiment
-from subquad.comparison.results import Outcome, Results
+from subquad.comparison.results import Outcome, Results, read_results
 from subquad.comparison.run_cell import read_outcome, write_outcome
 from subquad.comparison.runner import _RunningCell, _terminated_at_end, compare
 from subquad.config import parse
@@ -217,8 +218,47 @@ def test_an_outcome_that_was_changed_is_refused(tmp_path: Path) -> None:
     assert read_outcome(tmp_path) == outcome
     path = tmp_path / "outcome.json"
     path.write_text(path.read_text().replace("1.25", "1.15"))
+    with pytest.raises(RunError, match=r"outcome\.json is damaged: its sha256 is not that in manifest\.json; remove the two files"):
+        read_outcome(tmp_path)
+    write_outcome(outcome, tmp_path)
+    manifest = tmp_path / "manifest.json"
+    manifest.write_bytes(manifest.read_bytes()[:-9])
     with pytest.raises(RunError, match=r"outcome\.json is damaged"):
         read_outcome(tmp_path)
+    manifest.unlink()  # as in the comparisons of 0.1.0
+    assert read_outcome(tmp_path) == outcome
+
+
+def test_a_flipped_bit_of_a_comparison_is_one_sentence(values: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    values |= {"seeds": [0], "rates": None, "score": ["basic"]}
+    (tmp_path / "experiment.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    out = tmp_path / "out"
+    words = ["compare", str(tmp_path / "experiment.yaml"), "--out", str(out), "--jobs", "0", "--quiet"]
+    assert main(words) == 0
+    before = read_results(out)
+    flip(out / "results.json")
+    with pytest.raises(RunError, match=r"results\.json is damaged: .*; the same comparison with --resume writes it again"):
+        read_results(out)
+    assert main([*words, "--resume"]) == 0
+    assert without_times(read_results(out).outcomes) == without_times(before.outcomes)
+    capsys.readouterr()
+
+    cell = out / "cells" / before.outcomes[0].cell
+    flip(cell / "outcome.json")
+    assert main([*words, "--resume"]) == 1
+    text = capsys.readouterr().err
+    assert text.count("\n") == 1 and "outcome.json is damaged" in text
+    for name in ("outcome.json", "manifest.json"):
+        (cell / name).unlink()
+    assert main([*words, "--resume"]) == 0
+    assert without_times(read_results(out).outcomes) == without_times(before.outcomes)
+
+
+def flip(path: Path) -> None:
+    """Turns a digit into another one, so that the file is JSON still."""
+    content = path.read_bytes()
+    place = content.index(b".", content.index(b'"loss"')) + 2
+    path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
 
 
 def test_an_outcome_comes_back_as_it_was() -> None:

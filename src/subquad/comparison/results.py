@@ -6,12 +6,17 @@ A cell is one model on one text with one seed and one learning rate. Cells of th
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from statistics import mean
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BeforeValidator, TypeAdapter
 
+from subquad.errors import RunError
+from subquad.manifest import MANIFEST, damaged_files, read_mapping, read_while_written
 from subquad.sections import Passage
+
+RESULTS = "results.json"
 
 Status = Literal["done", "diverged", "failed", "waiting"]
 Role = Literal["rate", "final"]
@@ -189,3 +194,26 @@ def outcome_from(record: object) -> Outcome:
 def results_from(record: object) -> Results:
     """The value that ``record`` wrote, read back from JSON. Raises ``ValueError`` where it is not one."""
     return TypeAdapter(Results).validate_python(record)
+
+
+def read_results(folder: str | Path) -> Results:
+    """The results of a comparison in ``folder``. Raises ``RunError`` where they are missing, damaged or of another version."""
+    path = Path(folder) / RESULTS
+
+    def read() -> Results:
+        if not is_intact(path):
+            raise RunError(f"{path} is damaged: its sha256 is not that in {MANIFEST}; the same comparison with --resume writes it again")
+        try:
+            return results_from(read_mapping(path))
+        except ValueError as error:
+            raise RunError(f"{path} is of another version: the same comparison with --resume writes it again") from error
+
+    return read_while_written(path.parent, read)
+
+
+def is_intact(path: Path) -> bool:
+    """Whether a file is what the manifest beside it says; one from before there were manifests of comparisons is taken as it is."""
+    try:
+        return not (path.parent / MANIFEST).exists() or not damaged_files(path.parent, [path.name])
+    except RunError:  # the manifest itself
+        return False

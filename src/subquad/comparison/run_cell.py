@@ -17,7 +17,7 @@ from subquad import api, manifest
 from subquad.comparison.experiment import expand_paths
 from subquad.comparison.grid import Cell, with_steps
 from subquad.comparison.probes import probe
-from subquad.comparison.results import Outcome, outcome_from
+from subquad.comparison.results import Outcome, is_intact, outcome_from
 from subquad.comparison.reverse_words import reverse_lines
 from subquad.data.corpus import Corpus
 from subquad.errors import RunError
@@ -47,9 +47,13 @@ def read_outcome(folder: Path) -> Outcome | None:
     if not path.is_file():
         return None
     try:
-        manifest.check(folder, [OUTCOME])
+        if not is_intact(path):
+            raise RunError(
+                f"{path} is damaged: its sha256 is not that in {manifest.MANIFEST}; remove the two files and run the comparison again with "
+                "--resume, which keeps the training"
+            )
         return outcome_from(parse_json(read_text(path)))
-    except (RunError, ValueError, KeyError) as error:
+    except (ValueError, KeyError) as error:
         raise RunError(
             f"{path} is damaged or of an earlier version: remove the folder {folder} and run the comparison again with --resume"
         ) from error
@@ -64,7 +68,7 @@ def run_cell(cell: Cell, folder: Path, windowings: Sequence[Windowing], probes: 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with lock(folder, wait=True):
-            (folder / OUTCOME).unlink(missing_ok=True)  # of an earlier attempt that failed
+            manifest.replace(folder, {OUTCOME: None})  # of an earlier attempt that failed
             outcome = _outcome(cell, folder, windowings, probes)
             if outcome is not None:
                 write_outcome(outcome, folder)

@@ -23,12 +23,13 @@ from typing import Any
 import torch
 import yaml
 
+from subquad import manifest
 from subquad.comparison.experiment import Experiment, expand_paths, read_experiment
 from subquad.comparison.flops_curves import cost_curves
 from subquad.comparison.grid import Cell, ResolvedModel, final_cells, rate_cells, resolve
 from subquad.comparison.page import write_page
 from subquad.comparison.progress import GridProgress
-from subquad.comparison.results import CostCurve, Outcome, Published, Results
+from subquad.comparison.results import RESULTS, CostCurve, Outcome, Published, Results
 from subquad.comparison.run_cell import read_outcome, run_cell, waiting_outcome
 from subquad.comparison.tables import csv_text
 from subquad.config import flatten, parse
@@ -291,6 +292,5 @@ def _terminated_at_end(running: Sequence[_RunningCell]) -> Iterator[None]:
 
 
 def _write(results: Results, out: Path) -> None:
-    write_atomic(out / "results.json", as_json(results.record()))
-    write_atomic(out / "results.csv", csv_text(results).encode())
+    manifest.replace(out, {RESULTS: as_json(results.record()), "results.csv": csv_text(results).encode()})
     write_page(results, out)
