@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from subquad.data import documents
+from subquad.data import documents, unpack
 from subquad.data.corpus import Corpus
 from subquad.data.documents import Spool
 from subquad.errors import RunError
@@ -85,6 +85,26 @@ def test_compressed_members_are_unpacked_and_archives_in_archives_are_bytes(tmp_
     assert contents(Corpus.open([path])) == {f"{name}/{file}": b"a line\n" * 1000 for file in packed} | {f"{name}/inner.zip": inner}
     path = pack(write(tmp_path / "cut", {"log.txt.gz": packed["log.txt.gz"][:-9]}), tmp_path / f"cut-{name}")
     with pytest.raises(ValueError, match=f"cannot unpack .*cut-{name}"):
+        Corpus.open([path])
+
+
+@pytest.mark.parametrize("name", ["x.zip", "x.tar", "x.tar.gz"])
+def test_a_member_of_a_kind_that_is_not_read_is_refused_as_a_file_is(tmp_path: Path, name: str) -> None:
+    path = pack(write(tmp_path / "folder", {"a.txt": b"text", "deep/b.7z": b"packed"}), tmp_path / name)
+    with pytest.raises(ValueError, match=rf"{name}/deep/b\.7z is an archive of a kind that is not read here: unpack it with 7z x"):
+        Corpus.open([path])
+
+
+@pytest.mark.parametrize("name", ["x.zip", "x.tar", "x.tar.gz"])
+def test_what_members_unpack_to_is_limited_together(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each alone is small enough, and both are more than a file of the archive's size may hold."""
+    monkeypatch.setattr(unpack, "MOST_TIMES", 1)
+    monkeypatch.setattr(unpack, "SMALL", 1 << 20)
+    members = {f"{number}.xz": compress(bytes(600_000), ".xz") for number in range(2)}
+    path = pack(write(tmp_path / "folder", {"0.xz": members["0.xz"]}), tmp_path / f"one-{name}")
+    assert [document.size for document in Corpus.open([path]).documents] == [600_000]
+    path = pack(write(tmp_path / "folder", members), tmp_path / name)
+    with pytest.raises(ValueError, match=f"{name} unpacks to more than 1,048,576 bytes"):
         Corpus.open([path])
 
 

@@ -36,34 +36,48 @@ _ZSTD_PIECE = 1 << 11  # a block of zeros takes 4 bytes and unpacks to 128 kB
 def unpacked(document: Document, path: str, spool: Spool) -> Iterator[Document]:
     """The documents of a file that is not empty. Raises ``ValueError`` for a damaged, cut, encrypted or absurd one."""
     suffix = _suffix(path)
-    if suffix in _REFUSED:
-        raise ValueError(
-            f"{path} is an archive of a kind that is not read here: unpack it with {_REFUSED[suffix]} and give the files, or drop its "
-            "suffix to use its bytes as they are"
-        )
+    _check_kind(path)
     if suffix not in (".tar", ".zip") and suffix not in DECOMPRESSORS:
         yield document
         return
+    packed = document
     with unpacking(path):
         if suffix == ".zip":
-            yield from (_decompressed(member, spool) for member in _zip_members(document, spool))
+            yield from _decompressed(_zip_members(document, spool), document, spool)
             return
         if suffix in DECOMPRESSORS:
             with document.open() as file, DECOMPRESSORS[suffix](file) as stream:
                 document = spool.add(stream, document.name, most_bytes(document.size))  # to its end, where the checksum is
         if is_archive(path):
-            yield from (_decompressed(member, spool) for member in _tar_members(document, spool))
+            yield from _decompressed(_tar_members(document, spool), packed, spool)
         else:
             yield document
 
 
-def _decompressed(member: Document, spool: Spool) -> Document:
-    """A member of an archive, unpacked where it is compressed."""
-    suffix = _suffix(member.name)
-    if suffix not in DECOMPRESSORS or is_archive(member.name) or not member.size:
-        return member
-    with member.open() as file, DECOMPRESSORS[suffix](file) as stream:
-        return spool.add(stream, member.name, most_bytes(member.size))
+def _decompressed(members: Iterator[Document], archive: Document, spool: Spool) -> Iterator[Document]:
+    """The members of an archive, unpacked where they are compressed; all together are no larger than one file may be."""
+    most, before = most_bytes(archive.size), spool.size
+    for member in members:
+        _check_kind(member.name)
+        suffix = _suffix(member.name)
+        if suffix not in DECOMPRESSORS or is_archive(member.name) or not member.size:
+            yield member
+            continue
+        try:
+            with member.open() as file, DECOMPRESSORS[suffix](file) as stream:
+                member = spool.add(stream, member.name, most - (spool.size - before))
+        except Refused:
+            raise too_large(archive.name, most) from None
+        yield member
+
+
+def _check_kind(name: str) -> None:
+    """Raises ``ValueError`` for a file, or a member, that is an archive of a kind that is not read."""
+    if is_refused(name):
+        raise Refused(
+            f"{name} is an archive of a kind that is not read here: unpack it with {_REFUSED[_suffix(name)]} and give the files, or drop "
+            "its suffix to use its bytes as they are"
+        )
 
 
 def is_archive(name: str) -> bool:
