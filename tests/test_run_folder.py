@@ -409,6 +409,8 @@ def test_a_folder_whose_name_is_not_utf8_is_refused_before_training(model: nn.Mo
     folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/r\xff"))
     with pytest.raises(ValueError, match="is not UTF-8, which safetensors needs: rename it, or give another"):
         run_folder.check_out(folder)
+    with pytest.raises(ValueError, match="is not UTF-8"):
+        run_folder.save(model, folder)
     assert not folder.exists()
     run_folder.save(model, tmp_path / "run")
     (tmp_path / "run").rename(folder)

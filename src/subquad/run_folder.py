@@ -59,9 +59,11 @@ def save(model: nn.Module, path: str | Path) -> None:
     0 writes.
     Raises ``ValueError`` for a module that has no ``config``, or not the tensors of the model that its config describes, for weights that
     are not all of one floating-point type, for a folder
-    that another process is writing, and for one that holds the training run of another model; ``OSError`` when writing fails.
+    whose name is not UTF-8, that another process is writing, or that holds the training run of another model; ``OSError`` when writing
+    fails.
     """
     folder, inner = Path(path), unwrap(model)
+    check_name(folder)
     config = _config_of(inner)
     values, sharded = _state(model)
     if sharded and torch.distributed.get_rank() != 0:
@@ -143,10 +145,18 @@ def read_config(folder: Path) -> dict[str, Any]:
     return read_mapping(newest(folder, CONFIG))
 
 
+def check_name(folder: Path) -> None:
+    """Raises ``ValueError`` for a folder whose files safetensors cannot open."""
+    try:
+        str(folder).encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError(f"the name of the folder {folder} is not UTF-8, which safetensors needs: rename it, or give another") from None
+
+
 def check_out(out: str | Path, resume: bool = False) -> None:
     """Raises ``ValueError`` unless a run can be written to ``out``, or resumed there; makes the folder, and no file."""
     out = Path(out)
-    _check_name(out)
+    check_name(out)
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file, expected a folder for the run: give another --out")
     if resume:
@@ -346,19 +356,11 @@ def _check_one_type(tensors: Mapping[str, Tensor]) -> None:
 
 
 def _check_run(folder: Path) -> None:
-    _check_name(folder)
+    check_name(folder)
     missing = [name for name in (CONFIG, WEIGHTS) if not newest(folder, name).is_file()]
     if missing:
         what = f"it has no {' and no '.join(missing)}" if folder.is_dir() else "there is no such folder"
         raise RunError(f"{folder} is not a run folder: {what}; give the folder that `subquad train --out` wrote")
-
-
-def _check_name(folder: Path) -> None:
-    """Raises ``ValueError`` for a folder whose files safetensors cannot open."""
-    try:
-        str(folder).encode("utf-8")
-    except UnicodeEncodeError:
-        raise ValueError(f"the name of the folder {folder} is not UTF-8, which safetensors needs: rename it, or give another") from None
 
 
 def _tokenizer(folder: Path, model: Model) -> AnyTokenizer | None:

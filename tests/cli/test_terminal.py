@@ -61,6 +61,24 @@ def test_a_terminal_that_knows_ascii_alone_shows_every_name(folder: Path) -> Non
         assert b"Traceback" not in printed and b"\x1b" not in printed and b"\\x1b[31mcode" in printed and b"n\\xef" in printed
 
 
+@pytest.mark.slow
+def test_results_go_to_any_name_and_runs_to_one_that_is_utf8(folder: Path) -> None:
+    """No shell and no file system asks whether a name is UTF-8."""
+    assert main(["train", str(folder / "config.yaml"), "--data", str(folder / "text.txt"), "--out", str(folder / "any"), "--quiet"]) == 0
+    (folder / "short.txt").write_bytes(TEXT[:8])
+    for verb, *words in (
+        (b"embed", b"any", b"short.txt", b"-o", b"v\xff.npy"),
+        (b"generate", b"any", b"--max-bytes", b"5", b"--out", b"g\xff"),
+        (b"score", b"any", b"text.txt", b"--bits-out", b"b\xff.npy"),
+    ):
+        ended = subprocess.run([*SUBQUAD, verb, *words], cwd=folder, capture_output=True, timeout=60)
+        assert ended.returncode == 0 and os.path.getsize(os.fsencode(folder) + b"/" + words[-1]) > 0, ended.stderr
+    train = [b"train", b"config.yaml", b"--data", b"text.txt", b"--out", b"r\xff"]
+    ended = subprocess.run([*SUBQUAD, *train], cwd=folder, capture_output=True, timeout=60)
+    assert ended.returncode == 2 and ended.stderr.count(b"\n") == 1 and b"r\\xff is not UTF-8" in ended.stderr
+    assert b"r\xff" not in os.listdir(os.fsencode(folder))
+
+
 def test_json_is_whole_and_controls_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     value = {"a\x1b[31m": 'b\x9b31m\u202e\ud800é\n"'}
     print_json(value)

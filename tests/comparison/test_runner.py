@@ -197,6 +197,13 @@ def test_what_is_left_out_of_the_data_is_said_once(tmp_path: Path, capfd: pytest
     assert capfd.readouterr().err.count("left out of the data: nowhere") == 1
 
 
+def test_a_folder_whose_name_is_not_utf8_is_refused_before_anything_runs(experiment: Experiment, tmp_path: Path) -> None:
+    out = Path(os.fsdecode(os.fsencode(tmp_path) + b"/r\xff"))
+    with pytest.raises(ValueError, match="is not UTF-8"):
+        compare(experiment, out, quiet=True, jobs=0)
+    assert not out.exists()
+
+
 def test_of_two_new_comparisons_in_a_folder_one_is_refused(experiment: Experiment, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()

@@ -36,7 +36,7 @@ from subquad.config import flatten, parse
 from subquad.data.files import check_paths
 from subquad.evaluation.throughput import machine
 from subquad.objectives.base import Windowing
-from subquad.run_folder import holds_files, resolve_device
+from subquad.run_folder import check_name, holds_files, resolve_device
 from subquad.system import as_json, end_with_parent, lock, write_atomic
 
 EXPERIMENT = "experiment.yaml"
@@ -93,6 +93,7 @@ def compare(
 @contextmanager
 def _locked(out: Path, experiment: Experiment, resume: bool) -> Iterator[None]:
     """Makes this process the only writer of the comparison in ``out``, new or resumed."""
+    check_name(out)
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file, expected a folder for the comparison: give another --out")
     with ExitStack() as stack:
