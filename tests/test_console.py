@@ -72,7 +72,7 @@ def test_every_long_function_tells_how_far_it_is() -> None:
     classifier = subquad.build({"kind": "classifier", "backbone": "hyena-tiny", "classes": ["a", "b"]}).eval()
     regression = subquad.build({"kind": "classifier", "backbone": "hyena-tiny", "problem_type": "regression"}).eval()
     texts = ["a", "bb", "c" * 40]
-    calls: dict[str, list[tuple[int, int]]] = {name: [] for name in ("score", "generate", "embed", "classify", "regress")}
+    calls: dict[str, list[tuple[int, int]]] = {name: [] for name in ("score", "generate", "embed", "classify", "regress", "answer")}
 
     def following(name: str) -> Progress:
         return lambda done, all_: calls[name].append((done, all_))
@@ -81,6 +81,7 @@ def test_every_long_function_tells_how_far_it_is() -> None:
     api.generate(model, ["a", "b"], max_bytes=3, progress=following("generate"))
     api.embed(model, texts, progress=following("embed"))
     api.classify(classifier, texts, progress=following("classify"))
+    api.answer(model, "synthetic:recall,length=32,examples=20", following("answer"))
     api.regress(regression, texts, progress=following("regress"))
     assert {name: seen[-1] for name, seen in calls.items()} == {
         "score": (200, 200),
@@ -88,6 +89,7 @@ def test_every_long_function_tells_how_far_it_is() -> None:
         "embed": (3, 3),
         "classify": (3, 3),
         "regress": (3, 3),
+        "answer": (20, 20),
     }
     assert all([done for done, _ in seen] == sorted({done for done, _ in seen}) for seen in calls.values())
 

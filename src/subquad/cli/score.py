@@ -130,7 +130,10 @@ def _score_tasks(request: Namespace, run: str | Path) -> None:
     from subquad import api
 
     model = api.load(run, request.device)
-    answers = {name: api.answer(model, name) for name in request.files}
+    answers = {}
+    for name in request.files:
+        with WorkProgress("examples", request.quiet) as progress:
+            answers[name] = api.answer(model, name, progress)
     if request.json:
         tasks = [
             {"task": name, "answers": result.count, "accuracy": result.accuracy, "bits_per_answer": result.bits}

@@ -13,7 +13,7 @@ from subquad.data.batches import Batches
 from subquad.data.corpus import Corpus
 from subquad.data.synthetic import Task
 from subquad.data.windows import Span
-from subquad.inference.checks import byte_model, device_of, evaluating
+from subquad.inference.checks import Progress, byte_model, device_of, evaluating
 from subquad.metrics import score_answers
 
 _BATCH_LOGITS = 1 << 23
@@ -28,18 +28,19 @@ class Answers:
     count: int
 
 
-def answer(model: nn.Module, task: str) -> Answers:
+def answer(model: nn.Module, task: str, progress: Progress | None = None) -> Answers:
     """Evaluates a model on all examples of a task, such as ``synthetic:recall,length=256,seed=1``.
 
-    Raises ``ValueError`` for what is not a task, a model that is not one of bytes, and examples that exceed its context.
+    ``progress(done, all)`` is called after each batch, with examples. Raises ``ValueError`` for what is not a task, a model that is not one
+    of bytes, and examples that exceed its context.
     """
     corpus = Corpus.open([task])
     if corpus.task is None:
         raise ValueError(f"expected a task such as synthetic:recall,length=256, got {task!r}: use score for files")
-    return answer_spans(model, [Span(document, 0, document.size) for document in corpus.documents], corpus.task)
+    return answer_spans(model, [Span(document, 0, document.size) for document in corpus.documents], corpus.task, progress)
 
 
-def answer_spans(model: nn.Module, spans: Sequence[Span], task: Task) -> Answers:
+def answer_spans(model: nn.Module, spans: Sequence[Span], task: Task, progress: Progress | None = None) -> Answers:
     """The same on some of its examples."""
     config = byte_model(model).config
     if task.size > config.max_len:
@@ -54,4 +55,6 @@ def answer_spans(model: nn.Module, spans: Sequence[Span], task: Task) -> Answers
         with evaluating(modules):
             batch_loss, batch_correct = score_answers(model(ids), ids, answers, task.tolerance)
         loss, correct, count = loss + batch_loss, correct + batch_correct, count + int(batch.answers.sum())
+        if progress is not None:
+            progress(min(first + size, len(spans)), len(spans))
     return Answers(correct / count, loss / count / math.log(2), count)
