@@ -23,7 +23,7 @@ from subquad.parsing import parse_json, read_text
 
 
 class OptimConfig(Config):
-    """AdamW; ``lr`` None is 0.5 / the model's width, of an encoder at most 1e-3, ``clip`` None leaves gradients as they are."""
+    """AdamW; ``lr`` None is the model's own (``default_lr``), ``clip`` None leaves gradients as they are."""
 
     lr: float | None = Field(default=None, gt=0)
     betas: tuple[float, float] = (0.9, 0.98)
