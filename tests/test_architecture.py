@@ -30,7 +30,7 @@ ROWS = [
     ("training",),
     ("evaluation",),
     ("interop",),
-    ("report",),
+    ("report", "inputs"),
     ("api",),
     ("comparison",),
     ("cli", "serve"),

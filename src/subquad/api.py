@@ -14,17 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from subquad.config import override, parse, with_changes
+from subquad.config import with_changes
 from subquad.console import StderrConsole, show_line
-from subquad.data.characters import reads_characters
-from subquad.data.config import DataConfig
-from subquad.data.corpus import read_records
-from subquad.data.documents import Document
-from subquad.data.fasta import fasta_documents, is_fasta
-from subquad.data.files import open_documents
-from subquad.data.folders import class_of
-from subquad.data.labelled import Example, LabelColumns, read_table
-from subquad.data.rows import Place, table_of
 from subquad.errors import RunError
 from subquad.evaluation.flops import count_flops
 from subquad.evaluation.memory import training_memory
@@ -48,6 +39,7 @@ from subquad.inference import (
     total,
     unreadable,
 )
+from subquad.inputs import read_documents, read_texts
 from subquad.interop.convert import convert
 from subquad.interop.load import load
 from subquad.interop.official import from_official
@@ -57,7 +49,7 @@ from subquad.models.base import BaseModelConfig, Model
 from subquad.models.extend_context import extend_context
 from subquad.objectives.base import Objective, ObjectiveConfig, TestOptions
 from subquad.report.run import write_report
-from subquad.run_folder import TOKENIZER, TRAIN, load_config, load_weights, locked, resolve_device, save, seal
+from subquad.run_folder import TOKENIZER, load_config, load_weights, locked, resolve_device, save, seal
 from subquad.run_log import read_run_log
 from subquad.training.config import TrainConfig, build_config, read
 from subquad.training.progress import Log
@@ -171,62 +163,6 @@ def run_training(
         return result
 
 
-def read_documents(
-    paths: Sequence[str | Path], run: str | Path | None = None, options: Mapping[str, Any] | None = None
-) -> Sequence[Document]:
-    """What there is to score under paths, found, unpacked and cut into records as training did it in ``run``, and named as it is given.
-
-    ``options`` are keys of the section ``data`` of train.yaml, such as ``format`` and ``column``, that differ from the run's. Raises
-    ``ValueError`` for what cannot be read.
-    """
-    options = dict(options or {})
-    if "format" in options:
-        options.setdefault("image", None)
-    data = with_changes(_data_of(run), options)
-    documents = data.open(paths).documents
-    return documents if "format" in options or data.image else _records(documents, data, run)
-
-
-def read_texts(paths: Sequence[str], run: str | Path | None = None, columns: Mapping[str, Any] | None = None) -> list[tuple[str, Example]]:
-    """Texts to classify or embed, each with its label where there is one, and a name that says where it stands.
-
-    A table (.tsv, .csv, .jsonl, .parquet) gives a text for each line, in the columns that ``run`` was trained on, changed by ``columns``
-    (names and numbers as ``objective.columns`` takes them); if these set ``table``, every path is a table. Any other file, and - for stdin,
-    is one text, or one for each record where ``run`` reads FASTA; its label is the name of its folder, where ``run`` was trained on that
-    class. A label may be missing unless ``columns`` names its column. Raises ``ValueError`` for a path or line that cannot be read.
-    """
-    config = read(run) if run is not None and Path(run, TRAIN).is_file() else None
-    data = _data_of(run)
-    trained = (config.objective.text_columns if config and config.objective else LabelColumns()).model_dump(mode="json") | {"table": None}
-    if data.format == "text" and isinstance(data.column, str):
-        trained["text"] = data.column
-    classes = frozenset(config.model.labels if config else ())
-    named = parse(LabelColumns, override(trained, columns or {}))
-    labelled = "label" in (columns or {})
-    naming = "--text sentence" + (" --label mood" if labelled else "")
-    texts: list[tuple[str, Example]] = []
-    for document in open_documents(paths, as_given=True).documents:
-        if named.table or table_of(document.name):
-            texts += [(example.where.name, example) for example in read_table(document, named, labels=labelled, naming=naming)]
-            continue
-        for text in _records(read_records([document], data.format), data, run):
-            label = class_of(text.name)
-            texts.append((text.name, Example(text.read().tobytes(), label if label in classes else None, Place(text.name))))
-    return texts
-
-
-def _data_of(run: str | Path | None) -> DataConfig:
-    """How a run reads its data; where it does not say, files are read as they are."""
-    return read(run).data if run is not None and Path(run, TRAIN).is_file() else DataConfig()
-
-
-def _records(documents: Sequence[Document], data: DataConfig, run: str | Path | None) -> list[Document]:
-    """The records of what is FASTA, for a run that reads DNA and does not say in which format: headers are not bases. Other files stay."""
-    if data.format != "raw" or run is None or not reads_characters(Path(run, TOKENIZER)):
-        return list(documents)
-    return [record for document in documents for record in (fasta_documents([document]) if is_fasta(document) else [document])]
-
-
 def info(run: str | Path) -> dict[str, Any]:
     """A summary of a run folder: model, parameters, data, progress, best validation, and files that differ from the manifest."""
     record = read_run_log(Path(run))
@@ -241,6 +177,7 @@ def info(run: str | Path) -> dict[str, Any]:
         "training_seconds": last.seconds if last else None,
         "best_validation": {"step": best.step, str(record.loss_name): best.loss, **best.metrics} if best else None,
         "test": {str(record.loss_name): record.test.loss, **record.test.metrics} if record.test else None,
+        "baseline": {"name": record.baseline[0], record.baseline[1]: record.baseline[2]} if record.baseline else None,
         "data": record.data,
         "repeat": record.command,
         "damaged": damaged_files(record.path) if (record.path / MANIFEST).exists() else [],
@@ -349,7 +286,7 @@ def _hooks(config: TrainConfig, model: BaseModelConfig, quiet: bool) -> Hooks:
         flops_per_target=flops,
         matmul_rate=_matmul_rate,
         machine=hardware(resolve_device(config.device)),
-        memory=None if quiet else training_memory(base, config.batch // config.accumulate, length),
+        memory=partial(training_memory, base, logits=share is not None),
         quiet=quiet,
     )
 
@@ -366,18 +303,21 @@ def _sample(config: TrainConfig, model: nn.Module, step: int) -> str:
 
 
 def _test(model: Model, objective: Objective[Any], batch_size: int, out: Path) -> str:
-    """Evaluates the best weights on the test part, once; the result goes into the log, and is returned in words."""
+    """Evaluates the best weights on the test part, once; the result and a baseline go into the log, and are returned in words."""
     options = TestOptions(_TEST_BYTES, ("basic",), batch_size)
     with torch.inference_mode():
         result = objective.test(model.eval(), options)
-    loss, step = objective.loss_metric, read_run_log(out).best
-    record = {loss.name: result.loss["basic"], **result.metrics, "bytes": result.scored_bytes, "seconds": 0.0}
+    loss, step, baseline = objective.loss_metric, read_run_log(out).best, objective.baseline(options)
+    record: dict[str, Any] = {loss.name: result.loss["basic"], **result.metrics, "bytes": result.scored_bytes, "seconds": 0.0}
+    if baseline is not None:
+        record["baseline"] = baseline._asdict()
     with _keeping(out):
         log = Log(out / LOG)
         log.write({"kind": "test", "step": step.step if step else 0, **record})
         log.close()
     accuracy = f", accuracy {result.metrics['accuracy']:.3f}" if "accuracy" in result.metrics else ""
-    return f"{result.loss['basic']:.3f} {loss.label}{accuracy}"
+    beside = "" if baseline is None else f" ({baseline.name}: {baseline.value:.3f})"
+    return f"{result.loss['basic']:.3f} {loss.label}{accuracy}{beside}"
 
 
 def _report(model: Model, objective: Objective[Any], config: ObjectiveConfig, out: Path) -> Path:

@@ -212,7 +212,10 @@ def _sentence(kind: type[BaseModel], values: Mapping[str, Any], error: Validatio
         parent = _class_at(kind, values, first["loc"][:-1])
         return f"unknown key {where!r}: {suggest(str(first['loc'][-1]), parent.model_fields)}"
     if first["type"] == "missing":
-        return f"{where!r} is missing: {_class_at(kind, values, first['loc'][:-1]).__name__} needs it"
+        if isinstance(first["loc"][-1], int):
+            return f"{where.rpartition('.')[0]!r} has too few values, got {shortened(repr(first['input']), _SHOWN)}: add one"
+        needed = [name for name, field in _class_at(kind, values, first["loc"][:-1]).model_fields.items() if field.is_required()]
+        return f"{where!r} is missing: expected {', '.join(needed)}"
     message = first["msg"].removeprefix("Value error, ")
     for words, ours in _MESSAGES.items():
         message = re.sub(words, ours, message)

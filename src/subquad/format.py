@@ -18,6 +18,11 @@ def count(number: float | None, unit: str = "") -> str:
     return f"{number:.3g} {unit}".strip()
 
 
+def amount(number: int, noun: str) -> str:
+    """A number of things: ``1 document``, ``1,200 documents``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def duration(seconds: float) -> str:
     """A time in two units: ``12.3 s``, ``3 min 5 s``, ``2 h 10 min``, ``3 d 4 h``."""
     if seconds < 59.95:

@@ -39,7 +39,8 @@ class Sample:
 class RunLog:
     """A run folder as read. What the folder does not hold is empty or None; ``loss_name`` is what its log calls the loss.
 
-    ``started`` and ``machine`` are of the first start and the last resumption; ``test`` is the result of the best weights on the test part.
+    ``started`` and ``machine`` are of the first start and the last resumption; ``test`` is the result of the best weights on the test part,
+    and ``baseline`` what something simple reaches there: its name, a metric, and the value of that.
     """
 
     path: Path
@@ -56,6 +57,7 @@ class RunLog:
     started: str | None = None
     machine: str | None = None
     test: Point | None = None
+    baseline: tuple[str, str, float] | None = None
 
     @property
     def last(self) -> Point | None:
@@ -90,6 +92,7 @@ def read_run_log(run: Path) -> RunLog:
     settings = run / "train.yaml"
     points: dict[str, dict[int, Point]] = {"train": {}, "valid": {}}
     test: Point | None = None
+    baseline: tuple[str, str, float] | None = None
     samples: dict[int, Sample] = {}
     ended: tuple[str, int] | None = None
     loss_name: str | None = None
@@ -98,7 +101,7 @@ def read_run_log(run: Path) -> RunLog:
     for line in _log(run / "log.jsonl"):
         kind, step = line["kind"], line["step"]
         if kind in ("train", "resume"):
-            ended = test = None
+            ended = test = baseline = None
         if kind in ("start", "resume"):
             started, machine = started or _text(line, "time"), _text(line, "machine") or machine
         if kind in points:
@@ -106,7 +109,7 @@ def read_run_log(run: Path) -> RunLog:
             if point := _point(line, loss_name):
                 points[kind][step] = point
         elif kind == "test":
-            test = _point(line, loss_name)
+            test, baseline = _point(line, loss_name), _baseline(line.get("baseline"))
         elif kind == "sample" and isinstance(line.get("text"), str):
             samples[step] = Sample(step, line["text"])
         elif kind == "resume":
@@ -130,6 +133,7 @@ def read_run_log(run: Path) -> RunLog:
         started=started,
         machine=machine,
         test=test,
+        baseline=baseline,
     )
 
 
@@ -172,6 +176,13 @@ def _point(line: Mapping[str, Any], loss_name: str | None) -> Point | None:
         return None
     metrics = {key: value for key, value in line.items() if key not in _COUNTERS and key != loss_name and _finite(value)}
     return Point(line["step"], int(trained), seconds, loss, {} if line["kind"] == "train" else metrics)
+
+
+def _baseline(value: Any) -> tuple[str, str, float] | None:
+    """What a test line says of a baseline, None if nothing or damaged."""
+    if not isinstance(value, dict) or not _finite(value.get("value")):
+        return None
+    return str(value.get("name")), str(value.get("metric")), value["value"]
 
 
 def _text(line: Mapping[str, Any], name: str) -> str | None:

@@ -39,6 +39,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "table.jsonl").write_text("\n".join(rows))
     (folder / "bare.tsv").write_text("0\ttext 0\n1\ttext 1\n")
     (folder / "note.txt").write_bytes(b"text 4")
+    (folder / "long.txt").write_bytes(b"text 4 " * 1000)
+    subquad.save(subquad.build("transformer-tiny"), folder / "causal")
     (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG))
     settings = [
         "--set",
@@ -128,6 +130,7 @@ def test_a_regression_model_gives_values(folder: Path, tmp_path: Path, capsys: p
         ("classify run bare.tsv --text 1 --label 1", 2, "the label 'text 0' is not one of the classes 0, 1, 2"),
         ("classify run table.jsonl --table xml", 2, "table"),
         ("classify . note.txt", 1, "not a run folder"),
+        ("classify causal long.txt", 2, "expected a classifier, got LanguageModel"),
         ("generate run --prompt a", 2, "generating or scoring needs a causal model"),
         ("score run note.txt", 2, "generating or scoring needs a causal model"),
         ("train classifier --data table.jsonl --out new", 2, "a classifier needs a backbone"),

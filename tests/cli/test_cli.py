@@ -98,12 +98,13 @@ def sentence(capsys: pytest.CaptureFixture[str]) -> str:
 def test_train_hands_everything_on(stub: Stub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = str(tmp_path / "out")
     settings = ["--set", "optim.lr=1e-3", "--set", "optim.betas=[0.9, 0.95]", "--set", "model.cross_patch=0"]
-    options = ["--steps", "7", "--device", "cpu", "--dtype", "float32", "--init", "other"]
+    (tmp_path / "other").mkdir()
+    options = ["--steps", "7", "--device", "cpu", "--dtype", "float32", "--init", str(tmp_path / "other")]
     assert main(["train", "megabyte-tiny", "--data", "a", "b/*.txt", "--data", "-", "--out", out, *settings, *options]) == 0
     ((name, args, rest),) = stub.calls
     expected = {"optim.lr": 1e-3, "optim.betas": [0.9, 0.95], "model.cross_patch": 0, "steps": 7, "device": "cpu", "dtype": "float32"}
     assert (name, args) == ("run_training", ("megabyte-tiny", ["a", "b/*.txt", "-"], out, expected))
-    assert rest == {"init": "other", "resume": False, "quiet": False}
+    assert rest == {"init": tmp_path / "other", "resume": False, "quiet": False}
     assert capsys.readouterr().out == f"{out}\n"
 
 
@@ -128,6 +129,7 @@ def test_resume_takes_model_and_data_from_the_run(stub: Stub, run: Path) -> None
     ("arguments", "words"),
     [
         (["x", "--data", "a"], "--out is missing"),
+        (["x", "--data", "a", "--out", "b", "--init", "none"], "there is no folder 'none'"),
         (["--data", "a", "--out", "new"], "name what to train"),
         (["x", "--out", "new", "--set", "lr"], "--set expects key=value, such as optim.lr=1e-3, got 'lr'"),
         (["x", "--out", "new", "--set", "=3"], "--set expects key=value"),

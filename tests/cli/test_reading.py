@@ -94,16 +94,39 @@ def test_fasta_is_scored_record_by_record_by_a_run_on_fasta(folder: Path, capsys
 
 
 def test_fasta_under_a_run_on_letters_is_never_read_with_its_headers(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "letters").write_bytes(b"ACGT" * 100)
     values = {"model": MODEL | {"vocab": 16}, "data": {"tokenizer": "dna"}}
     train(folder, "letters", values, "--data", str(tmp_path / "letters"))
-    assert not caplog.messages
     found = scores(folder, capsys, "letters", str(folder / "g.fa"), str(tmp_path / "letters"))
     assert [file["bytes"] for file in found.values()][1:] == [8, 240, 26, 400]
-    train(folder, "headers", values, "--data", str(folder / "g.fa"))
-    assert "g.fa is FASTA, and its headers are read as unknown bases: set data.format=fasta" in caplog.messages[0]
+    headers = ["train", str(folder / "letters.yaml"), "--data", str(folder / "g.fa"), "--out", str(tmp_path / "headers")]
+    assert main(headers) == 2
+    assert "g.fa is FASTA, whose headers and line breaks are not bases: set data.format=fasta" in capsys.readouterr().err
+
+
+def test_text_is_refused_by_every_verb_of_a_run_on_letters(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dna, books = str(folder / "runs/dna"), str(folder / "data/a.txt")
+    train_on_text = ["train", str(folder / "dna.yaml"), "--data", books, "--out", str(folder / "runs/text"), "--set", "data.format=raw"]
+    for command in (train_on_text, ["score", dna, books, "--format", "raw"], ["generate", dna, "--prompt", "Hello world"]):
+        assert main([*command, "--device", "cpu"]) == 2, command
+        assert "is not in the characters ACGTN that this tokenizer reads" in capsys.readouterr().err
+    assert main(["embed", dna, books, "--table", "tsv", "--text", "0", "-o", "-", "--device", "cpu"]) == 2
+    assert not (folder / "runs/text").exists()
+
+
+def test_a_column_without_tables_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["train", str(folder / "books.yaml"), "--data", str(folder / "rows.jsonl"), "--out", str(folder / "runs/column")]
+    assert main([*command, "--set", "data.column=body"]) == 2
+    assert "data.column=body is for the texts of tables: add data.format=text, or leave it out" in capsys.readouterr().err
+
+
+def test_a_table_without_rows_is_refused(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "none.tsv").write_text("body\tlabel\n")
+    for verb, run, more in (("classify", "labels", []), ("embed", "encoder", ["--text", "body", "-o", "-"])):
+        assert main([verb, str(folder / "runs" / run), str(tmp_path / "none.tsv"), *more, "--device", "cpu"]) == 2
+        assert "none.tsv has no texts: expected lines below its header" in capsys.readouterr().err
 
 
 def test_rows_of_a_table_are_scored(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,6 +133,8 @@ def test_what_cannot_be_fetched_is_said(
     files[:] = [{"name": "a.txt", "sha256": "0" * 64}]
     assert main(["data", "fetch", "toy"]) == 1
     assert "make them from https://example.org/toy" in capsys.readouterr().err
+    assert main(["data", "path", "toy"]) == 2
+    assert "the data set 'toy' is not in" in (said := capsys.readouterr()).err and not said.out
     assert not [path for path in (tmp_path / "root").rglob("*") if path.is_file()]
     assert main(["data", "fetch", "toys"]) == 2
     assert "there is no data set 'toys'" in capsys.readouterr().err

@@ -135,6 +135,13 @@ def test_word_perplexity(recurrence: Recurrence) -> None:
     assert Score(np.full(9000, 8, np.float32), 0.0, 1).word_perplexity == math.inf
 
 
+def test_a_prompt_leaves_room_for_a_text(recurrence: Recurrence) -> None:
+    longest = recurrence.max_len - 1
+    assert score(recurrence, b"ab", prompt=b"x" * longest).bytes == 2
+    with pytest.raises(ValueError, match=rf"the prompt has {longest + 1} ids and the context is {longest + 1}, .*: shorten it"):
+        score(recurrence, b"ab", prompt=b"x" * (longest + 1))
+
+
 def test_progress_and_mode(recurrence: Recurrence) -> None:
     told: list[tuple[int, int]] = []
     score(recurrence, TEXT, sliding=True, batch=2, progress=lambda done, size: told.append((done, size)))

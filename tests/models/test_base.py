@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 import subquad
-from subquad.models import build_model
+from subquad.config import with_changes
+from subquad.models import build_model, describe, parse_model
 from subquad.models.base import causal_model, expect_model, unwrap
 from subquad.models.encoder import Encoder
 
@@ -31,6 +32,14 @@ def compiled(module: nn.Module) -> nn.Module:
     wrapped: object = torch.compile(module)
     assert isinstance(wrapped, nn.Module)
     return wrapped
+
+
+def test_a_config_is_told_in_words() -> None:
+    assert describe(parse_model("hyena-tiny")) == "hyena-tiny"
+    assert describe(with_changes(parse_model("hyena-tiny"), {"vocab": 4096, "max_len": 64})) == "hyena-tiny (max_len=64, vocab=4096)"
+    assert describe(parse_model({**CLASSIFIER, "backbone": "hyena-tiny"})) == "classifier on hyena-tiny"
+    stage = {"dim": 4, "depth": 1, "mixer": {"kind": "attention", "heads": 1}}
+    assert describe(parse_model({"kind": "megabyte", "max_len": 8, "patch_size": 2, "stages": [stage] * 2})) == "megabyte"
 
 
 def test_wrappers_are_looked_through() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import pytest
 import torch
 
 from subquad import api, manifest, run_folder
+from subquad.config import parse
 from subquad.data.characters import Characters
+from subquad.evaluation.memory import training_memory
 from subquad.models.classifier import Classifier
-from subquad.models.language_model import LanguageModel
+from subquad.models.language_model import LanguageModel, LanguageModelConfig
 from subquad.objectives.classification import MOST_CLASSES, Classification, Texts, confusion_table
 from subquad.sections import Table
 from subquad.training.config import read
@@ -29,6 +32,8 @@ BACKBONE: dict[str, Any] = {
     "stack": {"dim": 16, "depth": 1, "mixer": MIXER, "dropout": 0.1},
 }
 OPTIONS: dict[str, Any] = {"steps": 12, "batch": 8, "accumulate": 2, "dtype": "float32", "device": "cpu", "optim.lr": 1e-2}
+BACKBONE_CONFIG = parse(LanguageModelConfig, BACKBONE)
+LETTERS = str.maketrans("bdx", "gtn")  # those of the texts below in DNA's
 OPTIONS |= {"eval.every": 4, "save.every": 4, "data.fractions": [0.6, 0.2, 0.2]}
 
 
@@ -133,6 +138,7 @@ def test_a_batch_has_its_shortest_texts_first() -> None:
 
 
 def test_a_language_model_is_a_start(table: str, tmp_path: Path) -> None:
+    Path(table).write_text(re.sub("^[abcdx]+", lambda found: found[0].translate(LETTERS), Path(table).read_text(), flags=re.M))
     (tmp_path / "genome.fa").write_bytes(b">one\n" + b"ACGTTGCA" * 200)
     options = {**OPTIONS, "steps": 2, "data.format": "fasta", "data.tokenizer": "dna", "model.vocab": 16, "data.fractions": [0.8, 0.1, 0.1]}
     first = api.train(BACKBONE, str(tmp_path / "genome.fa"), tmp_path / "first", options, quiet=True)
@@ -193,15 +199,38 @@ def test_another_start_is_refused_in_words(table: str, tmp_path: Path) -> None:
         api.classify(api.build(BACKBONE), ["a"])
 
 
-def test_an_empty_text_needs_a_model_that_reads_it(table: str, tmp_path: Path) -> None:
+def test_an_empty_text_is_refused(table: str, tmp_path: Path) -> None:
     (tmp_path / "empty.tsv").write_text("text\tlabel\n" + "abc\twith\nabd\twithout\n" * 20 + "\twith\n")
     options = {"steps": 1, "data.fractions": [1, 0, 0]}
-    trained(str(tmp_path / "empty.tsv"), tmp_path / "started", options)
-    with pytest.raises(
-        ValueError, match="empty.tsv, line 42: a text of the training part is empty, and the model needs at least one id: leave it out"
-    ):
-        trained(str(tmp_path / "empty.tsv"), tmp_path / "run", options | {"model.backbone.start": "none"})
+    with pytest.raises(ValueError, match="empty.tsv, line 42: a text of the training part is empty, .*: leave it out"):
+        trained(str(tmp_path / "empty.tsv"), tmp_path / "run", options)
     assert not (tmp_path / "run").exists()
+    model = api.load(trained(table, tmp_path / "started", {"steps": 1}))
+    with pytest.raises(ValueError, match=r"texts\[1\]: a text is empty: leave it out"):
+        api.classify(model, ["abc", ""])
+    with pytest.raises(ValueError, match=r"a text is empty: leave it out"):
+        api.embed(model, [""])
+
+
+def test_what_is_told_of_memory_is_that_of_the_longest_texts(table: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither the whole context nor the logits of the backbone count."""
+    told = []
+    for name, changes in (("short", {}), ("long", {"model.backbone.max_len": 8192}), ("wide", {"model.backbone.stack.dim": 32})):
+        api.train({"kind": "classifier", "backbone": BACKBONE}, table, tmp_path / name, OPTIONS | {"steps": 1} | changes)
+        found = re.search(r"about ([\d.]+) ([kM]B) of memory", capsys.readouterr().err)
+        assert found
+        told.append(float(found[1]) * {"kB": 1e3, "MB": 1e6}[found[2]])
+    assert told[1] == told[0] < told[2]
+    logits = training_memory(BACKBONE_CONFIG, 4, 24) - training_memory(BACKBONE_CONFIG, 4, 24, logits=False)
+    assert logits > 4 * 24 * 256 * 4  # (B, T, V) in float32
+
+
+def test_a_report_has_the_most_frequent_class_as_a_baseline(table: str, tmp_path: Path) -> None:
+    run = trained(table, tmp_path / "run", {"steps": 1})
+    labels = [line.split("\t")[1] for line in Path(table).read_text().splitlines()[1:]]
+    found = api.info(run)["baseline"]
+    assert found["name"] in {f"always {label}" for label in labels} and 0.3 < found["accuracy"] < 0.7
+    assert "test: always" in (run / "report.html").read_text()
 
 
 def test_many_classes_show_their_most_frequent_mistakes() -> None:

@@ -120,7 +120,8 @@ def test_a_run_is_told_at_a_glance(run: Path) -> None:
     log = [line("start", 0, steps=30, time="2026-01-02 03:04:05+00:00", machine="a <laptop>, torch 2")]
     log += [measured("train", step, 3.0) for step in (10, 20)]
     log += [measured("valid", step, 2.0) | {"accuracy": share} for step, share in ((10, 0.25), (20, 0.5))]
-    log += [line("end", 20, reason="finished"), measured("test", 20, 2.25) | {"accuracy": 0.375}]
+    simple = {"name": "always <a>", "metric": "accuracy", "value": 0.3125}
+    log += [line("end", 20, reason="finished"), measured("test", 20, 2.25) | {"accuracy": 0.375, "baseline": simple}]
     (run / "log.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in log))
     (run / "train.yaml").write_text("optim: {lr: 0.003}\nsteps: 30\nbatch: 8\nseed: 5\ndtype: bfloat16\ndevice: cuda\n")
     (run / "data.json").write_text(json.dumps({"parts": {"train": {"bytes": 9000, "texts": 90}, "valid": {"bytes": 500, "texts": 5}}}))
@@ -141,11 +142,12 @@ def test_a_run_is_told_at_a_glance(run: Path) -> None:
     ):
         assert expected in page.text
     assert "bfloat16, cuda" in page.text and "2.2500" in page.text and (run / "accuracy.svg").is_file()
-    assert read_run_log(run).test is not None
+    assert "test: always <a>–0.3125" in "".join(page.text.split("\n")).replace(" –", "–").replace("– ", "–"), page.text
+    assert read_run_log(run).test is not None and read_run_log(run).baseline == ("always <a>", "accuracy", 0.3125)
     with (run / "log.jsonl").open("a") as file:  # a run that goes on has to be tested anew
         file.write(json.dumps(line("resume", 20, machine="a server", time="2027")) + "\n")
     again = read_run_log(run)
-    assert again.test is None and (again.started, again.machine) == ("2026-01-02 03:04:05+00:00", "a server")
+    assert again.test is None and again.baseline is None and (again.started, again.machine) == ("2026-01-02 03:04:05+00:00", "a server")
 
 
 def test_binary_data_is_shown_in_hexadecimal() -> None:

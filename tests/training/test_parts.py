@@ -16,12 +16,12 @@ import torch.nn.functional as F
 from rich.console import Console
 from torch import nn
 
-from subquad.config import with_changes
+from subquad.config import parse, with_changes
 from subquad.errors import RunError
-from subquad.models import build_model, presets
+from subquad.models import build_model, parse_model, presets
 from subquad.objectives.next_token import cross_entropy_sum
-from subquad.training.config import OptimConfig, ScheduleConfig
-from subquad.training.optim import build_optimizer, decayed_names, optimizer_tensors, resolve_lr, restore_optimizer
+from subquad.training.config import OptimConfig, ScheduleConfig, TrainConfig
+from subquad.training.optim import FINE_TUNING_LR, build_optimizer, decayed_names, optimizer_tensors, resolve_lr, restore_optimizer
 from subquad.training.progress import Display, Log, summary_writer
 from subquad.training.runtime import Interrupts, checkpointed, evaluation_mode, threads
 from subquad.training.schedule import learning_rate, resolve_warmup
@@ -83,11 +83,14 @@ def test_the_optimizer_is_fused_with_two_groups() -> None:
 
 
 def test_the_default_rate_is_half_over_the_width() -> None:
-    assert resolve_lr(OptimConfig(), build_model(MODEL)) == 0.5 / 16
-    assert resolve_lr(OptimConfig(lr=0.3), build_model(MODEL)) == 0.3
+    def rate(model: Any, **values: Any) -> float:
+        return resolve_lr(parse(TrainConfig, {"model": model, **values}), parse_model(model))
+
+    assert rate(MODEL) == 0.5 / 16 and rate(MODEL, optim={"lr": 0.3}) == rate(MODEL, optim={"lr": 0.3}, init="run") == 0.3
+    assert rate(MODEL, init="run") == FINE_TUNING_LR == 1e-3  # trained weights forget at the rate of fresh ones
     encoder = {"kind": "classifier", "backbone": presets()["m2-bert-tiny"].model_dump(mode="json"), "classes": ["a", "b"]}
-    assert resolve_lr(OptimConfig(), build_model("m2-bert-tiny")) == resolve_lr(OptimConfig(), build_model(encoder)) == 4e-3
-    assert resolve_lr(OptimConfig(), build_model(with_changes(presets()["m2-bert-tiny"], {"stack.norm": "after"}))) == 1e-3
+    assert rate("m2-bert-tiny") == rate(encoder) == 4e-3
+    assert rate(with_changes(presets()["m2-bert-tiny"], {"stack.norm": "after"})) == 1e-3
     assert 0.5 / presets()["transformer-125m"].width == pytest.approx(6e-4, rel=0.1)
 
 

@@ -49,10 +49,11 @@ def main(arguments: Sequence[str]) -> None:
 
     examples = api.read_texts(request.files, run, given(request, "text", "label", "table"))
     model = api.load(run, request.device)
+    regression = api.is_regression(model)  # what is no classifier is told before what is wrong with a text
     examples, left_out = readable(model, examples, request.truncate, request.skip_bad)
     texts, labels = [example.text for _, example in examples], [example.label for _, example in examples]
     options = {"truncate": request.truncate}
-    if api.is_regression(model):
+    if regression:
         with WorkProgress("texts", request.quiet) as progress:
             values = api.regress(model, texts, **options, progress=progress)
         answers: list[dict[str, Any]] = [{"value": value} for value in values]

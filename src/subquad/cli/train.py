@@ -6,9 +6,9 @@ from argparse import Namespace
 from collections.abc import Sequence
 from typing import Any
 
-from subquad.cli.arguments import Parser, add_quiet, given, whole_number
+from subquad.cli.arguments import Parser, add_quiet, given, run_or_repository, whole_number
 
-ABOUT = """Trains a model on any files: text, code, images, sound, binaries.
+ABOUT = r"""Trains a model on any files: text, code, images, sound, binaries.
 
 Example:
   subquad train hyena-small --data books/ --out runs/books --steps 1000
@@ -21,15 +21,15 @@ Pre-train an encoder with masked language modelling:
 
 Train one for retrieval, with contrastive learning on a table of queries and passages (docs/retrieval.md makes one of any documents):
   subquad train m2-bert-tiny --data crops.jsonl --out runs/search --steps 400 --set batch=128 --set optim.lr=2e-3 \
-    --set model.head=none --set model.stack.dim=256 --set model.stack.depth=1 --set model.stack.norm=before \
-    --set model.stack.mixer_residual=true --set model.positions=none --set data.tokenizer=8192 --set model.vocab=8192
+    --set model.head=none --set model.stack.dim=256 --set model.stack.depth=1 --set model.positions=none \
+    --set data.tokenizer=8192 --set model.vocab=8192 --set data.window=56
 
 Train a classifier on a table of texts and labels (for regression: --set model.problem_type=regression):
   subquad train classifier --data reviews.tsv --out runs/reviews --steps 500 --set batch=32 \
     --set model.backbone=hyena-tiny --set data.tokenizer=4096 --set model.backbone.vocab=4096
 
 Or fine-tune one on a run that has read more text:
-  subquad train classifier --init runs/encoder --data reviews.tsv --out runs/reviews
+  subquad train classifier --init runs/books --data reviews.tsv --out runs/reviews --steps 500 --set batch=32
 
 Resume a run that was interrupted (Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 save it; the exit status is then 128 + the signal):
   subquad train --resume --out runs/books"""
@@ -93,11 +93,11 @@ def main(arguments: Sequence[str]) -> None:
     if request.model is None and not request.resume:
         raise ValueError("name what to train: a preset (subquad models lists them) or a train.yaml")
 
+    init = None if request.init is None else run_or_repository(request.init)
+
     from subquad import api
 
-    result = api.run_training(
-        request.model, request.data, request.out, options, init=request.init, resume=request.resume, quiet=request.quiet
-    )
+    result = api.run_training(request.model, request.data, request.out, options, init=init, resume=request.resume, quiet=request.quiet)
     if result.signal is not None:
         raise SystemExit(128 + result.signal)  # so that ``train && next`` does not go on
     if not request.quiet:

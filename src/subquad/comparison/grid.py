@@ -19,6 +19,7 @@ from subquad.models import parse_model
 from subquad.models.base import BaseModelConfig, ModelConfig
 from subquad.objectives.base import Metric, ObjectiveConfig
 from subquad.training.config import build_config
+from subquad.training.optim import default_lr
 
 Options = dict[str, Any]  # of train.yaml, by dotted name
 
@@ -230,7 +231,7 @@ def _fine_tuning_cell(experiment: Experiment, model: ResolvedModel, name: str, d
         _check_options(options, _LABEL_OPTIONS, "use labels.steps, columns, test and set, seeds or data")
         backbone = model.config.model_dump(mode="json")
         config = with_changes(parse_model({"kind": "classifier", "backbone": backbone}), labels.set)
-        lr = float(options.get("optim.lr") or config.default_lr)
+        lr = float(options.get("optim.lr") or default_lr(config, fine_tuning=bool(labels.init)))
         options = {key: value for key, value in model.options.items() if key in _MACHINE_OPTIONS} | options
         options |= {f"objective.columns.{key}": value for key, value in labels.columns.model_dump(mode="json").items()}
         options |= {"data.fractions": list(spec.fractions), "data.split_seed": SPLIT_SEED, "data.test": expand_paths(labels.test)}

@@ -21,6 +21,7 @@ from subquad.data.shuffle import Integers
 from subquad.data.windows import Ids, Span
 from subquad.parsing import parse_json, read_text
 
+_BEGINNING = 1 << 16  # bytes of a long text that are looked at
 TYPE = "characters"  # of its tokenizer.json; those of the package ``tokenizers`` have no type at their top
 
 _DNA = ("[CLS]", "[SEP]", "[BOS]", "[MASK]", "[PAD]", "[RESERVED]", "[UNK]", "A", "C", "G", "T", "N")
@@ -58,7 +59,7 @@ class Characters:
             raise ValueError(
                 f"{name} is not a vocabulary of characters ({error or type(error).__name__}): restore it from a copy"
             ) from None
-        self.vocab = len(tokens)
+        self.vocab, self.unknown = len(tokens), unknown
         self.mask_id = tokens.index("[MASK]") if "[MASK]" in tokens else None
         self.table: npt.NDArray[np.uint8] = np.full(256, unknown, dtype=np.uint8)
         for number, piece in enumerate(self.pieces):
@@ -82,15 +83,27 @@ class Characters:
         return np.array([len(piece) for piece in self.pieces], dtype=np.int64)
 
     def encode(self, data: bytes, max_len: int | None = None) -> npt.NDArray[np.uint8]:
-        """The ids of a text, (n,), one for each byte; at most ``max_len``, of its beginning."""
+        """The ids of a text, (n,), one for each byte; at most ``max_len``, of its beginning. Raises ``ValueError`` as ``expect`` does."""
+        self.expect(data, "a text")
         return self.table[np.frombuffer(data[:max_len], dtype=np.uint8)]
+
+    def expect(self, data: bytes, name: str) -> None:
+        """Raises ``ValueError`` for a text that is not in these characters: most of it is unknown, so its bits would measure nothing."""
+        ids = self.table[np.frombuffer(data, dtype=np.uint8)]
+        if 2 * np.count_nonzero(ids == self.unknown) > len(data):
+            letters = b"".join(piece for number, piece in enumerate(self.pieces) if piece and number != self.unknown).decode()
+            raise ValueError(
+                f"{name} is not in the characters {letters} that this tokenizer reads, it begins {data[:20]!r}: give sequences of these, "
+                "or train a model that reads bytes (no data.tokenizer)"
+            )
 
     def decode(self, ids: Sequence[int] | Ids) -> bytes:
         """What ids write, (n,)."""
         return b"".join(map(self.pieces.__getitem__, ids if isinstance(ids, Sequence) else ids.tolist()))
 
     def stretch(self, span: Span) -> CharacterSpan:
-        """The ids of a span, looked up when they are read."""
+        """The ids of a span, looked up when they are read. Raises ``ValueError`` if it does not begin as ``expect`` says."""
+        self.expect(span.read(0, min(span.size, _BEGINNING)).tobytes(), span.document.name)
         return CharacterSpan(span, self.table)
 
 

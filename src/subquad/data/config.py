@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -14,7 +13,6 @@ from subquad.data.corpus import Corpus, Form
 from subquad.data.fasta import is_fasta
 from subquad.data.held_out import Way
 from subquad.data.images import ImageShape
-from subquad.format import visible
 
 
 class DataConfig(Config):
@@ -48,15 +46,15 @@ class DataConfig(Config):
         """The documents of a run; or those of other paths, read as the run reads its own and named as they are given."""
         corpus = Corpus.open(self.paths if paths is None else paths, self.image, self.format, self.column, as_given=paths is not None)
         if paths is None and self.tokenizer == "dna" and self.format == "raw" and (found := next(filter(is_fasta, corpus.documents), None)):
-            logging.getLogger(__name__).warning(
-                visible(f"{found.name} is FASTA, and its headers are read as unknown bases: set data.format=fasta to leave them out")
-            )
+            raise ValueError(f"{found.name} is FASTA, whose headers and line breaks are not bases: set data.format=fasta to leave them out")
         return corpus
 
     @model_validator(mode="after")
     def _reads_text(self) -> DataConfig:
         if self.tokenizer is not None and self.image is not None:
             raise ValueError("images have no tokens: leave out tokenizer, or image")
+        if self.column != "text" and self.format != "text":
+            raise ValueError(f"data.column={self.column} is for the texts of tables: add data.format=text, or leave it out")
         if self.format != "raw" and self.image is not None:
             raise ValueError(f"files are images or {self.format}, not both: leave out format, or image")
         return self

@@ -49,7 +49,7 @@ class TableColumns(Config):
     @model_validator(mode="after")
     def _alike(self) -> TableColumns:
         if len({type(column) for name in self.COLUMNS if (column := getattr(self, name)) is not None}) > 1:
-            raise ValueError(f"columns must be all names or all numbers: change {', '.join(self.COLUMNS)}")
+            raise ValueError(f"columns must be all names or all numbers from 0: change one of {', '.join(self.COLUMNS)}")
         return self
 
     @property

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from subquad.format import count
+from subquad.format import amount, count
 
 _PURPOSES = {"train": "to train on", "valid": "for validation", "test": "to test on"}
-_ITEMS = ("documents", "texts", "pairs")  # what a part is counted in, by the kind of data
+_ITEMS = ("document", "text", "pair")  # what a part is counted in, by the kind of data
 _MOST_KINDS = 6
 
 
@@ -31,9 +31,9 @@ def data_summary(record: Mapping[str, Any]) -> list[str]:
 
 
 def _amount(part: Mapping[str, Any]) -> str:
-    item = next((item for item in _ITEMS if item in part), None)
+    item = next((item for item in _ITEMS if f"{item}s" in part), None)
     words = count(part.get("bytes"), "B")
-    return words if item is None else f"{words} in {part[item]:,} {item}"
+    return words if item is None else f"{words} in {amount(part[f'{item}s'], item)}"
 
 
 def _of_kind(name: str, kind: Mapping[str, Any]) -> str:

@@ -68,14 +68,15 @@ def peak_memory(call: Callable[[], object], device: str | torch.device = "cpu") 
     return mode.peak
 
 
-def training_memory(config: ModelConfig, batch: int, length: int) -> int:
+def training_memory(config: ModelConfig, batch: int, length: int, logits: bool = True) -> int:
     """About how many bytes training holds: weights and AdamW's two moments in float32, and the peak of a step with its gradients on
-    ``batch`` windows of ``length`` ids, counted on the meta device."""
+    ``batch`` rows of ``length`` ids, counted on the meta device. Without ``logits`` the loss is of a row's embedding."""
     model = skeleton(config)
 
     def step() -> None:
         with torch.device("meta"):
-            model(torch.empty(batch, length, dtype=torch.long)).float().logsumexp(-1).sum().backward()
+            ids = torch.empty(batch, length, dtype=torch.long)
+            (model(ids) if logits else model.embeddings(ids)).float().logsumexp(-1).sum().backward()
 
     try:
         return 12 * count_parameters(model) + peak_memory(step, "meta")

@@ -173,14 +173,20 @@ class _Windows:
         if self.tokenizer is None and not prompt:
             bits = self._score_ids(document, progress)
         elif self.tokenizer is None:
+            self._expect_room(len(prompt))
             both = np.frombuffer(prompt + document.read().tobytes(), np.uint8)
             bits = self._score_ids(_Ids(both), progress)[len(prompt) :]
         else:
             before, ids = self.tokenizer.encode(prompt), self.tokenizer.encode(document.read().tobytes())
+            self._expect_room(len(before))
             bits = np.zeros(document.size, dtype=np.float32)
             of_ids = self._score_ids(_Ids(np.concatenate([before, ids])), progress)[len(before) :]
             bits[self.tokenizer.byte_lengths[ids].cumsum() - 1] = of_ids
         return Score(bits, time.perf_counter() - start, _count_words(document))
+
+    def _expect_room(self, before: int) -> None:
+        if before >= self.length:
+            raise ValueError(f"the prompt has {before} ids and the context is {self.length}, which leaves no room for a text: shorten it")
 
     def _score_ids(self, data: Stretch, progress: Progress | None) -> npt.NDArray[np.float32]:
         """Bits of every id, ``(n,)``."""

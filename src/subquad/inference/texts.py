@@ -56,10 +56,10 @@ def expect_tokenizer(model: Model) -> None:
 
 
 def _readable_ids(model: Model, text: bytes | str, truncate: bool) -> Ids:
-    """``model_ids`` of a text that gives the model something to read."""
+    """``model_ids`` of a text that is not empty: a vector of nothing would say nothing."""
     ids = model_ids(model, text, truncate)
-    if not len(ids) and not model.config.base_model.reads_empty:
-        raise ValueError("a text is empty, and the model needs at least one id: leave it out")
+    if not len(ids):
+        raise ValueError("a text is empty: leave it out")
     return ids
 
 

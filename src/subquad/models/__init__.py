@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from subquad.config import OneOf, parse, suggest
+from subquad.config import OneOf, differences, flatten, parse, suggest
 from subquad.models import classifier
 from subquad.models.base import BaseModelConfig, Model, ModelConfig
 from subquad.models.registry import BASE_MODELS
 from subquad.models.registry import PRESETS as PRESETS
 
 MODELS: dict[str, type[BaseModelConfig]] = {"classifier": classifier.ClassifierConfig, **BASE_MODELS}
+
+_MOST_CHANGES = 6  # of a preset, in words
 
 AnyModelConfig = Annotated[BaseModelConfig, OneOf(MODELS, "model", presets=PRESETS)]
 
@@ -38,6 +40,24 @@ def parse_model(values: BaseModelConfig | Mapping[str, Any] | str) -> BaseModelC
     if kind not in MODELS:
         raise ValueError(f"a model config needs 'kind', got {values.get('kind')!r}: {suggest(kind, MODELS)}")
     return parse(MODELS[kind], values)
+
+
+def describe(config: BaseModelConfig) -> str:
+    """A config in words: the nearest preset with what differs from it, ``hyena-tiny (vocab=4096)``, or its kind where much does; what is
+    on another model is ``classifier on ...``."""
+    kind = config.kind.replace("_", " ")
+    if config.base_model is not config:
+        return f"{kind} on {describe(config.base_model)}"
+    alike = {name: differences(config, preset) for name, preset in PRESETS.items() if preset.kind == config.kind}
+    if not alike:
+        return kind
+    name = min(alike, key=lambda name: len(alike[name]))
+    values = flatten(config.model_dump(mode="json"))
+    changed = {key: values.get(key) for key in alike[name]}
+    if len(changed) > _MOST_CHANGES or any(isinstance(value, list) for value in changed.values()):
+        return kind
+    changes = ", ".join(f"{key}={value}" for key, value in changed.items())
+    return f"{name} ({changes})" if changes else name
 
 
 def build_model(values: Mapping[str, Any] | BaseModelConfig | str) -> Model:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
@@ -79,6 +79,14 @@ class TestResult:
     metrics: Mapping[str, float] = field(default_factory=dict)
     inside: Sequence[float] = ()
     by_position: Sequence[float] = ()
+
+
+class Baseline(NamedTuple):
+    """What something simple reaches on the test part: its name, and its ``value`` of the metric called ``metric``."""
+
+    name: str
+    metric: str
+    value: float
 
 
 class Batch(Protocol):
@@ -216,6 +224,10 @@ class Objective(ABC, Generic[B]):
     def batch(self, first: int, count: int) -> B:
         """Samples first .. first + count - 1 of an endless order, a pure function of these numbers and the seed."""
 
+    def largest_batch(self, count: int) -> tuple[int, int]:
+        """Rows and columns of the ids that a model reads of ``count`` samples, at most."""
+        return count, self.window or self.model_config.base_model.max_len
+
     @abstractmethod
     def loss(self, model: ModelRunner, batch: B) -> Tensor:
         """The loss of a batch, summed over its targets."""
@@ -244,6 +256,10 @@ class Objective(ABC, Generic[B]):
     @abstractmethod
     def test(self, model: Model, options: TestOptions) -> TestResult:
         """The results on the test part, for a report or a comparison. Raises ``RunError`` if there is none."""
+
+    def baseline(self, options: TestOptions) -> Baseline | None:
+        """What to compare ``test`` with, None without anything simple."""
+        return None
 
     def sections(self, model: Model) -> list[Section]:
         """What a report shows of a trained model beside its curves."""

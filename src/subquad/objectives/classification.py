@@ -28,7 +28,7 @@ from subquad.errors import RunError
 from subquad.metrics import classification_metrics, regression_metrics, require
 from subquad.models.base import BaseModelConfig, Model
 from subquad.models.classifier import ClassifierConfig
-from subquad.objectives.base import Metric, ModelRunner, ObjectiveConfig, Setup, TestOptions, TestResult
+from subquad.objectives.base import Baseline, Metric, ModelRunner, ObjectiveConfig, Setup, TestOptions, TestResult
 from subquad.objectives.texts import TextObjective, encode_text
 from subquad.sections import Section, Table
 
@@ -153,12 +153,15 @@ class LabelObjective(TextObjective[TextBatch]):
         self._bytes_per_id = sum(map(len, self.training_texts())) / max(int(self._train.lengths.sum()), 1)
 
     def _encoded(self, examples: Sequence[Example], part: str) -> Texts:
-        """The texts of a part as ids. Raises ``ValueError`` for an empty text where the model has nothing to read of it."""
-        if not self.model_config.backbone.reads_empty and (empty := next((example for example in examples if not example.text), None)):
-            raise ValueError(f"{empty.where}: a text of the {part} part is empty, and the model needs at least one id: leave it out")
+        """The texts of a part as ids. Raises ``ValueError`` for an empty text."""
+        if empty := next((example for example in examples if not example.text), None):
+            raise ValueError(f"{empty.where}: a text of the {part} part is empty, so there is nothing to classify: leave it out")
         key = "model.backbone.max_len"
         ids = [encode_text(example.text, self.tokenizer, self._max_len, self.window, key, example.where) for example in examples]
         return Texts(ids, self.labels(examples))
+
+    def largest_batch(self, count: int) -> tuple[int, int]:
+        return count, int(self._train.lengths.max())
 
     @property
     def metric_names(self) -> tuple[str, ...]:
@@ -227,6 +230,12 @@ class Classification(LabelObjective):
     def metrics(self, outputs: Tensor, labels: Tensor) -> dict[str, float]:
         others = classification_metrics(labels, outputs.argmax(1), outputs.shape[1])
         return {CROSS_ENTROPY.name: F.cross_entropy(outputs, labels).item(), **others}
+
+    def baseline(self, options: TestOptions) -> Baseline:
+        """The class that is most frequent in training, for every text."""
+        label = Counter(example.label for example in self.data.train).most_common(1)[0][0]
+        share = sum(example.label == label for example in self.data.test) / len(self.data.test)
+        return Baseline(f"always {label}", "accuracy", share)
 
     def shown(self, part: str, examples: Sequence[Example], outputs: Tensor, labels: Tensor) -> list[Section]:
         """Which classes are taken for which, and texts with the model's answers: the worst mistakes, then some that are right."""

@@ -133,6 +133,11 @@ class Contrastive(TextObjective[PairBatch]):
         }
         return EncodedPairs(pairs, ids, self._relevant)
 
+    def largest_batch(self, count: int) -> tuple[int, int]:
+        """Of queries and passages together."""
+        passages = max(len(pair.texts) for pair in self.data.train) - 1
+        return count * (1 + passages), max(map(len, self._train.ids.values()))
+
     @property
     def metric_names(self) -> tuple[str, ...]:
         return (LOSS.name, ACCURACY.name) if self._valid.pairs else ()

@@ -7,6 +7,7 @@ and accuracy. B windows, T positions, V vocabulary.
 
 from __future__ import annotations
 
+import lzma
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,11 +23,13 @@ from subquad.data.batches import Batches, WindowBatch
 from subquad.data.utf8 import span_text
 from subquad.data.windows import Span
 from subquad.errors import RunError
+from subquad.format import count
 from subquad.inference.answers import answer_spans
 from subquad.inference.score import score, total
 from subquad.metrics import score_answers
 from subquad.models.base import BaseModelConfig, CausalModelConfig, Model, causal_model
 from subquad.objectives.base import (
+    Baseline,
     Metric,
     ModelRunner,
     ObjectiveConfig,
@@ -46,6 +49,7 @@ REPORT_BYTES = 1 << 16  # scored for a report: enough for bits by position, seco
 PASSAGE_BYTES = 1200
 PIECE = 16_384  # bytes of a document that are scored in a test, where it has them
 PARTS = 16  # of the context, in ``TestResult.by_position``
+_BASELINE_BYTES = 1 << 21  # of the training part, seconds for xz
 _IGNORED = -100
 
 
@@ -155,6 +159,16 @@ class NextToken(WindowObjective[WindowBatch]):
         inside = mean_by_part(basic, causal.patch_size, causal.patch_size) if patched else []
         by_position = mean_by_part(basic, causal.max_len, PARTS) if causal.tokenizer is None else []
         return TestResult(loss, sum(map(len, basic)), {}, inside, by_position)
+
+    def baseline(self, options: TestOptions) -> Baseline | None:
+        """``xz -9e`` on the same pieces, which goes on from text of the training part."""
+        if self.corpus.task is not None:
+            return None
+        test = b"".join(pieces(self.split.test, options.max_bytes, whole_characters=self.tokenizer is not None))
+        before = b"".join(pieces(self.split.train, _BASELINE_BYTES, whole_characters=False))
+        first, both = (len(lzma.compress(text, preset=9 | lzma.PRESET_EXTREME)) for text in (before, before + test))
+        name = f"xz -9e, after {count(len(before), 'B')} of the training part"
+        return Baseline(name, self.loss_metric.name, 8 * (both - first) / len(test))
 
     def sections(self, model: Model) -> list[Section]:
         """A passage of the largest held-out document with the bits of its bytes, and their means inside a patch."""

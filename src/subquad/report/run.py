@@ -9,6 +9,7 @@ from typing import Any
 
 from subquad.data.summary import data_summary
 from subquad.format import NONE, capital, count, duration
+from subquad.models import describe, parse_model
 from subquad.parsing import parse_yaml
 from subquad.report.figures import Chart, Series, Style, bars, loss_limit, write_figures
 from subquad.report.pages import write_page
@@ -65,7 +66,7 @@ def accuracy_curve(log: RunLog, name: str, label: str) -> Chart:
 
 def headline(log: RunLog, labels: Mapping[str, str]) -> list[tuple[str, str, str]]:
     """The most important figures: name, value, unit. Of a held-out part the accuracy, where there is one, and the loss."""
-    values = [("Model", str(log.config.get("kind", "model")).replace("_", " "), "")]
+    values = [("Model", _model(log), "")]
     if log.parameters is not None:
         values.append(("Parameters", count(log.parameters), ""))
     for part, point in (("Validation", log.best), ("Test", log.test)):
@@ -78,11 +79,19 @@ def headline(log: RunLog, labels: Mapping[str, str]) -> list[tuple[str, str, str
     return values
 
 
+def _model(log: RunLog) -> str:
+    try:
+        return describe(parse_model(log.config))
+    except ValueError:  # of another version, or damaged
+        return str(log.config.get("kind", "model")).replace("_", " ")
+
+
 def facts(log: RunLog) -> list[tuple[str, str]]:
     """When, where and on what the model was trained, and the settings that decide most."""
     values: list[tuple[str, str | None]] = [("Started", log.started), ("Machine", log.machine)]
     values += [(capital(name), rest) for name, _, rest in (line.partition(": ") for line in data_summary(_mapping(log.data)))]
     settings = _settings(log)
+    values.append(("Files", ", ".join(map(str, _at(settings, ("data", "paths")) or ()))))
     keys = {"learning rate": ("optim", "lr"), "steps": ("steps",), "batch": ("batch",), "window": ("data", "window"), "seed": ("seed",)}
     chosen = {name: _at(settings, path) for name, path in keys.items()}
     words = ", ".join(f"{name} {value:,g}" for name, value in chosen.items() if isinstance(value, int | float))
@@ -99,6 +108,9 @@ def held_out_table(log: RunLog, labels: Mapping[str, str]) -> Table:
         for name, point in parts.items()
         if point is not None
     ]
+    if log.test is not None and log.baseline is not None:
+        name, metric, value = log.baseline
+        rows.append([f"test: {name}", *(f"{value:.4f}" if metric == each else NONE for each in (log.loss_name, *_others(log)))])
     note = "With the weights that are kept, the best in validation. Validation chose them, so that only the test part is new to them."
     return Table("Held-out parts", ["part", *(labels[name] for name in (log.loss_name or "", *_others(log)))], rows, note)
 

@@ -52,13 +52,14 @@ class Hooks:
     """What the loop gets from its caller.
 
     ``sample(model, step)`` writes text; ``flops_per_target`` are those of a training step per byte or token; ``matmul_rate(dtype, device)``
-    the machine's FLOP per second; ``memory`` is about how many bytes a step takes, ``machine`` what the log calls the machine.
+    the machine's FLOP per second, ``memory(rows, length)`` about how many bytes a step on so many ids takes; ``machine`` is what the log
+    calls the machine.
     """
 
     sample: Callable[[nn.Module, int], str] | None = None
     flops_per_target: float | None = None
     matmul_rate: Callable[[str, torch.device], float] | None = None
-    memory: int | None = None
+    memory: Callable[[int, int], int] | None = None
     machine: str = ""
     console: Console | None = None
     quiet: bool = False
@@ -128,8 +129,9 @@ class Trainer:
         self._set_up_model()
         self._decide(self.config)
         record = {"order": ORDER, "folder": os.getcwd(), **self.objective.record()}  # relative paths begin there
-        tokens = self.objective.tokenizer is not None
-        for line in (*data_summary(record), *plan(self.config, self.model, tokens, self.hooks.memory, self.out)):
+        tokens, largest = self.objective.tokenizer is not None, self.objective.largest_batch(self.config.batch // self.config.accumulate)
+        memory = None if self.hooks.quiet or self.hooks.memory is None else self.hooks.memory(*largest)
+        for line in (*data_summary(record), *plan(self.config, self.model, tokens, memory, self.out)):
             self.display.say(line)
         contents: dict[str, Content] = {
             run_folder.CONFIG: as_json(self.model.config.model_dump(mode="json")),
@@ -196,7 +198,7 @@ class Trainer:
         warmup = config.schedule.warmup if config.schedule.warmup is not None else earlier.schedule.warmup
         dtype = config.dtype if config.dtype != "auto" else earlier.dtype
         decided: dict[str, Any] = {
-            "optim.lr": config.optim.lr or earlier.optim.lr or resolve_lr(config.optim, self.model),
+            "optim.lr": config.optim.lr or earlier.optim.lr or resolve_lr(config, self.model.config),
             "schedule.warmup": warmup if warmup is not None else resolve_warmup(config.schedule, config.steps),
             "data.window": config.data.window or earlier.data.window or self.objective.window,
             "data.split": next((way for way in (config.data.split, earlier.data.split) if way != "auto"), self.objective.split_by),
@@ -219,7 +221,7 @@ class Trainer:
         self.model.to(self.device).train()
         if self.config.compile:
             self.model.compile()
-        lr = resolve_lr(self.config.optim, self.model)
+        lr = resolve_lr(self.config, self.model.config)
         self.optimizer = build_optimizer(self.model, self.config.optim, lr)
 
     def _train(self, counters: Counters, interrupts: Interrupts) -> Counters:
