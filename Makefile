@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 TESTS ?= tests
-BENCHMARKS ?= startup costs generation training_step trends indexing long_conv hyena_operator hyena_generation long_memory promoters m2_bert monarch retrieval search first_use compressors genome faults
+BENCHMARKS ?= startup costs generation training_step trends indexing long_conv hyena_operator hyena_generation long_memory promoters m2_bert monarch retrieval search first_use fine_tuning compressors genome faults
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint format docs bench clean
