@@ -18,7 +18,7 @@ from subquad.layers.base import OptimizerHint
 from subquad.models.base import BaseModelConfig
 from subquad.training.config import OptimConfig, TrainConfig
 
-FINE_TUNING_LR = 1e-3  # at most: at 5e-3 a hyena-small had 72 % on SST-2, at 1e-3 77 %
+FINE_TUNING_LR = 1e-3  # at most; docs/results.md, "Fine-tuning"
 _SLOTS = ("step", "exp_avg", "exp_avg_sq")
 
 
