@@ -119,7 +119,7 @@ def test_text_is_refused_by_every_verb_of_a_run_on_letters(folder: Path, capsys:
 def test_a_column_without_tables_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["train", str(folder / "books.yaml"), "--data", str(folder / "rows.jsonl"), "--out", str(folder / "runs/column")]
     assert main([*command, "--set", "data.column=body"]) == 2
-    assert "data.column=body is for the texts of tables: add data.format=text, or leave it out" in capsys.readouterr().err
+    assert "data: column=body is for the texts of tables: set data.format=text too, or leave it out" in capsys.readouterr().err
 
 
 def test_a_table_without_rows_is_refused(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,7 +54,7 @@ class DataConfig(Config):
         if self.tokenizer is not None and self.image is not None:
             raise ValueError("images have no tokens: leave out tokenizer, or image")
         if self.column != "text" and self.format != "text":
-            raise ValueError(f"data.column={self.column} is for the texts of tables: add data.format=text, or leave it out")
+            raise ValueError(f"column={self.column} is for the texts of tables: set data.format=text too, or leave it out")
         if self.format != "raw" and self.image is not None:
             raise ValueError(f"files are images or {self.format}, not both: leave out format, or image")
         return self
