@@ -315,7 +315,8 @@ def _test(model: Model, objective: Objective[Any], batch_size: int, out: Path) -
         log = Log(out / LOG)
         log.write({"kind": "test", "step": step.step if step else 0, **record})
         log.close()
-    accuracy = f", accuracy {result.metrics['accuracy']:.3f}" if "accuracy" in result.metrics else ""
+    shares = {name: value for name, value in result.metrics.items() if name.endswith("accuracy")}
+    accuracy = "".join(f", {name.replace('_', ' ')} {value:.3f}" for name, value in shares.items())
     beside = "" if baseline is None else f" ({baseline.name}: {baseline.value:.3f})"
     return f"{result.loss['basic']:.3f} {loss.label}{accuracy}{beside}"
 

@@ -27,4 +27,6 @@ def fetched(repo: str, revision: str | None, names: Sequence[str]) -> Path:
         return Path(snapshot_download(repo, revision=revision, allow_patterns=list(names)))
     except (OSError, ValueError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise RunError(f"{repo} is not a local folder and could not be loaded from the Hugging Face hub: {reason}") from error
+        raise RunError(
+            f"{repo} is not a local folder and could not be loaded from the Hugging Face hub ({reason}): check its name and the connection"
+        ) from error

@@ -181,3 +181,20 @@ def test_a_damaged_archive_is_an_error_of_every_verb(folder: Path, tmp_path: Pat
         verb, run, *rest = command
         assert main([verb, str(folder / run), str(tmp_path / "cut.tar"), *rest]) == 2
         assert "cannot unpack" in capsys.readouterr().err
+
+
+def test_a_column_of_no_table_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["score", str(folder / "runs/books"), str(folder / "data/a.txt"), "--text", "body", "--device", "cpu"]) == 2
+    assert "the column 'body' is for tables, and " in (said := capsys.readouterr().err) and "a.txt is none" in said
+
+
+def test_vectors_are_written_under_the_name_of_an_array(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["embed", str(folder / "runs/encoder"), str(folder / "data/a.txt"), "-o", str(tmp_path / "x.csv")]) == 2
+    assert "x.csv': end it in .npy" in capsys.readouterr().err and not (tmp_path / "x.csv").exists()
+
+
+def test_a_run_says_what_it_started_from(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    start, out = str(folder / "runs/books"), tmp_path / "more"
+    assert main(["train", str(folder / "books.yaml"), "--data", str(folder / "data"), "--init", start, "--out", str(out)]) == 0
+    assert f"from the weights of {start}" in " ".join(capsys.readouterr().err.split())
+    assert "Initial weights" in (out / "report.html").read_text()

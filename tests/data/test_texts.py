@@ -41,7 +41,7 @@ def test_the_texts_of_jsonl_plain_and_packed(tmp_path: Path) -> None:
 def test_a_column_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(jsonl("body"))
     assert contents(DataConfig(paths=(str(tmp_path),), format="text", column="body").open()) == expected("a.jsonl")
-    with pytest.raises(ValueError, match=r"a\.jsonl, line 1: expected a column 'text', got 'id', 'body': .* data\.column=body"):
+    with pytest.raises(ValueError, match=r"a\.jsonl, line 1: expected a column 'text', got 'id', 'body': .* data\.column=NAME"):
         Corpus.open([tmp_path], form="text")
 
 

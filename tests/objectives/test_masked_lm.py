@@ -156,3 +156,12 @@ def test_the_report_shows_filled_blanks(corpus: Corpus, tmp_path: Path, tokens: 
     for context, right, predictions in shown.rows:
         assert context.count("[▁]") == 1 and right and len(re.findall(r" \d+%", predictions)) == 3
     assert "<h2>Filled blanks</h2>" in (run / "report.html").read_text()
+
+
+def test_the_most_frequent_byte_is_the_baseline(tmp_path: Path) -> None:
+    (tmp_path / "text").write_bytes(b"aaab" * 30000)
+    run = api.train(
+        MODEL, str(tmp_path / "text"), tmp_path / "run", {"steps": 1, "batch": 2, "device": "cpu", "dtype": "float32"}, quiet=True
+    )
+    found = api.info(run)["baseline"]
+    assert found["name"] == "always a" and found["masked_accuracy"] == pytest.approx(0.75, abs=0.05)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
 from subquad.cli.arguments import Parser
 from subquad.cli.output import print_json
-from subquad.format import count
+from subquad.format import count, visible
+
+_WHOLE: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}  # an address stays in one piece
 
 ABOUT = """Public data sets by name: list shows them with source, licence, size and hash, fetch downloads and checks one, path prints its
 folder. They lie in the folder that SUBQUAD_DATA names, or in the user's cache folder; --data NAME: reads one, and
@@ -21,10 +24,13 @@ Example:
 def main(arguments: Sequence[str]) -> None:
     """Reads the arguments and lists, fetches or prints the path."""
     parser = Parser("data", "list [--json] | fetch NAME... | path NAME", ABOUT)
-    parser.add_argument("action", choices=("list", "fetch", "path"), help="what to do")
+    parser.add_argument("action", nargs="?", choices=("list", "fetch", "path"), help="what to do")
     parser.add_argument("names", nargs="*", metavar="NAME", help="data sets")
     parser.add_argument("--json", action="store_true", help="with list, print JSON")
     request = parser.read(arguments)
+
+    if request.action is None:
+        raise ValueError("name what to do: subquad data list, fetch NAME or path NAME")
 
     from subquad.data import sets
 
@@ -40,7 +46,6 @@ def main(arguments: Sequence[str]) -> None:
 
 def _print_list(names: Sequence[str], as_json: bool) -> None:
     from subquad.data import sets
-    from subquad.report.tables import print_table
 
     table: list[dict[str, Any]] = [
         {"name": name, "folder": str(sets.set_folder(name)), "bytes": _size(sets.data_sets()[name]["files"]), **sets.data_sets()[name]}
@@ -49,17 +54,11 @@ def _print_list(names: Sequence[str], as_json: bool) -> None:
     if as_json:
         print_json(table)
         return
-    rows = [
-        [
-            row["name"],
-            "unknown" if row["bytes"] is None else count(row["bytes"]),
-            _hashes(row["files"]),
-            row["licence"],
-            row["source"],
-        ]
-        for row in table
-    ]
-    print_table(["data set", "bytes", "hash", "licence", "source"], rows)
+    for row in table:
+        size = "size unknown" if row["bytes"] is None else count(row["bytes"], "B")
+        print(visible(f"{row['name']}: {size}, {_hashes(row['files'])}"))
+        for line in (f"licence: {row['licence']}", f"source: {row['source']}"):
+            print(textwrap.fill(visible(line), 100, initial_indent="  ", subsequent_indent="    ", **_WHOLE))
 
 
 def _size(files: Sequence[dict[str, Any]]) -> int | None:

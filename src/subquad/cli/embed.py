@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from subquad.cli.arguments import Parser, add_device, add_quiet, add_run, add_texts, given, run_or_repository
 from subquad.cli.output import check_output, npy, print_json, replacing
@@ -44,6 +45,8 @@ def main(arguments: Sequence[str]) -> None:
         raise ValueError("--out is missing: name the array to write, such as -o texts.npy")
 
     check_output(request.out)
+    if Path(request.out).suffix not in ("", ".npy"):
+        raise ValueError(f"the vectors are written as a NumPy array, got the name {request.out!r}: end it in .npy")
     if request.json and request.out == "-":
         raise ValueError("--json and --out - would both write to stdout: name a file for one of them")
 

@@ -30,4 +30,6 @@ def main(arguments: Sequence[str]) -> None:
     else:
         print_tree(facts)
     if facts.get("damaged"):
-        raise RunError(f"{', '.join(facts['damaged'])} in {run} differ from its manifest: restore them from a copy")
+        damaged = facts["damaged"]
+        verb, them = ("differs", "it") if len(damaged) == 1 else ("differ", "them")
+        raise RunError(f"{', '.join(damaged)} in {run} {verb} from its manifest: restore {them} from a copy")

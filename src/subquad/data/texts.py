@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import ClassVar
 
 from subquad.data.documents import Document, Spool
-from subquad.data.rows import Table, TableColumns, as_bytes, cell, read_rows, table_of
+from subquad.data.rows import TABLES, Table, TableColumns, as_bytes, cell, read_rows, table_of
 
-_NAMING = "data.column=body (or drop the suffix of the file to use its bytes)"
+_NAMING = "data.column=NAME, or --text NAME of score (without the suffix of a table a file is its bytes)"
 
 
 class TextColumn(TableColumns):
@@ -25,6 +25,10 @@ def text_documents(documents: Sequence[Document], column: str | int, tables: Col
 
     ``ValueError`` names a file and line that cannot be read, or that has nothing in the column.
     """
+    if column != TextColumn().text and not any(table_of(document.name) in tables for document in documents):
+        raise ValueError(
+            f"the column {column!r} is for tables, and {documents[0].name} is none (expected {', '.join(TABLES)}): leave it out"
+        )
     spool, empty = Spool(), 0
     found: list[Document] = []
     for document in documents:

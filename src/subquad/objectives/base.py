@@ -274,7 +274,7 @@ def settle_tokenizer(model: Model, data: DataConfig, file: Path | None, spans: S
     tokenizer = None if data.tokenizer is None else open_tokenizer(file or data.tokenizer, spans, model.reversible)
     before = model.tokenizer
     if before is not None and (tokenizer is None or tokenizer.to_bytes() != before.to_bytes()):
-        raise ValueError("the initial weights were trained with another tokenizer: use it with data.tokenizer=RUN/tokenizer.json")
+        raise ValueError("the initial weights were trained with another tokenizer: leave data.tokenizer out to use that one")
     if tokenizer is None and model.vocab != BYTES:
         raise ValueError(
             f"the model has a vocabulary of {model.vocab} and the data are bytes, which are {BYTES} ids: set model.vocab={BYTES}, or name "

@@ -29,7 +29,7 @@ from subquad.data.windows import Ids
 from subquad.errors import RunError
 from subquad.models.base import BaseModelConfig, Model
 from subquad.models.encoder import EncoderConfig
-from subquad.objectives.base import Metric, ModelRunner, ObjectiveConfig, Setup, TestOptions, TestResult
+from subquad.objectives.base import Baseline, Metric, ModelRunner, ObjectiveConfig, Setup, TestOptions, TestResult
 from subquad.objectives.texts import TextObjective, encode_text
 
 LOSS = Metric("pair_loss", "loss per query")
@@ -169,6 +169,13 @@ class Contrastive(TextObjective[PairBatch]):
         metrics = self._evaluate(ModelRunner.of(model), self._test)
         size = sum(len(text) for pair in pairs for text in pair.texts)
         return TestResult({"basic": metrics.pop(LOSS.name)}, size, metrics)
+
+    def baseline(self, options: TestOptions) -> Baseline:
+        """Any passage of the batch."""
+        count, size = len(self._test.pairs), self.setup.batch_size
+        lines = [np.arange(first, min(first + size, count)) for first in range(0, count, size)]
+        expected = sum(len(part) / len(self._test.batch(part).passages) for part in lines) / count
+        return Baseline("a passage of the batch at random", ACCURACY.name, expected)
 
     def _evaluate(self, model: ModelRunner, pairs: EncodedPairs) -> dict[str, float]:
         count, size = len(pairs.pairs), self.setup.batch_size

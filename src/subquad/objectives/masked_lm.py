@@ -25,6 +25,7 @@ from subquad.errors import RunError
 from subquad.models.base import BaseModelConfig, Model
 from subquad.models.encoder import Encoder, EncoderConfig
 from subquad.objectives.base import (
+    Baseline,
     Metric,
     ModelRunner,
     ObjectiveConfig,
@@ -39,6 +40,7 @@ LOSS = Metric("cross_entropy", "nats per masked position")
 ACCURACY = Metric("masked_accuracy", "accuracy at masked positions", higher_is_better=True)
 
 _VALID_SEED = 0
+_COUNTED_WINDOWS = 256  # whose ids a baseline counts
 _FILLED, _AROUND = 12, 40  # masked positions that a report shows, and ids on each side of them
 _BLANK = "▁"
 
@@ -163,10 +165,21 @@ class MaskedLM(WindowObjective[MaskedBatch]):
         """Loss and accuracy at masked positions of windows of the test part."""
         if not self.split.test:
             raise RunError("the data have no test part: raise the last of data.fractions")
-        windows = max(1, round(options.max_bytes / self._bytes_per_id / self._text_len))
-        batch = self._held_out(self.split.test, windows, pack=False)
+        batch = self._tested(options)
         metrics = self._evaluate(ModelRunner.of(model), batch, options.batch_size)
         return TestResult({"basic": metrics.pop(LOSS.name)}, self.num_bytes(batch), metrics)
+
+    def baseline(self, options: TestOptions) -> Baseline:
+        """The id that is most frequent in some training windows, at every masked position."""
+        ids, lengths = self._train.batch(0, _COUNTED_WINDOWS)
+        frequent = int(np.bincount(ids[length_mask(lengths, ids.shape[1])]).argmax())
+        batch = self._tested(options)
+        share = float((batch.ids[batch.masked.targets] == frequent).mean())
+        return Baseline(f"always {self._text([frequent])}", ACCURACY.name, share)
+
+    def _tested(self, options: TestOptions) -> MaskedBatch:
+        windows = max(1, round(options.max_bytes / self._bytes_per_id / self._text_len))
+        return self._held_out(self.split.test, windows, pack=False)
 
     def sections(self, model: Model) -> list[Section]:
         """Masked positions of the test part, or else of the validation part, with the ids that the model holds most likely there."""

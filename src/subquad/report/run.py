@@ -92,6 +92,7 @@ def facts(log: RunLog) -> list[tuple[str, str]]:
     values += [(capital(name), rest) for name, _, rest in (line.partition(": ") for line in data_summary(_mapping(log.data)))]
     settings = _settings(log)
     values.append(("Files", ", ".join(map(str, _at(settings, ("data", "paths")) or ()))))
+    values.append(("Initial weights", str(settings["init"]) if settings.get("init") else None))
     keys = {"learning rate": ("optim", "lr"), "steps": ("steps",), "batch": ("batch",), "window": ("data", "window"), "seed": ("seed",)}
     chosen = {name: _at(settings, path) for name, path in keys.items()}
     words = ", ".join(f"{name} {value:,g}" for name, value in chosen.items() if isinstance(value, int | float))

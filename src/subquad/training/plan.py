@@ -18,8 +18,9 @@ def plan(config: TrainConfig, model: Model, tokens: bool, memory: int | None, ou
     window = config.data.window
     samples = amount(config.batch, "text" if window is None else "window")
     length = "" if window is None else f" of {amount(window, 'token' if tokens else 'byte')}"
+    start = "" if config.init is None else f"from the weights of {config.init}, "
     return [
         f"model: {describe(model.config)}, {parameters} parameters, on {config.device} in {config.dtype} with "
         f"{amount(config.threads or 1, 'thread')}{about}",
-        f"training: {amount(config.steps, 'step')} of {samples}{length}, learning rate {config.optim.lr:.3g}, into {out}",
+        f"training: {amount(config.steps, 'step')} of {samples}{length}, learning rate {config.optim.lr:.3g}, {start}into {out}",
     ]
