@@ -15,6 +15,7 @@ from pathlib import Path
 
 from benchmarks.first_use import TEXT, printed, sst2, tf_idf, timed, trec, write_table
 from benchmarks.recording import data_set, record, table
+from subquad.models import PRESETS
 
 # As docs/classify.md and docs/m2-bert.md have them; a test compares.
 FINE_TUNED = "subquad train classifier --init runs/books --data reviews.tsv --out runs/fine-tuned --steps 500 --set batch=32"
@@ -23,7 +24,7 @@ TUNED_ENCODER = "subquad train classifier --init runs/m2 --data reviews.tsv --ou
 
 FRESH = "subquad train classifier --data reviews.tsv --out runs/fine-tuned --steps 500 --set batch=32 --set model.backbone=hyena-small"
 PIECES = "--set data.tokenizer=4096 --set model.vocab=4096"
-RATE = 0.5 / 96  # of a fresh hyena-small
+RATE = PRESETS["hyena-small"].default_lr  # of fresh weights
 BODY = (
     "Accuracy after pre-training on 5.8 MB of books for 1,000 steps. SST-2: 6,920 sentences and 872 to classify; TREC: nine tenths of "
     "5,452 questions, and the others to classify. One thread, float32, one seed; a standard error is about 0.014.\n\n"

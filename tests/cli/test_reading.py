@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 import subquad
+from subquad import api
 from subquad.cli import main
 from tests.objectives.test_masked_lm import MODEL as ENCODER
 
@@ -49,6 +50,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = [
         {"body": text, "label": number % 2} for number, text in enumerate(["short", "x" * 100, "", *(f"text {row}" for row in range(9))])
     ]
+    (folder / "acgt").write_bytes(b"ACGT" * 5000)
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     fits = [row for row in rows if 0 < len(str(row["body"])) < 30]
     (folder / "fits.jsonl").write_text("".join(json.dumps(row) + "\n" for row in fits))
@@ -198,3 +200,21 @@ def test_a_run_says_what_it_started_from(folder: Path, tmp_path: Path, capsys: p
     assert main(["train", str(folder / "books.yaml"), "--data", str(folder / "data"), "--init", start, "--out", str(out)]) == 0
     assert f"from the weights of {start}" in " ".join(capsys.readouterr().err.split())
     assert "Initial weights" in (out / "report.html").read_text()
+
+
+def test_text_among_sequences_is_refused_before_the_training(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Wherever the split puts it."""
+    for number in range(12):
+        (tmp_path / f"{number:02}.seq").write_bytes(b"ACGT" * 50)
+    (tmp_path / "README").write_bytes(TEXT[:200])
+    config, split = str(folder / "letters.yaml"), ["--set", "data.split=document", "--set", "data.fractions=[0.4,0.3,0.3]"]
+    for seed in range(4):
+        assert main(["train", config, "--data", str(tmp_path), "--out", str(folder / "mixed"), *split, "--set", f"seed={seed}"]) == 2
+        assert "README is not in the characters ACGTN" in capsys.readouterr().err
+        assert not (folder / "mixed").exists()
+
+
+def test_dna_is_compared_with_a_markov_model(folder: Path) -> None:
+    values = {"model": MODEL | {"vocab": 16}, "data": {"tokenizer": "dna"}}
+    found = api.info(train(folder, "genome", values, "--data", str(folder / "acgt")))["baseline"]
+    assert found["name"].startswith("a Markov model of order ") and found["bits_per_byte"] < 0.1

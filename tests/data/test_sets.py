@@ -150,3 +150,8 @@ def test_the_list(capsys: pytest.CaptureFixture[str]) -> None:
             assert len(file.get("sha256", "0" * 64)) == 64
     assert main(["data", "list", "enwik8"]) == 0
     assert "not pinned" in capsys.readouterr().out
+    assert main(["data", "list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert all(len(line) <= 100 or len(line.split()) == 1 for line in lines) and len(lines) >= 3 * len(table)
+    assert main(["data"]) == 2
+    assert "name what to do: subquad data list, fetch NAME or path NAME" in capsys.readouterr().err

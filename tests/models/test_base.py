@@ -38,6 +38,7 @@ def test_a_config_is_told_in_words() -> None:
     assert describe(parse_model("hyena-tiny")) == "hyena-tiny"
     assert describe(with_changes(parse_model("hyena-tiny"), {"vocab": 4096, "max_len": 64})) == "hyena-tiny (max_len=64, vocab=4096)"
     assert describe(parse_model({**CLASSIFIER, "backbone": "hyena-tiny"})) == "classifier on hyena-tiny"
+    assert describe(parse_model(CLASSIFIER)) == "classifier on m2-bert-tiny"  # whose own head it does without
     stage = {"dim": 4, "depth": 1, "mixer": {"kind": "attention", "heads": 1}}
     assert describe(parse_model({"kind": "megabyte", "max_len": 8, "patch_size": 2, "stages": [stage] * 2})) == "megabyte"
 

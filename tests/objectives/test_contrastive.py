@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -107,10 +108,15 @@ def test_it_learns(tmp_path: Path, loss: str) -> None:
 def test_from_the_command_line(tmp_path: Path) -> None:
     pairs, out = table(tmp_path / "pairs.tsv", 16), tmp_path / "run"
     settings = [f"--set={key}" for key in ("model.head=none", "objective.loss=orthogonal", "model.max_len=1024", "batch=4", "accumulate=2")]
+    settings.append("--set=data.fractions=[0.4, 0.2, 0.4]")
     main(
         ["m2-bert-tiny", "--data", pairs, "--out", str(out), "--steps", "2", "--quiet", "--device", "cpu", "--dtype", "float32", *settings]
     )
-    assert api.info(out)["best_validation"]["in_batch_accuracy"] >= 0
+    facts = api.info(out)
+    assert facts["best_validation"]["in_batch_accuracy"] >= 0
+    pairs = facts["data"]["parts"]["test"]["pairs"]
+    chance = math.ceil(pairs / 4) / pairs  # each passage occurs once, so that a batch has as many as queries
+    assert pairs > 4 and facts["baseline"] == {"name": "a passage of the batch at random", "in_batch_accuracy": pytest.approx(chance)}
 
 
 def test_what_cannot_be_is_refused(tmp_path: Path) -> None:

@@ -41,7 +41,9 @@ def main(arguments: Sequence[str]) -> None:
     if not request.names:
         raise ValueError(f"name a data set, such as subquad data {request.action} text/tinyshakespeare (subquad data list shows all)")
     for name in request.names:
-        print(sets.fetch(name) if request.action == "fetch" else sets.present_folder(name))
+        if request.action == "path":
+            sets.present_files(name)  # refuses a set that is not there
+        print(sets.fetch(name) if request.action == "fetch" else sets.set_folder(name))
 
 
 def _print_list(names: Sequence[str], as_json: bool) -> None:

@@ -85,12 +85,15 @@ class Characters:
     def encode(self, data: bytes, max_len: int | None = None) -> npt.NDArray[np.uint8]:
         """The ids of a text, (n,), one for each byte; at most ``max_len``, of its beginning. Raises ``ValueError`` as ``expect`` does."""
         self.expect(data, "a text")
-        return self.table[np.frombuffer(data[:max_len], dtype=np.uint8)]
+        return self.ids(data[:max_len])
+
+    def ids(self, data: bytes) -> npt.NDArray[np.uint8]:
+        """The ids of any bytes, (n,)."""
+        return self.table[np.frombuffer(data, dtype=np.uint8)]
 
     def expect(self, data: bytes, name: str) -> None:
         """Raises ``ValueError`` for a text that is not in these characters: most of it is unknown, so its bits would measure nothing."""
-        ids = self.table[np.frombuffer(data, dtype=np.uint8)]
-        if 2 * np.count_nonzero(ids == self.unknown) > len(data):
+        if 2 * np.count_nonzero(self.ids(data) == self.unknown) > len(data):
             letters = b"".join(piece for number, piece in enumerate(self.pieces) if piece and number != self.unknown).decode()
             raise ValueError(
                 f"{name} is not in the characters {letters} that this tokenizer reads, it begins {data[:20]!r}: give sequences of these, "

@@ -59,21 +59,16 @@ def set_folder(name: str) -> Path:
     return data_root() / full_name(name)
 
 
-def present_folder(name: str) -> Path:
-    """The folder of a set that is there. Raises ``ValueError`` for one that is unknown or not at the data root."""
+def present_files(name: str) -> list[str]:
+    """The files of a set that are there. Raises ``ValueError`` for a set that is unknown or not at the data root."""
     folder = set_folder(name)
-    if not _present(name):
+    present = [str(folder / file["name"]) for file in data_sets()[full_name(name)]["files"] if (folder / file["name"]).exists()]
+    if not present:
         raise ValueError(
             f"the data set {name!r} is not in {folder}: fetch it with subquad data fetch {name}, or name the folder of your data sets in "
             "SUBQUAD_DATA"
         )
-    return folder
-
-
-def _present(name: str) -> list[str]:
-    """The files of a set that are there."""
-    folder = set_folder(name)
-    return [str(folder / file["name"]) for file in data_sets()[full_name(name)]["files"] if (folder / file["name"]).exists()]
+    return present
 
 
 def located(path: str) -> list[str]:
@@ -85,8 +80,8 @@ def located(path: str) -> list[str]:
     known = name in data_sets() or any(one.endswith(f"/{name}") for one in data_sets())
     if not colon or len(name) < 2 or os.path.lexists(path) or (within and not known):
         return [path]
-    folder, present = present_folder(name), _present(name)
-    return [str(folder / within)] if within else present
+    present = present_files(name)
+    return [str(set_folder(name) / within)] if within else present
 
 
 def fetch(name: str) -> Path:

@@ -25,7 +25,7 @@ def text_documents(documents: Sequence[Document], column: str | int, tables: Col
 
     ``ValueError`` names a file and line that cannot be read, or that has nothing in the column.
     """
-    if column != TextColumn().text and not any(table_of(document.name) in tables for document in documents):
+    if column != "text" and not any(table_of(document.name) in tables for document in documents):
         raise ValueError(
             f"the column {column!r} is for tables, and {documents[0].name} is none (expected {', '.join(TABLES)}): leave it out"
         )

@@ -46,16 +46,25 @@ def describe(config: BaseModelConfig) -> str:
     """A config in words: the nearest preset with what differs from it, ``hyena-tiny (vocab=4096)``, or its kind where much does; what is
     on another model is ``classifier on ...``."""
     kind = config.kind.replace("_", " ")
-    if config.base_model is not config:
-        return f"{kind} on {describe(config.base_model)}"
-    alike = {name: differences(config, preset) for name, preset in PRESETS.items() if preset.kind == config.kind}
+    if config.base_model is config:
+        return _nearest_preset(config) or kind
+    return f"{kind} on {_nearest_preset(config.base_model, without='head') or config.base_model.kind.replace('_', ' ')}"
+
+
+def _nearest_preset(config: BaseModelConfig, without: str = "") -> str | None:
+    """The preset with the fewest differences, and these, but for the key ``without``; None where there are many."""
+    alike = {
+        name: [key for key in differences(config, preset) if key != without]
+        for name, preset in PRESETS.items()
+        if preset.kind == config.kind
+    }
     if not alike:
-        return kind
+        return None
     name = min(alike, key=lambda name: len(alike[name]))
     values = flatten(config.model_dump(mode="json"))
     changed = {key: values.get(key) for key in alike[name]}
     if len(changed) > _MOST_CHANGES or any(isinstance(value, list) for value in changed.values()):
-        return kind
+        return None
     changes = ", ".join(f"{key}={value}" for key, value in changed.items())
     return f"{name} ({changes})" if changes else name
 

@@ -30,6 +30,7 @@ from subquad.models.base import BaseModelConfig, Model
 from subquad.models.classifier import ClassifierConfig
 from subquad.objectives.base import Baseline, Metric, ModelRunner, ObjectiveConfig, Setup, TestOptions, TestResult
 from subquad.objectives.texts import TextObjective, encode_text
+from subquad.parsing import shortened
 from subquad.sections import Section, Table
 
 Numbers = npt.NDArray[np.float64]
@@ -49,6 +50,7 @@ VALUE_METRICS = (
 )
 MOST_CLASSES = 20  # of a confusion matrix
 _WRONG, _RIGHT, _EXCERPT = 8, 4, 240  # examples that a report shows, and characters of each
+_LABEL = 40  # characters of a label in a sentence
 
 
 class ClassificationConfig(ObjectiveConfig):
@@ -235,7 +237,7 @@ class Classification(LabelObjective):
         """The class that is most frequent in training, for every text."""
         label = Counter(example.label for example in self.data.train).most_common(1)[0][0]
         share = sum(example.label == label for example in self.data.test) / len(self.data.test)
-        return Baseline(f"always {label}", "accuracy", share)
+        return Baseline(f"always {shortened(str(label), _LABEL)}", "accuracy", share)
 
     def shown(self, part: str, examples: Sequence[Example], outputs: Tensor, labels: Tensor) -> list[Section]:
         """Which classes are taken for which, and texts with the model's answers: the worst mistakes, then some that are right."""

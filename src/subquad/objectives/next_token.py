@@ -169,7 +169,7 @@ class NextToken(WindowObjective[WindowBatch]):
         before = some_text(self.split.train, _BASELINE_BYTES)
         after = f"after {count(len(before), 'B')} of the training part"
         if isinstance(self.tokenizer, Characters):
-            bits, order = markov_bits(self.tokenizer.encode(before), self.tokenizer.encode(test))
+            bits, order = markov_bits(self.tokenizer.ids(before), self.tokenizer.ids(test))
             return Baseline(f"a Markov model of order {order}, {after}", self.loss_metric.name, bits)
         return Baseline(f"xz -9e, {after}", self.loss_metric.name, xz_bits(before, test))
 

@@ -6,6 +6,8 @@ from abc import abstractmethod
 from pathlib import Path
 from typing import Any, TypeVar
 
+from subquad.data.characters import Characters
+from subquad.data.tokenizer import tokenized
 from subquad.models.base import Model, ModelConfig
 from subquad.objectives.base import Batch, Objective, Setup, settle_tokenizer
 
@@ -47,6 +49,8 @@ class WindowObjective(Objective[B]):
         self.split = self.corpus.split(data.fractions, data.split, seed if data.split_seed is None else data.split_seed)
         self.split_by = self.split.by
         self.tokenizer = settle_tokenizer(model, data, tokenizer, self.split.train)
+        if isinstance(self.tokenizer, Characters):
+            tokenized(self.split.test, self.tokenizer)  # text in other characters is refused now and not after the training
         self.cut_windows(model, window)
 
     @abstractmethod
